@@ -1,0 +1,180 @@
+"""Checkpoint -> ONNX graphs with their contract in the metadata.
+
+    python -m sam2edge.export.to_onnx sam2/hiera_tiny --checkpoint sam2.1_hiera_tiny.pt
+
+writes into the store, where the onnxruntime backend finds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from sam2edge import contract, store
+from sam2edge.contract import GraphSpec
+from sam2edge.errors import CheckpointError, GraphError, Sam2EdgeError
+from sam2edge.export.graphs import GRAPHS
+from sam2edge.torch_sam2.checkpoint import load_model
+from sam2edge.torch_sam2.model import Sam2
+from sam2edge.variants import Variant, find_variant
+
+OPSET = 17  # the newest that TensorRT 10.3's parser takes for these graphs
+
+# Smaller tensors stay float32: their halves save nothing and may hold scales or epsilons.
+MIN_HALVED_ELEMENTS = 1024
+
+
+def export_graphs(
+    variant: Variant,
+    checkpoint: Path,
+    image_size: int,
+    folder: Path,
+    prompt_slots: int = contract.NUM_PROMPT_SLOTS,
+    half_weights: bool = False,
+) -> list[Path]:
+    """Writes the model's graphs as `<folder>/<graph>.onnx`, each whole or not at all; returns the paths.
+
+    `half_weights` stores the weights as float16 and casts them back in the graph: half the file, float32 arithmetic.
+    Raises CheckpointError for an unusable checkpoint, GraphError when a traced graph breaks the contract.
+    """
+    model = load_model(variant, checkpoint, image_size)
+    # Unbaked, the position table stays a small computation that every runtime folds when it loads the graph.
+    model.train(False)
+    specs = contract.graph_specs(variant, image_size, prompt_slots)
+    stamp = {
+        "sam2edge_contract": str(contract.CONTRACT_VERSION),
+        "sam2edge_model": variant.name,
+        "sam2edge_image_size": str(image_size),
+        "sam2edge_precision": "fp32",
+        "sam2edge_checkpoint_sha256": store.file_sha256(checkpoint),
+    }
+    paths = []
+    for name, spec in specs.items():
+        path = folder / f"{name}.onnx"
+        store.write_atomically(path, lambda target, spec=spec: _write(model, spec, target, stamp, half_weights))  # type: ignore[misc]
+        paths.append(path)
+    return paths
+
+
+def _write(model: Sam2, spec: GraphSpec, target: Path, stamp: dict[str, str], half_weights: bool) -> None:
+    trace(model, spec, target)
+    fold(target)
+    graph = onnx.load(target)
+    if half_weights:
+        halve_weights(graph)
+    contract_json = json.dumps({"inputs": list(map(str, spec.inputs)), "outputs": list(map(str, spec.outputs))})
+    helper.set_model_props(graph, {**stamp, "sam2edge_tensors": contract_json})
+    onnx.checker.check_model(graph, full_check=True)
+    check_tensors(graph, spec)
+    onnx.save(graph, target)
+
+
+def trace(model: Sam2, spec: GraphSpec, target: Path) -> None:
+    """Traces one graph of the model into an ONNX file, its tensors named and shaped by the contract."""
+    example = tuple(torch.zeros(t.shape, dtype=getattr(torch, t.dtype)) for t in spec.inputs)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer warns of every constant that is meant to be one
+        torch.onnx.export(
+            GRAPHS[spec.name](model).eval(),
+            example,
+            str(target),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[t.name for t in spec.inputs],
+            output_names=[t.name for t in spec.outputs],
+        )
+
+
+def fold(path: Path) -> None:
+    """Folds what does not depend on the inputs (shape arithmetic, position tables), in place.
+
+    ONNX Runtime's basic level does it and stays within standard operators.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(path)
+    foreign = {node.domain for node in graph.graph.node} - {""}
+    if foreign:
+        raise GraphError("folding left the standard operators", expected="ONNX alone", got=", ".join(foreign))
+    # The optimiser lists every domain it knows; a reader that knows fewer refuses such a file.
+    del graph.opset_import[:]
+    graph.opset_import.append(helper.make_opsetid("", OPSET))
+    onnx.save(graph, path)
+
+
+def check_tensors(graph: onnx.ModelProto, spec: GraphSpec) -> None:
+    """Raises GraphError unless the graph's inputs and outputs are exactly those of the contract."""
+    for kind, wanted, found in (
+        ("inputs", spec.inputs, graph.graph.input),
+        ("outputs", spec.outputs, graph.graph.output),
+    ):
+        actual = tuple(
+            contract.TensorSpec(
+                v.name,
+                tuple(d.dim_value for d in v.type.tensor_type.shape.dim),
+                helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type).name,
+            )
+            for v in found
+        )
+        if actual != wanted:
+            raise GraphError(
+                f"{kind} of the traced {spec.name} break the contract",
+                expected=", ".join(map(str, wanted)),
+                got=", ".join(map(str, actual)),
+            )
+
+
+def halve_weights(graph: onnx.ModelProto) -> None:
+    """Stores every large float32 weight as float16 behind a Cast back to float32, in place."""
+    casts = []
+    for tensor in graph.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < MIN_HALVED_ELEMENTS:
+            continue
+        name, halved = tensor.name, f"{tensor.name}.half"
+        values = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(values, halved))
+        casts.append(helper.make_node("Cast", [halved], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.graph.node]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Export a SAM 2 checkpoint to ONNX graphs.")
+    parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
+    parser.add_argument("--checkpoint", type=Path, help="official .pt or .safetensors; default: the one in the store")
+    parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
+    parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
+    parser.add_argument("--slots", type=int, default=contract.NUM_PROMPT_SLOTS, help="points a prompt can have")
+    parser.add_argument("--half-weights", action="store_true", help="store weights as float16: half the file")
+    chosen = parser.parse_args(arguments)
+    try:
+        variant = find_variant(chosen.model)
+        size = chosen.size or variant.image_size
+        checkpoint = chosen.checkpoint or store.find_checkpoint(variant)
+        if checkpoint is None:
+            raise CheckpointError(f"no weights of {variant.model_id}", expected="--checkpoint FILE", got="none")
+        folder = chosen.out or store.graph_dir(variant, size)
+        for path in export_graphs(variant, checkpoint, size, folder, chosen.slots, chosen.half_weights):
+            print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    except (Sam2EdgeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

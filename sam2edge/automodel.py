@@ -1,0 +1,84 @@
+"""From a model id to a loaded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sam2edge.backends.base import BackendRequest
+from sam2edge.backends.registry import open_backend
+from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
+from sam2edge.device import CACHE_SHARE, available_memory_bytes
+from sam2edge.errors import CheckpointError, InvalidInputError
+from sam2edge.predictor import ImagePredictor
+from sam2edge.store import file_sha256, find_checkpoint, find_graphs
+from sam2edge.variants import EMBEDDED, VARIANTS, Variant, find_variant
+
+
+class AutoModel:
+    """Loads models by id."""
+
+    @staticmethod
+    def from_pretrained(
+        model_id: str = "auto",
+        *,
+        backend: str = "auto",
+        device: str | None = None,
+        precision: str = "auto",
+        image_size: int | None = None,
+        checkpoint: str | Path | None = None,
+        api_key: str | None = None,
+        sam2_image_embeddings_cache: Sam2ImageEmbeddingsInMemoryCache | None = None,
+        sam2_low_resolution_masks_cache: Sam2LowResolutionMasksInMemoryCache | None = None,
+        max_memory: int | None = None,
+        **unused: Any,
+    ) -> ImagePredictor:
+        """A model ready to segment.
+
+        Args:
+            model_id: "sam2/hiera_{micro,tiny,small,b_plus,large}" (the 2.1 weights), "sam2.0_hiera_..." or
+                "sam2.1_hiera_..."; "auto" is the embedded micro.
+            backend: "auto", "onnxruntime" or "torch".
+            device: where torch runs ("cpu", "cuda"); None is its best.
+            precision: "auto" or "fp32".
+            image_size: side of the square model input in pixels, a multiple of 32; None is the model's own.
+            checkpoint: official `.pt` or `.safetensors` file; None looks in the store and in the package.
+            api_key: accepted and unused; no account is needed.
+            sam2_image_embeddings_cache: a cache of your own; None makes one that may fill a tenth of the memory
+                available now.
+            sam2_low_resolution_masks_cache: where `use_mask_input_cache` keeps logits; None: no such cache.
+            max_memory: bytes that the default cache counts as available at most.
+
+        Raises:
+            UnknownModelError, InvalidInputError, CheckpointError, GraphError, BackendUnavailableError.
+        """
+        del api_key
+        if unused:
+            raise InvalidInputError("unknown option", expected="those of from_pretrained", got=", ".join(unused))
+        if precision not in ("auto", "fp32"):
+            raise InvalidInputError("precision is not available", expected="'auto' or 'fp32'", got=repr(precision))
+        variant = VARIANTS[EMBEDDED] if model_id == "auto" else find_variant(model_id)
+        request = _request(variant, image_size or variant.image_size, device, checkpoint)
+        opened, report = open_backend(backend, request)
+        if sam2_image_embeddings_cache is None:
+            sam2_image_embeddings_cache = _default_cache(max_memory)
+        return ImagePredictor(opened, report, sam2_image_embeddings_cache, sam2_low_resolution_masks_cache)
+
+
+def _request(variant: Variant, image_size: int, device: str | None, checkpoint: str | Path | None) -> BackendRequest:
+    if checkpoint is None:
+        return BackendRequest(variant, image_size, device, find_checkpoint(variant), find_graphs(variant, image_size))
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise CheckpointError(
+            "checkpoint not found", expected="a .pt or .safetensors file", got=str(path), remedy="check the path"
+        )
+    graphs = find_graphs(variant, image_size)
+    digest = file_sha256(path) if graphs is not None else None
+    return BackendRequest(variant, image_size, device, path, graphs, digest)
+
+
+def _default_cache(max_memory: int | None) -> Sam2ImageEmbeddingsInMemoryCache:
+    known = [b for b in (available_memory_bytes(), max_memory) if b is not None]
+    budget_bytes = int(min(known) * CACHE_SHARE) if known else None
+    return Sam2ImageEmbeddingsInMemoryCache.init(size_limit=None if known else 100, max_bytes=budget_bytes)

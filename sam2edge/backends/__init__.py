@@ -1,0 +1,1 @@
+"""What can run the graphs: one file a framework, chosen by the registry."""

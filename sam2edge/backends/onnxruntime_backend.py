@@ -1,0 +1,137 @@
+"""The exported graphs on ONNX Runtime's CPU provider: small, quick to start, no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from sam2edge import contract
+from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray
+from sam2edge.contract import ABSENT, CONTRACT_VERSION, GraphSpec, TensorSpec
+from sam2edge.errors import GraphError
+
+_DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
+
+
+class OnnxRuntimeBackend(Backend):
+    """One model's image encoder and mask decoder as two sessions."""
+
+    name = "onnxruntime"
+
+    def __init__(self, request: BackendRequest) -> None:
+        if request.graph_dir is None:
+            raise GraphError(
+                f"no ONNX graphs of {request.variant.model_id} at image size {request.image_size} on this machine",
+                expected="image_encoder.onnx and mask_decoder.onnx",
+                got="none",
+                remedy=f"python -m sam2edge.export.to_onnx {request.variant.model_id} --checkpoint FILE",
+            )
+        self.variant = request.variant
+        self.image_size = request.image_size
+        self._encoder = _open_session(request.graph_dir / f"{contract.IMAGE_ENCODER}.onnx")
+        self._decoder = _open_session(request.graph_dir / f"{contract.MASK_DECODER}.onnx")
+        self._slots = _prompt_slots(self._decoder)
+        specs = contract.graph_specs(self.variant, self.image_size, self._slots)
+        for session, name in ((self._encoder, contract.IMAGE_ENCODER), (self._decoder, contract.MASK_DECODER)):
+            check_session(session, specs[name], self.variant.name)
+            _check_weights(session, request.checkpoint_sha256)
+
+    @classmethod
+    def open(cls, request: BackendRequest) -> OnnxRuntimeBackend:
+        return cls(request)
+
+    @property
+    def max_points(self) -> int | None:
+        return self._slots
+
+    def encode_impl(self, image: FloatArray) -> HostFeatures:
+        names = [output.name for output in self._encoder.get_outputs()]
+        # Session.run hands out fresh arrays, so no embedding shares memory with a later call.
+        return HostFeatures(dict(zip(names, self._encoder.run(names, {"image": image}), strict=True)))
+
+    def decode_impl(
+        self, features: Any, point_coords: FloatArray, point_labels: IntArray, mask_input: FloatArray | None
+    ) -> DecodedPrompts:
+        tensors = features.to_host().tensors
+        feed = {name: tensors[name] for name in ("image_embed", "high_res_0", "high_res_1")}
+        side = self.image_size // 4
+        rows = []
+        for k in range(len(point_coords)):
+            coords, labels = self._fill_slots(point_coords[k], point_labels[k])
+            mask = np.zeros((1, 1, side, side), np.float32) if mask_input is None else mask_input[k][None, None]
+            given = np.array([mask_input is not None], np.float32)
+            prompt = {"point_coords": coords, "point_labels": labels, "mask_input": mask, "has_mask": given}
+            rows.append(self._decoder.run(list(DecodedPrompts._fields), {**feed, **prompt}))
+        return DecodedPrompts(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
+
+    def _fill_slots(self, coords: FloatArray, labels: IntArray) -> tuple[FloatArray, IntArray]:
+        used = labels > ABSENT
+        count = int(used.sum())
+        slots_xy = np.zeros((1, self._slots, 2), np.float32)
+        slots_label = np.full((1, self._slots), ABSENT, np.int32)
+        slots_xy[0, :count], slots_label[0, :count] = coords[used], labels[used]
+        return slots_xy, slots_label
+
+
+def _open_session(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own native module
+        found = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
+        reason = str(error).strip().splitlines()
+        raise GraphError(
+            f"graph {path.name} cannot be loaded",
+            expected="an ONNX file written by sam2edge.export",
+            got=f"{found} ({reason[0][:160] if reason else type(error).__name__})",
+            remedy="export it again, or reinstall sam2edge for the embedded model",
+        ) from error
+
+
+def _check_weights(session: ort.InferenceSession, checkpoint_sha256: str | None) -> None:
+    made_of = session.get_modelmeta().custom_metadata_map.get("sam2edge_checkpoint_sha256")
+    if checkpoint_sha256 is not None and made_of != checkpoint_sha256:
+        raise GraphError(
+            "the exported graphs were made of another checkpoint",
+            expected=f"SHA-256 {checkpoint_sha256[:16]}...",
+            got=f"{str(made_of)[:16]}...",
+            remedy="export this checkpoint with python -m sam2edge.export.to_onnx MODEL --checkpoint FILE",
+        )
+
+
+def _prompt_slots(session: ort.InferenceSession) -> int:
+    for tensor in session.get_inputs():
+        if tensor.name == "point_labels" and len(tensor.shape) == 2 and isinstance(tensor.shape[1], int):
+            return tensor.shape[1]
+    raise GraphError("mask decoder has no static prompt slots", expected="point_labels (1, N)", got="none")
+
+
+def check_session(session: ort.InferenceSession, spec: GraphSpec, variant_name: str) -> None:
+    """Raises GraphError unless the loaded graph keeps the contract: version, model, names, shapes, dtypes."""
+    meta = session.get_modelmeta().custom_metadata_map
+    stated = (meta.get("sam2edge_contract"), meta.get("sam2edge_model"))
+    if stated != (str(CONTRACT_VERSION), variant_name):
+        raise GraphError(
+            f"graph {spec.name} was made for something else",
+            expected=f"contract {CONTRACT_VERSION} of {variant_name}",
+            got=f"contract {stated[0]} of {stated[1]}",
+            remedy="export the graphs again with this version of sam2edge",
+        )
+    for kind, wanted, found in (
+        ("inputs", spec.inputs, session.get_inputs()),
+        ("outputs", spec.outputs, session.get_outputs()),
+    ):
+        actual = tuple(TensorSpec(t.name, tuple(t.shape), _DTYPES.get(t.type, t.type)) for t in found)
+        if actual != wanted:
+            raise GraphError(
+                f"{kind} of graph {spec.name} break the contract",
+                expected=", ".join(map(str, wanted)),
+                got=", ".join(map(str, actual)),
+                remedy="export the graphs again with this version of sam2edge",
+            )

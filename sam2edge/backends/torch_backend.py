@@ -1,0 +1,93 @@
+"""SAM 2 in plain torch, on the CPU or on CUDA: the path that works wherever the weights can be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray
+from sam2edge.errors import BackendUnavailableError, CheckpointError, OutOfMemoryError
+from sam2edge.torch_sam2.checkpoint import load_model
+from sam2edge.torch_sam2.model import Sam2
+
+
+class TorchFeatures:
+    """Encoded image as torch tensors on the model's device, by contract name."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.tensors = tensors
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in self.tensors.values())
+
+    def to_host(self) -> HostFeatures:
+        return HostFeatures({name: t.float().cpu().numpy() for name, t in self.tensors.items()})
+
+
+class TorchBackend(Backend):
+    """One model on one torch device."""
+
+    name = "torch"
+
+    def __init__(self, model: Sam2, device: torch.device) -> None:
+        self.variant = model.variant
+        self.image_size = model.image_size
+        self.device = device
+        self._model = model.to(device).bake()
+
+    @classmethod
+    def open(cls, request: BackendRequest) -> TorchBackend:
+        device = torch.device(request.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise BackendUnavailableError(
+                "torch finds no CUDA device", expected="an NVIDIA GPU and a CUDA build of torch", got="none"
+            )
+        if request.checkpoint is None:
+            raise CheckpointError(
+                f"no weights of {request.variant.model_id} on this machine",
+                expected="a checkpoint file",
+                got="none",
+                remedy=_where_to_get(request),
+            )
+        return cls(load_model(request.variant, request.checkpoint, request.image_size), device)
+
+    @property
+    def max_points(self) -> int | None:
+        return None
+
+    @torch.inference_mode()
+    def encode_impl(self, image: FloatArray) -> TorchFeatures:
+        try:
+            features = self._model.encode_image(torch.from_numpy(image).to(self.device))
+        except torch.cuda.OutOfMemoryError as error:
+            raise OutOfMemoryError("torch ran out of device memory", remedy="use a smaller model or size") from error
+        return TorchFeatures(features._asdict())
+
+    @torch.inference_mode()
+    def decode_impl(
+        self, features: Any, point_coords: FloatArray, point_labels: IntArray, mask_input: FloatArray | None
+    ) -> DecodedPrompts:
+        mask = None if mask_input is None else self._to_device(np.ascontiguousarray(mask_input[:, None]))
+        embed, high_0, high_1 = (
+            self._to_device(features.tensors[n]) for n in ("image_embed", "high_res_0", "high_res_1")
+        )
+        out = self._model.decode(
+            embed, high_0, high_1, self._to_device(point_coords), self._to_device(point_labels), mask
+        )
+        pointers = self._model.object_pointers(out.mask_tokens, out.object_score)
+        parts = (out.low_res_masks, out.iou_scores, out.object_score, pointers)
+        return DecodedPrompts(*(p.float().cpu().numpy() for p in parts))
+
+    def _to_device(self, value: torch.Tensor | FloatArray | IntArray) -> torch.Tensor:
+        tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(value)
+        return tensor.to(self.device)
+
+
+def _where_to_get(request: BackendRequest) -> str:
+    source = request.variant.checkpoint
+    if source is None:
+        return "reinstall sam2edge: the embedded model comes with it"
+    return f"fetch {source.url} and pass checkpoint='{source.file_name}'"

@@ -1,0 +1,53 @@
+"""What commands do to the terminal: a sign of life, and no noise from native libraries."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PATIENCE_SECONDS = 1.0
+
+
+@contextmanager
+def progress(message: str) -> Iterator[None]:
+    """Show `message` with a spinner while the block runs, from its second second on, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+    spinner = threading.Thread(target=_spin, args=(message, done), daemon=True)
+    spinner.start()
+    try:
+        yield
+    finally:
+        done.set()
+        spinner.join()
+
+
+def _spin(message: str, done: threading.Event) -> None:
+    if done.wait(PATIENCE_SECONDS):
+        return
+    from rich.console import Console  # 0.1 s that a quick command does not pay
+
+    with Console(stderr=True).status(message):
+        done.wait()
+
+
+@contextmanager
+def quiet_native_stderr() -> Iterator[None]:
+    """Keep what C libraries print on standard error (libpng, libjpeg: "Corrupt JPEG data") off the screen.
+
+    For the command line alone: it turns the whole process's file descriptor 2 for as long as the block runs.
+    """
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

@@ -1,0 +1,55 @@
+"""The errors that sam2edge raises; each says what was expected, what came, and what mends it."""
+
+from __future__ import annotations
+
+
+class Sam2EdgeError(Exception):
+    """Base of every error that sam2edge raises on purpose.
+
+    `problem` says what went wrong; `expected`, `got` and `remedy` are joined to it in one line.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        expected: object = None,
+        got: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.expected = expected
+        self.got = got
+        self.remedy = remedy
+        parts = [problem]
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        if got is not None:
+            parts.append(f"got {got}")
+        if remedy is not None:
+            parts.append(f"remedy: {remedy}")
+        super().__init__("; ".join(parts))
+
+
+class InvalidInputError(Sam2EdgeError, ValueError):
+    """An image, prompt, option or file handed in by the caller cannot be used."""
+
+
+class UnknownModelError(Sam2EdgeError, LookupError):
+    """A model id that no variant answers to."""
+
+
+class CheckpointError(Sam2EdgeError):
+    """Weights that are missing, damaged, unsafe to read, or of another variant."""
+
+
+class GraphError(Sam2EdgeError):
+    """An ONNX graph or engine that is missing, damaged, or breaks the tensor contract."""
+
+
+class BackendUnavailableError(Sam2EdgeError):
+    """A backend that cannot run on this machine; the message names the command that mends it."""
+
+
+class OutOfMemoryError(Sam2EdgeError):
+    """The device gave no memory, also after the embedding cache had been emptied."""

@@ -1,0 +1,232 @@
+"""Photos from files, and pictures into files: every odd photo a clear error or the right pixels, no half-written file.
+
+OpenCV decodes. What it leaves open is decided here: a truncated JPEG is an error (older versions fill it with grey),
+16-bit and float photos are brought to 8 bits by a fixed rule, and the size is read before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from sam2edge.errors import InvalidInputError, Sam2EdgeError
+
+MAX_PIXELS = 2**27
+"""Largest photo in pixels (134 million: 384 MiB as BGR), so that a crafted header cannot take the memory."""
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# A marker in JPEG data: FF and a byte that is neither stuffing (00), a restart (D0 to D7) nor a fill byte (FF).
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+_JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_EOI, _JPEG_SOS = 0xD9, 0xDA
+
+
+def read_photo(path: str | os.PathLike[str]) -> np.ndarray:
+    """The photo in a file, (H, W, 3) uint8, BGR, turned upright as its EXIF orientation says.
+
+    Any format that OpenCV reads. Grey photos get three equal channels; alpha is left out, as `cv2.imread` does, and
+    the colours beneath it stay; of an animation it is the first picture. 16-bit photos go from 0..65535 to 0..255.
+    In float photos 0..1 is black to white; where one goes beyond 1, its 99.5th percentile (at least 1) is white;
+    negative values are black, NaN too.
+
+    Raises:
+        InvalidInputError: the file is missing, not readable, empty, truncated, not an image, of more than MAX_PIXELS
+            pixels, or of another depth (8-bit signed, 32-bit whole numbers).
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    _check_whole(path, data)
+    _check_size(path, _size_hw_in_header(data))
+    image = _decoded(path, data)
+    _check_size(path, image.shape[:2])
+    return _to_8_bit(path, image)
+
+
+def write_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
+    """Write (H, W) or (H, W, 3) uint8, the latter BGR, as a PNG that appears under `path` whole or not at all.
+
+    Raises Sam2EdgeError when the file cannot be written.
+    """
+    write_pngs({Path(path): picture})
+
+
+def write_pngs(pictures: Mapping[Path, np.ndarray]) -> None:
+    """Write several PNGs, all or none: each whole under a temporary name beside its target, then all renamed.
+
+    A file that stood under a target's name is replaced. Raises Sam2EdgeError when one cannot be written (folder
+    missing, no permission, disk full); nothing new is left behind then.
+    """
+    staged: list[tuple[Path, Path]] = []
+    current: Path | None = None
+    try:
+        for current, picture in pictures.items():
+            if current.is_dir():
+                raise IsADirectoryError(None, "a folder has this name")
+            temporary = current.with_name(f".{secrets.token_hex(8)}.tmp")
+            staged.append((temporary, current))
+            _write_new(temporary, cv2.imencode(".png", picture)[1].tobytes())
+        for temporary, current in staged:
+            os.replace(temporary, current)
+    except OSError as error:
+        raise Sam2EdgeError(
+            f"cannot write {current}",
+            got=error.strerror or str(error),
+            remedy="choose a folder that can be written and has space left",
+        ) from error
+    finally:
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    # Not tempfile: its files are private, and this one becomes the result, with the permissions a new file has.
+    with open(path, "xb") as file:
+        file.write(data)
+
+
+def _read_bytes(path: Path) -> bytes:
+    remedy = "check the path"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InvalidInputError("photo not found", expected="an image file", got=path, remedy=remedy) from None
+    except IsADirectoryError:
+        raise InvalidInputError("not a photo", expected="an image file", got=f"folder {path}", remedy=remedy) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(
+            "photo cannot be read",
+            expected="a readable image file",
+            got=f"{path}: {reason}",
+            remedy="check the path and its permissions",
+        ) from error
+    if not data:
+        raise InvalidInputError("photo is empty", expected="an image file", got=f"0 bytes in {path}", remedy=remedy)
+    return data
+
+
+def _check_whole(path: Path, data: bytes) -> None:
+    if data.startswith(b"\xff\xd8"):
+        whole = _JPEG_EOI in (marker for marker, _ in _jpeg_markers(data))
+    elif data.startswith(_PNG_SIGNATURE):
+        whole = _png_is_whole(data)
+    else:
+        return  # the other decoders notice themselves
+    if not whole:
+        raise InvalidInputError(
+            "photo is truncated",
+            expected="a whole image file",
+            got=f"{len(data)} bytes without the end mark in {path}",
+            remedy="copy or download it again",
+        )
+
+
+def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """(marker, position of its segment) from the start to the end of the image.
+
+    Segments before the scan are jumped over by their length, for an EXIF thumbnail has an end mark of its own.
+    """
+    position = 2
+    while match := _JPEG_MARKER.search(data, position):
+        marker, position = match[1][0], match.end()
+        yield marker, position
+        if marker == _JPEG_EOI:
+            return
+        if position + 2 > len(data):
+            return
+        position += struct.unpack_from(">H", data, position)[0]
+
+
+def _png_is_whole(data: bytes) -> bool:
+    position = len(_PNG_SIGNATURE)
+    while position + 12 <= len(data):  # length, name, contents, checksum
+        length, name = struct.unpack_from(">I4s", data, position)
+        position += 12 + length
+        if name == b"IEND":
+            return position <= len(data)
+    return False
+
+
+def _size_hw_in_header(data: bytes) -> tuple[int, int]:
+    """(height, width) of a JPEG or PNG; (0, 0) where the header does not tell."""
+    if data.startswith(_PNG_SIGNATURE) and len(data) >= 24:
+        width, height = struct.unpack_from(">II", data, 16)
+        return height, width
+    if data.startswith(b"\xff\xd8"):
+        for marker, position in _jpeg_markers(data):
+            if marker in _JPEG_FRAME_MARKERS and position + 7 <= len(data):
+                height, width = struct.unpack_from(">HH", data, position + 3)
+                return height, width
+            if marker == _JPEG_SOS:
+                break
+    return 0, 0
+
+
+def _check_size(path: Path, size_hw: tuple[int, ...]) -> None:
+    height, width = size_hw
+    if height * width > MAX_PIXELS:
+        raise InvalidInputError(
+            "photo is too large",
+            expected=f"at most {MAX_PIXELS} pixels",
+            got=f"{width}x{height} in {path}",
+            remedy="make it smaller first",
+        )
+
+
+def _decoded(path: Path, data: bytes) -> np.ndarray:
+    # COLOR with ANYDEPTH, not UNCHANGED: that one leaves the EXIF orientation out.
+    try:
+        with _quiet_opencv():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except (cv2.error, MemoryError) as error:
+        raise InvalidInputError(
+            "photo cannot be decoded",
+            expected=f"an image of at most {MAX_PIXELS} pixels",
+            got=f"{path}: {getattr(error, 'err', None) or 'out of memory'}",
+            remedy="make it smaller, or save it as JPEG or PNG",
+        ) from error
+    if image is None:
+        raise InvalidInputError(
+            "not an image that OpenCV reads, or a damaged one",
+            expected="a JPEG, PNG, WebP, TIFF or BMP file",
+            got=f"{path} ({len(data)} bytes)",
+            remedy="open it in a viewer, save it as JPEG or PNG",
+        )
+    return image
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Without OpenCV's own log lines on standard error: the error raised says it."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _to_8_bit(path: Path, image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == np.uint16:
+        return cv2.convertScaleAbs(image, alpha=255 / 65535)
+    if image.dtype in (np.float32, np.float64):
+        image = np.nan_to_num(image.astype(np.float32), nan=0.0, posinf=np.finfo(np.float32).max, neginf=0.0)
+        # Not the maximum: one lamp in a high-dynamic-range photo would leave the rest black.
+        white = max(1.0, float(np.percentile(image, 99.5))) if image.max() > 1 else 1.0
+        return (np.clip(image / white, 0, 1) * 255).round().astype(np.uint8)
+    raise InvalidInputError(
+        "photo of a depth that has no fixed meaning",
+        expected="8 bits, 16 bits or float",
+        got=f"{image.dtype} in {path}",
+        remedy="save it as an 8-bit JPEG or PNG",
+    )

@@ -1,0 +1,77 @@
+"""Where weights and graphs live on this machine.
+
+The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>` and
+`graphs/<variant>/<image size>-fp32/<graph>.onnx`. The embedded model lies in the package itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from sam2edge.contract import IMAGE_ENCODER, MASK_DECODER
+from sam2edge.variants import EMBEDDED, Variant
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+def root() -> Path:
+    """The store's folder, which may not exist yet."""
+    chosen = os.environ.get("SAM2EDGE_HOME")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("sam2edge"))
+
+
+def graph_dir(variant: Variant, image_size: int) -> Path:
+    """Where exported graphs of a model belong; the folder may not exist."""
+    return root() / "graphs" / variant.name / f"{image_size}-fp32"
+
+
+def find_graphs(variant: Variant, image_size: int) -> Path | None:
+    """The folder that holds the model's graphs at this size: the store first, then the package."""
+    folders = [graph_dir(variant, image_size)]
+    if variant.name == EMBEDDED and image_size == variant.image_size:
+        folders.append(_ASSETS)
+    graphs = (f"{IMAGE_ENCODER}.onnx", f"{MASK_DECODER}.onnx")
+    return next((d for d in folders if all((d / name).is_file() for name in graphs)), None)
+
+
+def find_checkpoint(variant: Variant) -> Path | None:
+    """The model's weight file in the store, or the embedded one; None where there is none."""
+    if variant.checkpoint is None:
+        embedded = _ASSETS / f"{variant.name}.safetensors"
+        return embedded if embedded.is_file() else None
+    stored = root() / "checkpoints" / variant.checkpoint.file_name
+    return stored if stored.is_file() else None
+
+
+def is_installed(variant: Variant) -> bool:
+    """Whether weights, or graphs at the model's own image size, are on this machine."""
+    return find_checkpoint(variant) is not None or find_graphs(variant, variant.image_size) is not None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a unique temporary file beside `path`, then moves it there; on failure nothing stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,134 @@
+"""Strict loading of official checkpoints (.pt) and safetensors files."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sam2edge.errors import CheckpointError
+from sam2edge.torch_sam2.model import Sam2
+from sam2edge.variants import VARIANTS, Variant
+
+_MOST_NAMED = 5
+
+
+def load_model(variant: Variant, checkpoint: str | Path, image_size: int | None = None) -> Sam2:
+    """The variant's model with the weights of `checkpoint`, float32, in evaluation mode, on the CPU.
+
+    Raises CheckpointError when the file is missing, damaged, unsafe to read, or of another variant.
+    """
+    state = read_checkpoint(checkpoint)
+    with torch.device("meta"):
+        expected = {name: tuple(t.shape) for name, t in Sam2(variant, image_size).state_dict().items()}
+    check_state(state, expected, variant, str(checkpoint))
+    model = Sam2(variant, image_size)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True)
+    return model.bake()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of an official `.pt` file (`{"model": state_dict}`) or a `.safetensors` file, by name.
+
+    Nothing is unpickled: `.pt` files are read with `weights_only=True`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            "checkpoint not found", expected="a .pt or .safetensors file", got=str(path), remedy="check the path"
+        )
+    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pt(path)
+    if not tensors or not all(isinstance(v, Tensor) for v in tensors.values()):
+        raise CheckpointError(
+            "checkpoint holds no weights",
+            expected='{"model": {name: tensor}} or {name: tensor}',
+            got=f"{type(tensors).__name__} with {len(tensors)} entries in {path.name}",
+            remedy="use an official SAM 2 checkpoint",
+        )
+    return tensors
+
+
+def _read_pt(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"checkpoint {path.name} is not a plain weight file",
+            expected="tensors alone",
+            got="a pickle that asks for other code, or a damaged file; nothing of it was run",
+            remedy="use an official SAM 2 checkpoint, or convert it to .safetensors where you trust it",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from error
+    state = content.get("model", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise CheckpointError(
+            f"checkpoint {path.name} holds no weights",
+            expected='{"model": {name: tensor}}',
+            got=type(content).__name__,
+            remedy="use an official SAM 2 checkpoint",
+        )
+    return dict(state)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).strip().splitlines()
+    return CheckpointError(
+        f"checkpoint {path.name} is damaged or cut short",
+        expected="a whole .pt or .safetensors file",
+        got=f"{path.stat().st_size} bytes ({reason[0][:120] if reason else type(error).__name__})",
+        remedy="fetch it again and compare its SHA-256",
+    )
+
+
+def check_state(
+    state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], variant: Variant, source: str
+) -> None:
+    """Raises one CheckpointError naming every kind of mismatch and the variant that the file looks like."""
+    missing = [n for n in expected if n not in state]
+    unexpected = [n for n in state if n not in expected]
+    misshapen = [
+        f"{n} {tuple(state[n].shape)} instead of {expected[n]}"
+        for n in expected
+        if n in state and tuple(state[n].shape) != expected[n]
+    ]
+    problems = [
+        f"{len(names)} {kind} ({', '.join(names[:_MOST_NAMED])}{', ...' if len(names) > _MOST_NAMED else ''})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if names
+    ]
+    if not problems:
+        return
+    looks_like = recognise(state)
+    raise CheckpointError(
+        f"checkpoint {source} does not fit {variant.name}",
+        expected=f"{len(expected)} tensors of {variant.name}",
+        got=", ".join(problems),
+        remedy=f"it looks like {looks_like.name}: load it as {looks_like.model_id}"
+        if looks_like and looks_like != variant
+        else "use the official checkpoint of this model",
+    )
+
+
+def recognise(state: Mapping[str, Tensor]) -> Variant | None:
+    """The variant whose tensor names and shapes agree with the file's, if exactly that is among the known ones."""
+    shapes = {name: tuple(t.shape) for name, t in state.items()}
+    for variant in VARIANTS.values():
+        with torch.device("meta"):
+            expected = {name: tuple(t.shape) for name, t in Sam2(variant).state_dict().items()}
+        if shapes == expected:
+            return variant
+    return None

@@ -1,0 +1,83 @@
+"""Conditions the current frame's embedding on the memories of earlier frames."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2edge.torch_sam2.layers import attention
+from sam2edge.torch_sam2.position import rotary_tables, rotate_pairs
+from sam2edge.variants import Variant
+
+
+class RotaryAttention(nn.Module):
+    """Single-head attention with axial rotary positions on queries and on the spatial part of the keys."""
+
+    def __init__(self, d_model: int, kv_dim: int) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(kv_dim, d_model)
+        self.v_proj = nn.Linear(kv_dim, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spatial: int, key_mask: Tensor | None = None
+    ) -> Tensor:
+        """q (K, E*E, D); k, v (K, T, kv_dim), of which the first `spatial` tokens are whole E*E grids.
+
+        cos, sin (E*E, D); key_mask (K, 1, T), added to the scores. Returns (K, E*E, D).
+        """
+        q = rotate_pairs(self.q_proj(q), cos, sin)
+        k = self.k_proj(k)
+        cells = cos.shape[0]
+        grids = k[:, :spatial].unflatten(1, (spatial // cells, cells))
+        grids = rotate_pairs(grids, cos, sin).flatten(1, 2)
+        k = torch.cat((grids, k[:, spatial:]), dim=1) if spatial < k.shape[1] else grids
+        mask = None if key_mask is None else key_mask[:, None]
+        out = attention(q[:, None], k[:, None], self.v_proj(v)[:, None], mask)
+        return self.out_proj(out[:, 0])
+
+
+class MemoryAttentionLayer(nn.Module):
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        d = variant.d_model
+        self.self_attn = RotaryAttention(d, d)
+        self.cross_attn_image = RotaryAttention(d, variant.memory_dim)
+        self.linear1 = nn.Linear(d, variant.memory_mlp_dim)
+        self.linear2 = nn.Linear(variant.memory_mlp_dim, d)
+        self.norm1 = nn.LayerNorm(d)
+        self.norm2 = nn.LayerNorm(d)
+        self.norm3 = nn.LayerNorm(d)
+
+    def forward(
+        self, x: Tensor, memory_key: Tensor, memory: Tensor, cos: Tensor, sin: Tensor, spatial: int, key_mask: Tensor
+    ) -> Tensor:
+        own = self.norm1(x)
+        x = x + self.self_attn(own, own, own, cos, sin, own.shape[1])
+        x = x + self.cross_attn_image(self.norm2(x), memory_key, memory, cos, sin, spatial, key_mask)
+        return x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+
+
+class MemoryAttention(nn.Module):
+    def __init__(self, variant: Variant, image_size: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(MemoryAttentionLayer(variant) for _ in range(variant.memory_layers))
+        self.norm = nn.LayerNorm(variant.d_model)
+        grid = image_size // 16
+        cos, sin = rotary_tables(variant.d_model, (grid, grid))
+        self.register_buffer("rotary_cos", cos, persistent=False)
+        self.register_buffer("rotary_sin", sin, persistent=False)
+
+    def forward(
+        self, frame: Tensor, frame_pos: Tensor, memory: Tensor, memory_pos: Tensor, spatial: int, key_mask: Tensor
+    ) -> Tensor:
+        """frame, frame_pos (K, E*E, D); memory, memory_pos (K, T, M), the first `spatial` of T whole grids.
+
+        key_mask (K, 1, T): 0 for tokens in use, MASKED_OUT for empty slots. Returns (K, E*E, D).
+        """
+        x = frame + 0.1 * frame_pos  # the published factor of the position at the input
+        for layer in self.layers:
+            x = layer(x, memory + memory_pos, memory, self.rotary_cos, self.rotary_sin, spatial, key_mask)
+        return self.norm(x)

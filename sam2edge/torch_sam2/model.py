@@ -1,0 +1,175 @@
+"""SAM 2 as one module, its methods cut where the exported graphs are cut."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sam2edge.errors import InvalidInputError
+from sam2edge.torch_sam2.layers import MLP
+from sam2edge.torch_sam2.mask_decoder import DecodedMasks, MaskDecoder
+from sam2edge.torch_sam2.memory_attention import MemoryAttention
+from sam2edge.torch_sam2.memory_encoder import MemoryEncoder
+from sam2edge.torch_sam2.neck import ImageEncoder
+from sam2edge.torch_sam2.position import sine_1d, sine_position
+from sam2edge.torch_sam2.prompt_encoder import PromptEncoder
+from sam2edge.variants import Variant
+
+
+class ImageFeatures(NamedTuple):
+    """One encoded batch; E = S/16, D = d_model.
+
+    image_embed (B, D, E, E) with the "no memory" embedding added, high_res_0 (B, D/8, 4E, 4E),
+    high_res_1 (B, D/4, 2E, 2E), vision_features (B, D, E, E) without that addition.
+    """
+
+    image_embed: Tensor
+    high_res_0: Tensor
+    high_res_1: Tensor
+    vision_features: Tensor
+
+
+class Sam2(nn.Module):
+    """The model of one variant at one image size (a multiple of 32, in pixels).
+
+    Weights do not depend on the image size: the same state dict fits any.
+    """
+
+    def __init__(self, variant: Variant, image_size: int | None = None) -> None:
+        super().__init__()
+        size = variant.image_size if image_size is None else image_size
+        check_image_size(size)
+        d, m = variant.d_model, variant.memory_dim
+        self.variant = variant
+        self.image_size = size
+        self.image_encoder = ImageEncoder(variant, size)
+        self.sam_prompt_encoder = PromptEncoder(d, size)
+        self.sam_mask_decoder = MaskDecoder(variant, size // 16)
+        self.memory_attention = MemoryAttention(variant, size)
+        self.memory_encoder = MemoryEncoder(variant)
+        self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
+        self.obj_ptr_proj = MLP(d, d, d, 3)
+        self.maskmem_tpos_enc = _learned(variant.num_mask_slots, 1, 1, m)
+        self.no_mem_embed = _learned(1, 1, d)
+        self.no_mem_pos_enc = _learned(1, 1, d)  # in every checkpoint, used by none of its configurations
+        self.no_obj_ptr = _learned(1, d)
+        if variant.is_2_1:
+            self.no_obj_embed_spatial = _learned(1, m)
+            self.obj_ptr_tpos_proj = nn.Linear(d, m)
+        grid = (size // 16, size // 16)
+        self.memory_position: Tensor
+        self.register_buffer("frame_position", sine_position(d, grid).flatten(2).transpose(1, 2), persistent=False)
+        self.register_buffer("memory_position", sine_position(m, grid).flatten(2).transpose(1, 2), persistent=False)
+
+    def encode_image(self, image: Tensor) -> ImageFeatures:
+        """image (B, 3, S, S) float, RGB, normalised by ImageNet's mean and standard deviation."""
+        stride_4, stride_8, stride_16 = self.image_encoder(image)
+        decoder = self.sam_mask_decoder
+        with_no_memory = stride_16 + self.no_mem_embed.reshape(1, -1, 1, 1)
+        return ImageFeatures(with_no_memory, decoder.conv_s0(stride_4), decoder.conv_s1(stride_8), stride_16)
+
+    def decode(
+        self,
+        image_embed: Tensor,
+        high_res_0: Tensor,
+        high_res_1: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor | None = None,
+        has_mask: Tensor | None = None,
+    ) -> DecodedMasks:
+        """Masks of K prompts on their images (K or 1 of them).
+
+        point_coords (K, N, 2) model pixels; point_labels (K, N): 1 foreground, 0 background, 2 and 3 box corners,
+        -1 "not a point", -2 absent (masked out of attention: for ragged prompts). Corners of a box come before
+        clicks. The one "not a point" token that the official predictor appends to points and boxes is appended here
+        (to a mask alone there is none). mask_input (K, 1, 4E, 4E) logits, counted where has_mask (K,) is 1.
+        """
+        if mask_input is None:
+            side = self.image_size // 4
+            mask_input = point_coords.new_zeros(point_coords.shape[0], 1, side, side)
+            has_mask = point_coords.new_zeros(point_coords.shape[0])
+        elif has_mask is None:
+            has_mask = point_coords.new_ones(point_coords.shape[0])
+        assert has_mask is not None
+        tokens, dense, absent = self.sam_prompt_encoder(point_coords, point_labels, mask_input, has_mask)
+        position = self.sam_prompt_encoder.dense_position()
+        return self.sam_mask_decoder(image_embed, position, high_res_0, high_res_1, tokens, dense, absent)
+
+    def object_pointers(self, mask_tokens: Tensor, object_score: Tensor) -> Tensor:
+        """mask_tokens (K, 4, D), object_score (K, 1) -> pointers (K, 4, D); a hidden object has its own pointer."""
+        visible = (object_score > 0).to(mask_tokens.dtype)[..., None]
+        return visible * self.obj_ptr_proj(mask_tokens) + (1 - visible) * self.no_obj_ptr
+
+    def encode_memory(self, vision_features: Tensor, mask: Tensor, object_score: Tensor) -> Tensor:
+        """vision_features (K or 1, D, E, E), mask (K, 1, S, S) as the memory encoder takes it, object_score (K, 1).
+
+        Returns memory (K, E*E, M).
+        """
+        memory = self.memory_encoder(vision_features, mask).flatten(2).transpose(1, 2)
+        if not self.variant.is_2_1:
+            return memory
+        hidden = (object_score <= 0).to(memory.dtype)[..., None]
+        return memory + hidden * self.no_obj_embed_spatial
+
+    def attend_memory(
+        self,
+        vision_features: Tensor,
+        memory: Tensor,
+        memory_age: Tensor,
+        pointers: Tensor,
+        pointer_age: Tensor,
+        key_mask: Tensor,
+    ) -> Tensor:
+        """The frame's embedding, conditioned on T memories and P object pointers.
+
+        vision_features (K or 1, D, E, E); memory (K, T, E*E, M); memory_age (K, T) int, 0 for a conditioning frame,
+        1..6 for how many frames ago; pointers (K, P, D); pointer_age (K, P) float, signed distance in frames over
+        the greatest distance in use (2.1; ignored by 2.0); key_mask (K, 1, T*E*E + P*D/M), 0 or MASKED_OUT.
+        Returns (K, D, E, E).
+        """
+        prompts, slots, cells, width = memory.shape
+        frame = vision_features.flatten(2).transpose(1, 2).expand(prompts, -1, -1)
+        # The table runs from the frame before (row 0) to conditioning frames (its last row).
+        row = (memory_age - 1) % self.variant.num_mask_slots
+        age = self.maskmem_tpos_enc[:, 0, 0][row][:, :, None]
+        memory_pos = (self.memory_position[:, None] + age).flatten(1, 2)
+        split = pointers.shape[-1] // width
+        pointer_tokens = pointers.unflatten(-1, (split, width)).flatten(1, 2)
+        pointer_pos = torch.zeros_like(pointer_tokens)
+        if self.variant.is_2_1:
+            placed = self.obj_ptr_tpos_proj(sine_1d(pointer_age.flatten(), pointers.shape[-1]))
+            pointer_pos = placed.reshape(prompts, -1, 1, width).expand(-1, -1, split, -1).flatten(1, 2)
+        out = self.memory_attention(
+            frame,
+            self.frame_position,
+            torch.cat((memory.flatten(1, 2), pointer_tokens), dim=1),
+            torch.cat((memory_pos, pointer_pos), dim=1),
+            slots * cells,
+            key_mask,
+        )
+        side = self.image_size // 16
+        return out.transpose(1, 2).unflatten(-1, (side, side))
+
+    def bake(self) -> Sam2:
+        """For inference with fixed weights: evaluation mode, positions computed once."""
+        self.eval()
+        self.image_encoder.trunk.bake_position()
+        return self
+
+
+def check_image_size(image_size: int) -> None:
+    """Raises InvalidInputError unless `image_size` is a multiple of 32, at least 64."""
+    if image_size < 64 or image_size % 32:
+        raise InvalidInputError(
+            "image size cannot be used",
+            expected="a multiple of 32, at least 64, in pixels",
+            got=image_size,
+            remedy="use 1024, 768 or 512",
+        )
+
+
+def _learned(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.nn.init.trunc_normal_(torch.empty(shape), std=0.02))

@@ -1,0 +1,157 @@
+"""Every SAM 2 model that sam2edge knows: ids, aliases, dimensions, where its weights come from.
+
+Dimensions are those of the published configurations (SAM 2 and SAM 2.1, Apache-2.0); the parameter shapes of
+all eight official checkpoints follow from them. `micro` is sam2edge's own embedded model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sam2edge.errors import UnknownModelError
+
+EMBEDDED = "sam2.1_hiera_micro"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An official weight file: https address, SHA-256 (hex), size in bytes where it is known."""
+
+    url: str
+    sha256: str
+    size_bytes: int | None = None
+
+    @property
+    def file_name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model: its names, its dimensions, its checkpoint.
+
+    Lengths are in channels or blocks, `window_sizes` in tokens of each trunk stage, `pos_embed_hw` in cells of the
+    learned position grid, `image_size` in pixels (the side of the square model input).
+    """
+
+    name: str
+    release: str
+    size: str
+    embed_dim: int
+    trunk_heads: int
+    stages: tuple[int, int, int, int]
+    global_blocks: tuple[int, ...]
+    window_sizes: tuple[int, int, int, int] = (8, 4, 14, 7)
+    pos_embed_hw: tuple[int, int] = (7, 7)
+    d_model: int = 256
+    decoder_heads: int = 8
+    decoder_mlp_dim: int = 2048
+    memory_dim: int = 64
+    memory_layers: int = 4
+    memory_mlp_dim: int = 2048
+    num_mask_slots: int = 7
+    image_size: int = 1024
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def model_id(self) -> str:
+        """The short public id of the 2.1 weights ("sam2/hiera_tiny"), the release name for the others."""
+        return f"sam2/hiera_{_SHORT.get(self.size, self.size)}" if self.release == "2.1" else self.name
+
+    @property
+    def is_2_1(self) -> bool:
+        """2.1 adds temporal positions to object pointers and an embedding for hidden objects in memory."""
+        return self.release == "2.1"
+
+    @property
+    def stage_dims(self) -> tuple[int, int, int, int]:
+        d = self.embed_dim
+        return (d, 2 * d, 4 * d, 8 * d)
+
+
+_SHORT = {"base_plus": "b_plus"}
+_BASE_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
+
+# SHA-256 as several public projects pin them (micro-sam has all eight).
+_SHA256_2_0 = {
+    "tiny": "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+    "small": "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+    "base_plus": "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+    "large": "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+}
+_SHA256_2_1 = {
+    "tiny": "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+    "small": "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+    "base_plus": "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+    "large": "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+}
+_SIZE_BYTES = {"sam2.1_hiera_tiny": 156_008_466}
+
+_SIZES = (
+    Variant("", "", "tiny", 96, 1, (1, 2, 7, 2), (5, 7, 9)),
+    Variant("", "", "small", 96, 1, (1, 2, 11, 2), (7, 10, 13)),
+    Variant("", "", "base_plus", 112, 2, (2, 3, 16, 3), (12, 16, 20), pos_embed_hw=(14, 14)),
+    Variant("", "", "large", 144, 2, (2, 6, 36, 4), (23, 33, 43), window_sizes=(8, 4, 16, 8)),
+)
+
+_MICRO = Variant(
+    EMBEDDED,
+    "2.1",
+    "micro",
+    embed_dim=32,
+    trunk_heads=1,
+    stages=(1, 2, 5, 1),
+    global_blocks=(5, 7),
+    window_sizes=(8, 4, 8, 4),
+    d_model=128,
+    decoder_heads=4,
+    decoder_mlp_dim=512,
+    memory_dim=32,
+    memory_layers=2,
+    memory_mlp_dim=256,
+    image_size=512,
+)
+
+
+def _released(base: Variant, release: str) -> Variant:
+    prefix, folder, sums = (
+        ("sam2.1_hiera", "092824", _SHA256_2_1) if release == "2.1" else ("sam2_hiera", "072824", _SHA256_2_0)
+    )
+    official = f"{prefix}_{base.size}"
+    name = f"sam{release}_hiera_{base.size}"
+    checkpoint = Checkpoint(f"{_BASE_URL}/{folder}/{official}.pt", sums[base.size], _SIZE_BYTES.get(official))
+    return replace(base, name=name, release=release, checkpoint=checkpoint)
+
+
+VARIANTS: dict[str, Variant] = {v.name: v for v in (_MICRO, *(_released(b, r) for r in ("2.1", "2.0") for b in _SIZES))}
+
+
+def _aliases() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for variant in VARIANTS.values():
+        short = _SHORT.get(variant.size, variant.size)
+        names = {variant.name, f"sam{variant.release}_hiera_{short}"}
+        if variant.release == "2.1":
+            names |= {f"hiera_{short}", f"hiera_{variant.size}"}
+        else:
+            names.add(f"sam2_hiera_{variant.size}")
+        found.update({form: variant.name for name in names for form in (name, f"sam2/{name}")})
+    return found
+
+
+ALIASES: dict[str, str] = _aliases()
+
+
+def find_variant(model_id: str) -> Variant:
+    """The variant that `model_id` names, whatever its case.
+
+    Accepts "sam2/hiera_tiny" (the 2.1 weights), "sam2.0_hiera_tiny", "sam2.1_hiera_tiny", also behind "sam2/", and
+    "b_plus" or "base_plus". Raises UnknownModelError naming the known ids.
+    """
+    name = ALIASES.get(str(model_id).strip().lower())
+    if name is None:
+        known = ", ".join(v.model_id for v in VARIANTS.values())
+        raise UnknownModelError(
+            "unknown model id", expected=f"one of {known}", got=repr(model_id), remedy="see `sam2edge models list`"
+        )
+    return VARIANTS[name]

@@ -1,0 +1,50 @@
+"""Everything that must pass before a change goes in: `python -m tests.check [pytest arguments]`.
+
+Lint, format, types and tests, in the environment of the interpreter that runs it; all of them run, whatever fails.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def main(pytest_arguments: list[str]) -> int:
+    python = [sys.executable, "-m"]
+    checks = {
+        "ruff check": [*python, "ruff", "check", "."],
+        "ruff format": [*python, "ruff", "format", "--check", "."],
+        "mypy": [*python, "mypy", "--package", "sam2edge"],
+        "pytest": [*python, "pytest", *pytest_arguments],
+    }
+    environment = {**os.environ, "MYPYPATH": str(_package_tree())}
+    failed = []
+    for name, command in checks.items():
+        started = time.monotonic()
+        print(f"== {name}", flush=True)
+        if subprocess.run(command, cwd=ROOT, env=environment).returncode != 0:
+            failed.append(name)
+        print(f"   {time.monotonic() - started:.0f} s", flush=True)
+    print("failed: " + ", ".join(failed) if failed else "all passed")
+    return 1 if failed else 0
+
+
+def _package_tree() -> Path:
+    """A folder in which the package lies as it is installed: mypy does not follow setuptools' `package-dir`."""
+    package = ROOT / ".mypy_cache" / "tree" / "sam2edge"
+    package.mkdir(parents=True, exist_ok=True)
+    parts = {path.name: path for path in (ROOT / "sam2edge").iterdir()} | {"export": ROOT / "export"}
+    for link in package.iterdir():
+        link.unlink()
+    for name, path in parts.items():
+        (package / name).symlink_to(path)
+    return package.parent
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,47 @@
+"""Drawn scenes: a pure function of seed and size, labels that fit the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.scenes import MIN_AREA, draw_scene
+
+
+def test_a_scene_depends_on_seed_and_size_alone() -> None:
+    first, again, other = draw_scene(5, 128), draw_scene(5, 128), draw_scene(6, 128)
+    assert np.array_equal(first.image, again.image)
+    assert np.array_equal(first.labels, again.labels)
+    assert first.objects == again.objects
+    assert not np.array_equal(first.image, other.image)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_objects_to_ask_for_are_visible(seed: int) -> None:
+    scene = draw_scene(seed, 128)
+    assert scene.image.shape == (128, 128, 3)
+    assert scene.image.dtype == np.uint8
+    assert scene.labels.shape == (128, 128)
+    assert scene.objects
+    for label in scene.objects:
+        assert (scene.labels == label).sum() >= MIN_AREA * 128 * 128
+    assert not set(scene.objects) & set(scene.regions)
+
+
+def test_the_same_content_at_every_size() -> None:
+    small, large = draw_scene(11, 128), draw_scene(11, 256)
+    assert small.objects == large.objects
+    differing = (small.labels != large.labels[1::2, 1::2]).mean()
+    assert differing < 0.03
+
+
+def test_labels_lie_on_edges_of_the_picture() -> None:
+    """Across an object's outline the picture changes more than elsewhere, averaged over many scenes."""
+    across, inside = [], []
+    for seed in range(20, 32):
+        scene = draw_scene(seed, 128)
+        step = np.abs(np.diff(scene.image.astype(float), axis=1)).mean(axis=2)
+        border = scene.labels[:, 1:] != scene.labels[:, :-1]
+        across.append(step[border].mean())
+        inside.append(step[~border].mean())
+    assert np.mean(across) > 2 * np.mean(inside)

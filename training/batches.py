@@ -1,0 +1,81 @@
+"""Scenes and prompts as tensors, drawn in worker processes while the model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from training.losses import Targets
+from training.prompts import draw_prompts
+from training.scenes import draw_scene
+
+HELD_OUT_SEED = 1 << 32  # scenes from here on are for evaluation alone
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+MASK_STRIDE = 4  # pixels of the model's input in one cell of its masks
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images (B, 3, S, S) normalised; coords (B, P, N, 2); labels (B, P, N); targets."""
+
+    images: Tensor
+    coords: Tensor
+    labels: Tensor
+    targets: Targets
+
+
+def normalise(image: NDArray[np.uint8]) -> Tensor:
+    """(S, S, 3) uint8 RGB -> (3, S, S) float, ImageNet mean and deviation."""
+    scaled = (image.astype(np.float32) / 255.0 - _MEAN) / _DEVIATION
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def draw_batch(first_seed: int, images: int, prompts: int, size: int) -> Batch:
+    """The batch of scenes `first_seed` to `first_seed + images`."""
+    rows: list[tuple[Tensor, ...]] = []
+    cells_wide = size // MASK_STRIDE
+    for seed in range(first_seed, first_seed + images):
+        scene = draw_scene(seed, size)
+        drawn = draw_prompts(scene, prompts, seed)
+        masks = drawn.targets.astype(np.float32).reshape(prompts, cells_wide, MASK_STRIDE, cells_wide, MASK_STRIDE)
+        anchor_cells = (drawn.anchors // MASK_STRIDE) @ np.array([1, cells_wide])
+        arrays = (drawn.coords, drawn.labels, masks.mean(axis=(2, 4)), anchor_cells, drawn.same, drawn.present)
+        rows.append((normalise(scene.image), *(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)))
+    image, coords, labels, mask, cells, same, present = (torch.stack(part) for part in zip(*rows, strict=True))
+    return Batch(image, coords, labels, Targets(mask, cells, same.float(), present))
+
+
+class _Steps(Dataset[Batch]):
+    """Batch number i of a run; i counts from the run's first step."""
+
+    def __init__(self, first_seed: int, images: int, prompts: int, size: int) -> None:
+        self._seed, self._images, self._prompts, self._size = first_seed, images, prompts, size
+
+    def __getitem__(self, step: int) -> Batch:
+        return draw_batch(self._seed + step * self._images, self._images, self._prompts, self._size)
+
+
+def _quiet_worker(_: int) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def batches(first_seed: int, steps: int, images: int, prompts: int, size: int, workers: int) -> Iterator[Batch]:
+    """`steps` batches in order, the scenes numbered from `first_seed`; the same whatever the number of workers."""
+    dataset = _Steps(first_seed, images, prompts, size)
+    yield from DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(steps),
+        num_workers=workers,
+        worker_init_fn=_quiet_worker,
+        prefetch_factor=6 if workers else None,
+    )

@@ -1,0 +1,172 @@
+"""How well a model follows prompts on held-out scenes; prints the figures and writes them as JSON.
+
+python -m training.evaluate WEIGHTS --size 512 --scenes 100 --out figures.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam2edge.contract import BACKGROUND, FOREGROUND
+from training.batches import HELD_OUT_SEED, normalise
+from training.prompts import Click, box_of, box_points, click_inside, deepest_point, edge_distance, slots
+from training.scenes import Scene, draw_scene
+
+Masks = NDArray[np.bool_]
+Figures = dict[str, Any]
+
+
+def decode_clicks(model: Any, features: tuple[Tensor, ...], prompts: list[list[Click]], size: int) -> tuple[Masks, Any]:
+    """Masks (K, 3, size, size) bool and scores (K, 3) of K prompts on one image's `features`."""
+    rows = [slots(points) for points in prompts]
+    coords = torch.from_numpy(np.stack([row[0] for row in rows]))
+    labels = torch.from_numpy(np.stack([row[1] for row in rows]))
+    many = [feature.expand(len(rows), -1, -1, -1) for feature in features[:3]]
+    decoded = model.decode(*many, coords, labels)
+    logits = F.interpolate(decoded.low_res_masks[:, 1:].float(), size=(size, size), mode="bilinear")
+    return (logits > 0).numpy(), decoded.iou_scores[:, 1:].float().numpy()
+
+
+def iou_of(masks: Masks, wanted: Masks) -> NDArray[np.float64]:
+    """IoU (K, M) of masks (K, M, S, S) with wanted (K, S, S)."""
+    both = (masks & wanted[:, None]).sum((2, 3))
+    either = (masks | wanted[:, None]).sum((2, 3))
+    return np.asarray(both / np.maximum(either, 1), np.float64)
+
+
+def next_click(found: Masks, wanted: Masks) -> Click:
+    """A click in the middle of the largest error of `found` (S, S): foreground on what it missed, else background."""
+    missed, extra = wanted & ~found, found & ~wanted
+    if missed.any() or extra.any():
+        at = {FOREGROUND: deepest_point(missed), BACKGROUND: deepest_point(extra)}
+        label = FOREGROUND if _depth(missed) >= _depth(extra) else BACKGROUND
+        return (*at[label], label)
+    return (*deepest_point(wanted), FOREGROUND)
+
+
+def _depth(mask: Masks) -> float:
+    return float(cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())
+
+
+def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Spearman's; 0 where one of the two is constant."""
+    ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (first, second)]
+    constant = min(np.ptp(first), np.ptp(second)) == 0
+    return 0.0 if constant else float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _distinct(chosen: Masks) -> float | None:
+    """1 minus the mean IoU of the masks (K, S, S) chosen for different objects of one image."""
+    pairs = [(a, b) for a in range(len(chosen)) for b in range(a)]
+    if not pairs:
+        return None
+    shared = [(chosen[a] & chosen[b]).sum() / max((chosen[a] | chosen[b]).sum(), 1) for a, b in pairs]
+    return 1.0 - float(np.mean(shared))
+
+
+class _Tally:
+    """Collects IoU and score per kind of prompt."""
+
+    def __init__(self) -> None:
+        self.lists: dict[str, list[float]] = defaultdict(list)
+        self.scores: list[float] = []
+        self.ious: list[float] = []
+
+    def add(self, kind: str, masks: Masks, scores: NDArray[np.float32], wanted: Masks) -> Masks:
+        """Returns the chosen masks (K, S, S)."""
+        iou, rows = iou_of(masks, wanted), np.arange(len(masks))
+        best = scores.argmax(1)
+        self.lists[f"{kind}.by_score"] += list(iou[rows, best])
+        self.lists[f"{kind}.oracle"] += list(iou.max(1))
+        self.scores += list(scores[rows, best].astype(float))
+        self.ious += list(iou[rows, best])
+        return masks[rows, best]
+
+    def figures(self) -> Figures:
+        found: Figures = {}
+        for name, values in sorted(self.lists.items()):
+            kind, _, part = name.partition(".")
+            mean = round(float(np.mean(values)), 4)
+            if part:
+                found.setdefault(kind, {})[part] = mean
+            else:
+                found[kind] = mean
+        found["score_rank_correlation"] = round(_rank_correlation(np.array(self.scores), np.array(self.ious)), 4)
+        return found
+
+
+def _evaluate_scene(model: Any, scene: Scene, rng: np.random.Generator, most: int, tally: _Tally) -> int:
+    size = scene.labels.shape[0]
+    asked = [int(label) for label in rng.permutation(scene.objects)[:most]]
+    wanted = np.stack([scene.labels == label for label in asked])
+    features = model.encode_image(normalise(scene.image)[None])
+    depth = edge_distance(scene.labels)
+
+    clicks: list[list[Click]] = [[(*deepest_point(mask), FOREGROUND)] for mask in wanted]
+    masks, scores = decode_clicks(model, features, clicks, size)
+    chosen = tally.add("one_click", masks, scores, wanted)
+    tally.lists["followed"] += [float(mask[int(c[0][1]), int(c[0][0])]) for mask, c in zip(chosen, clicks, strict=True)]
+    distinct = _distinct(chosen)
+    tally.lists["distinct"] += [] if distinct is None else [distinct]
+    for _ in range(2):
+        clicks = [[*c, next_click(m, w)] for c, m, w in zip(clicks, chosen, wanted, strict=True)]
+        masks, scores = decode_clicks(model, features, clicks, size)
+        rows = np.arange(len(asked))
+        chosen = masks[rows, scores.argmax(1)]
+    tally.add("three_clicks", masks, scores, wanted)
+
+    anywhere: list[list[Click]] = [[(*click_inside(rng, mask, depth), FOREGROUND)] for mask in wanted]
+    tally.add("random_click", *decode_clicks(model, features, anywhere, size), wanted)
+    boxes = [box_points(*box_of(mask)) for mask in wanted]
+    tally.add("box", *decode_clicks(model, features, boxes, size), wanted)
+    return len(asked)
+
+
+@torch.no_grad()
+def evaluate(model: Any, size: int, scenes: int, first_seed: int = HELD_OUT_SEED, most: int = 4) -> Figures:
+    """Figures over `scenes` held-out scenes of `size` pixels, up to `most` objects of each.
+
+    IoU at full size, of the mask with the best score ("by_score") and of the best of three ("oracle"): one click in
+    the object's middle, one anywhere on it, three clicks (the second and third in the middle of the largest error),
+    its box. "followed": share of one-click masks that contain the click. "distinct": 1 minus the IoU between the
+    masks of different objects of one scene.
+    """
+    tally, rng, asked = _Tally(), np.random.default_rng(first_seed), 0
+    for seed in range(first_seed, first_seed + scenes):
+        asked += _evaluate_scene(model, draw_scene(seed, size), rng, most, tally)
+    return {"size": size, "scenes": scenes, "first_seed": first_seed, "objects": asked, **tally.figures()}
+
+
+def main() -> None:
+    from sam2edge.torch_sam2.model import Sam2
+    from sam2edge.variants import EMBEDDED, find_variant
+    from training.checkpoints import load_weights
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, help="a training checkpoint (.pt) or weights (.safetensors)")
+    parser.add_argument("--size", type=int, default=512, help="side of the model's input in pixels")
+    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    args = parser.parse_args()
+    model = Sam2(find_variant(EMBEDDED), image_size=args.size).eval()
+    model.load_state_dict(load_weights(args.weights))
+    figures = evaluate(model, args.size, args.scenes)
+    text = json.dumps(figures, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Trained weights -> the embedded model's files in sam2edge/assets.
+
+    python -m training.publish CHECKPOINT.safetensors
+
+Large tensors are rounded to float16 first, and the graphs are exported from the rounded file, so that weights and
+graphs hold the same numbers.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sam2edge import store
+from sam2edge.export.to_onnx import MIN_HALVED_ELEMENTS, export_graphs
+from sam2edge.torch_sam2.checkpoint import read_checkpoint
+from sam2edge.variants import EMBEDDED, VARIANTS
+
+ASSETS = Path(__file__).parent.parent / "sam2edge" / "assets"
+MAX_BYTES = 16_000_000
+
+
+def publish(checkpoint: Path, folder: Path = ASSETS) -> list[Path]:
+    """Writes weights and graphs of the embedded model into `folder`; returns the paths."""
+    variant = VARIANTS[EMBEDDED]
+    weights = folder / f"{variant.name}.safetensors"
+    state = {name: _halved(tensor) for name, tensor in read_checkpoint(checkpoint).items()}
+    store.write_atomically(weights, lambda path: save_file(state, path, {"model": variant.name}))
+    return [weights, *export_graphs(variant, weights, variant.image_size, folder, half_weights=True)]
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    dtype = torch.float16 if tensor.numel() >= MIN_HALVED_ELEMENTS else torch.float32
+    return tensor.to(dtype).contiguous()
+
+
+def main() -> int:
+    paths = publish(Path(sys.argv[1]))
+    total_bytes = sum(path.stat().st_size for path in paths)
+    for path in paths:
+        print(f"{path.relative_to(ASSETS.parent)} {path.stat().st_size:,} bytes")
+    print(f"{total_bytes:,} bytes of {MAX_BYTES:,}")
+    return 0 if total_bytes <= MAX_BYTES else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
