@@ -1,4 +1,4 @@
-"""What memory this machine can give. Standard library only, no device library is touched."""
+"""What this machine is and what memory it can give. Standard library only, no device library is touched."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from pathlib import Path
 
 CACHE_SHARE = 0.1
 """Part of the memory available at start that a model's default embedding cache may fill."""
+
+
+# Device nodes of NVIDIA's drivers: discrete GPUs, Jetson (nvgpu, nvmap), Windows' Linux subsystem.
+_GPU_NODES = ("dev/nvidia0", "dev/nvidiactl", "dev/nvhost-gpu", "dev/nvgpu", "dev/nvmap", "dev/dxg")
+
+
+def has_nvidia_gpu(root: Path = Path("/")) -> bool:
+    """Whether an NVIDIA driver has made its device nodes: enough to know that loading a CUDA library is no use."""
+    return any((root / node).exists() for node in _GPU_NODES)
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int | None:

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from sam2edge import contract
 from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray
 from sam2edge.contract import ABSENT, CONTRACT_VERSION, GraphSpec, TensorSpec
-from sam2edge.errors import GraphError
+from sam2edge.errors import GraphError, InvalidInputError
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 
@@ -42,6 +42,13 @@ class OnnxRuntimeBackend(Backend):
 
     @classmethod
     def open(cls, request: BackendRequest) -> OnnxRuntimeBackend:
+        if request.device not in (None, "cpu"):
+            raise InvalidInputError(
+                "the onnxruntime backend runs on the CPU alone",
+                expected="device None or 'cpu'",
+                got=repr(request.device),
+                remedy="use the torch backend for a GPU",
+            )
         return cls(request)
 
     @property

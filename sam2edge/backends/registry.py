@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from sam2edge.backends.base import Backend, BackendRequest
 from sam2edge.datatypes import BackendReport
-from sam2edge.errors import BackendUnavailableError, InvalidInputError, Sam2EdgeError
+from sam2edge.device import has_nvidia_gpu
+from sam2edge.errors import BackendUnavailableError, CheckpointError, InvalidInputError, Sam2EdgeError
 
 _log = logging.getLogger("sam2edge")
 
@@ -25,14 +26,15 @@ BACKENDS = {
 }
 
 # The fastest first: a GPU, then the graphs, then plain torch on the CPU.
-_AUTO = (("torch", "cuda"), ("onnxruntime", None), ("torch", "cpu"))
+_AUTO = (("torch", "cuda"), ("onnxruntime", "cpu"), ("torch", "cpu"))
 
 
 def open_backend(name: str, request: BackendRequest) -> tuple[Backend, BackendReport]:
-    """Opens the backend `name`, or with "auto" the first that works.
+    """Opens the backend `name`, or with "auto" the first that works on the requested device (None: on any).
 
     Asked for by name, a backend that cannot be opened raises its own error. With "auto" each one passed over is
-    logged once with its reason; when none is left, BackendUnavailableError tells all reasons.
+    logged with its reason; when none is left, the error tells what to do: CheckpointError where weights are at
+    fault, else BackendUnavailableError with all reasons.
     """
     if name != "auto":
         if name not in BACKENDS:
@@ -40,26 +42,32 @@ def open_backend(name: str, request: BackendRequest) -> tuple[Backend, BackendRe
                 "unknown backend", expected=f"auto or one of {', '.join(sorted(BACKENDS))}", got=repr(name)
             )
         return _load(name).open(request), BackendReport(name)
-    passed_over: list[tuple[str, str]] = []
+    errors: list[tuple[str, Sam2EdgeError]] = []
     for candidate, device in _AUTO:
-        if request.device is not None and device is not None and not request.device.startswith(device):
+        if request.device is not None and not request.device.startswith(device):
             continue
-        label = f"{candidate} on {device}" if device else candidate
+        label = f"{candidate} on {device}"
         try:
-            backend = _load(candidate).open(_on_device(request, device))
+            backend = _open_on(candidate, request, device)
         except Sam2EdgeError as error:
-            passed_over.append((label, str(error)))
+            errors.append((label, error))
             _log.info("backend %s passed over: %s", label, error)
             continue
-        return backend, BackendReport(label, tuple(passed_over))
-    reasons = " | ".join(f"{label}: {reason}" for label, reason in passed_over)
-    raise BackendUnavailableError(f"no backend can run {request.variant.model_id}", got=reasons)
+        return backend, BackendReport(label, tuple((label, str(error)) for label, error in errors))
+    for _, error in errors:
+        if isinstance(error, CheckpointError):
+            raise error
+    raise BackendUnavailableError(
+        f"no backend can run {request.variant.model_id}",
+        got=" | ".join(f"{label}: {error}" for label, error in errors) or f"device {request.device!r}",
+    )
 
 
-def _on_device(request: BackendRequest, device: str | None) -> BackendRequest:
-    if request.device is not None:
-        return request
-    return replace(request, device=device)
+def _open_on(name: str, request: BackendRequest, device: str) -> Backend:
+    # Looked at before torch is loaded: that takes seconds, to find no GPU.
+    if device == "cuda" and not has_nvidia_gpu():
+        raise BackendUnavailableError("no NVIDIA GPU on this machine")
+    return _load(name).open(replace(request, device=request.device or device))
 
 
 def _load(name: str) -> type[Backend]:

@@ -56,7 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = cli.main(
             args=None if arguments is None else list(arguments), prog_name="sam2edge", standalone_mode=False
         )
-        sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -66,9 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error.format_message()} See `{command} --help`.", EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):  # click makes an Abort of the former
         return _fail("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader has gone, `sam2edge models list | head -1`: no fault to speak of
-        _drop_output()
-        return EXIT_FAILURE
     except Sam2EdgeError as error:
         return _fail(str(error))
     except MemoryError:

@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 1.0
 @contextmanager
 def progress(message: str) -> Iterator[None]:
     """Show `message` with a spinner while the block runs, from its second second on, on a terminal only."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():  # None: started with it closed
         yield
         return
     done = threading.Event()
@@ -42,6 +42,9 @@ def quiet_native_stderr() -> Iterator[None]:
 
     For the command line alone: it turns the whole process's file descriptor 2 for as long as the block runs.
     """
+    if sys.stderr is None:
+        yield
+        return
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -106,3 +106,8 @@ def test_standard_output_that_is_full() -> None:
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "No space left" in result.stderr
+
+
+def test_standard_streams_that_are_closed() -> None:
+    assert _run("models list >&- 2>&-").returncode == 0
+    assert _run("segment missing.png --point 1,2 >&- 2>&-").returncode == 1

@@ -1,0 +1,225 @@
+"""Runs the sides of a benchmark in fresh processes, one call of each in turn, and writes what came out.
+
+Standard library alone: the harness stays small, so that no child inherits a large peak memory from it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bench.machine import describe_machine
+from bench.worker import MARK
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+PHOTO = ROOT / "examples" / "coffee.png"
+SETTLE_S = 0.05
+"""Pause before each call, in which the threads of the other side stop spinning."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One thing that is measured: its name in the report and the command that serves its cases."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """What the sides of one run gave.
+
+    `times_ms[case][side]` in order of measurement, warm-up left out; `results[case][side]` of the last call;
+    `facts[side]` as the worker tells them (peak_rss_mib, versions, imported).
+    """
+
+    times_ms: dict[str, dict[str, list[float]]]
+    results: dict[str, dict[str, Any]]
+    facts: dict[str, dict[str, Any]]
+
+    def ratio(self, case: str, side: str, peer: str) -> float:
+        """Median of `side` over median of `peer`."""
+        times = self.times_ms[case]
+        return statistics.median(times[side]) / statistics.median(times[peer])
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound, and what was measured against it."""
+
+    what: str
+    at_most: float
+    value: float
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "what": self.what,
+            "at_most": self.at_most,
+            "value": round(self.value, 4),
+            "met": self.value <= self.at_most,
+        }
+
+
+class _Worker:
+    """A running side."""
+
+    def __init__(self, side: Side) -> None:
+        environment = {**os.environ, **side.environment}
+        self._process = subprocess.Popen(
+            side.command, cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._name = side.name
+        self._read()
+
+    def run(self, case: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        time.sleep(SETTLE_S)
+        print(case, file=self._process.stdin, flush=True)
+        return self._read()
+
+    def finish(self) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        facts = self._read()
+        self._process.wait()
+        return facts
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                answer: dict[str, Any] = json.loads(line.removeprefix(MARK))
+                return answer
+        raise RuntimeError(f"side {self._name!r} ended early with status {self._process.wait()}; see its messages")
+
+
+def alternate(sides: Sequence[Side], rounds: Mapping[str, int], warmup: int = 2) -> Outcome:
+    """Measures every case `rounds[case]` times on each side, A B A B ..., after `warmup` calls that do not count."""
+    workers: dict[str, _Worker] = {}
+    times: dict[str, dict[str, list[float]]] = {case: {side.name: [] for side in sides} for case in rounds}
+    results: dict[str, dict[str, Any]] = {case: {} for case in rounds}
+    try:
+        for side in sides:
+            workers[side.name] = _Worker(side)
+        for case, count in rounds.items():
+            for i in range(-warmup, count):
+                for name, worker in workers.items():
+                    answer = worker.run(case)
+                    results[case][name] = answer["result"]
+                    if i >= 0:
+                        times[case][name].append(answer["ms"])
+        return Outcome(times, results, {name: worker.finish() for name, worker in workers.items()})
+    finally:
+        for worker in workers.values():
+            worker.stop()
+
+
+def alternate_commands(sides: Sequence[Side], rounds: int, warmup: int = 1) -> Outcome:
+    """Measures whole commands from process start to exit, A B A B ...; the case is called "command"."""
+    times: dict[str, list[float]] = {side.name: [] for side in sides}
+    peaks_mib: dict[str, float] = {side.name: 0.0 for side in sides}
+    for i in range(-warmup, rounds):
+        for side in sides:
+            time.sleep(SETTLE_S)
+            elapsed_ms, peak = _run_whole(side)
+            peaks_mib[side.name] = max(peaks_mib[side.name], peak)
+            if i >= 0:
+                times[side.name].append(elapsed_ms)
+    facts = {name: {"peak_rss_mib": peak} for name, peak in peaks_mib.items()}
+    return Outcome({"command": times}, {}, facts)
+
+
+def _run_whole(side: Side) -> tuple[float, float]:
+    """Milliseconds and peak MiB of one run of the command; RuntimeError if it fails."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        side.command, cwd=ROOT, env={**os.environ, **side.environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    elapsed_ms = (time.perf_counter() - start) * 1e3
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.stderr is not None
+    with process.stderr as stream:
+        message = stream.read().decode(errors="replace")
+    if process.returncode != 0:
+        raise RuntimeError(f"{side.name!r} failed with status {process.returncode}: {message[-500:]}")
+    return elapsed_ms, usage.ru_maxrss / 1024
+
+
+def statistics_ms(times: Sequence[float]) -> dict[str, Any]:
+    """Median, p99 (the largest, below 100 samples), least and the samples themselves, in milliseconds."""
+    ordered = sorted(times)
+    return {
+        "median_ms": round(statistics.median(ordered), 3),
+        "p99_ms": round(ordered[math.ceil(0.99 * len(ordered)) - 1], 3),
+        "least_ms": round(ordered[0], 3),
+        "count": len(ordered),
+        "samples_ms": [round(t, 3) for t in times],
+    }
+
+
+def use_cores(count: int) -> None:
+    """Confines this process and its children to the first `count` of the cores it may use."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def report(
+    name: str,
+    outcomes: Mapping[str, Outcome],
+    targets: Sequence[Target],
+    ratios: Mapping[str, float],
+    settings: Mapping[str, Any],
+    loads_before: Sequence[float],
+) -> Path:
+    """Prints the targets and writes `results/<name>.json`."""
+    content = {
+        "bench": name,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(ROOT),
+        "load_average_before": [round(x, 2) for x in loads_before],
+        "load_average_after": [round(x, 2) for x in os.getloadavg()],
+        "settings": dict(settings),
+        "targets": [target.report() for target in targets],
+        "ratios": {what: round(value, 4) for what, value in ratios.items()},
+        "runs": {what: _outcome_report(outcome) for what, outcome in outcomes.items()},
+    }
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    for target in content["targets"]:
+        print(f"{'met   ' if target['met'] else 'MISSED'} {target['what']}: {target['value']} (at most {target['at_most']})")
+    print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+    return path
+
+
+def _outcome_report(outcome: Outcome) -> dict[str, Any]:
+    cases = {
+        case: {side: statistics_ms(times) for side, times in sides.items()} for case, sides in outcome.times_ms.items()
+    }
+    facts = {
+        side: {key: round(value, 1) if isinstance(value, float) else value for key, value in facts.items()}
+        for side, facts in outcome.facts.items()
+    }
+    return {"cases": cases, "results": outcome.results, "sides": facts}
+
+
+def python_module(module: str, *arguments: str, python: str = sys.executable) -> list[str]:
+    """The command that runs one of the bench modules in an interpreter."""
+    return [python, "-m", module, *arguments]

@@ -1,0 +1,44 @@
+"""What a benchmark needs before it starts, each made in a process of its own.
+
+    python -m bench.prepare photo SOURCE TARGET WIDTH HEIGHT   a photo of another size
+    python -m bench.prepare golden MODEL TARGET                a checkpoint of deterministic weights
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def resize_photo(source: Path, target: Path, size_wh: tuple[int, int]) -> None:
+    import cv2
+
+    photo = cv2.imread(str(source))
+    assert photo is not None, source
+    assert cv2.imwrite(str(target), cv2.resize(photo, size_wh, interpolation=cv2.INTER_CUBIC))
+
+
+def write_golden_checkpoint(model_id: str, target: Path) -> None:
+    """An official-format checkpoint whose every value follows from its name and shape."""
+    import torch
+
+    from sam2edge.torch_sam2.model import Sam2
+    from sam2edge.variants import find_variant
+    from tests.data.golden_weights import golden_tensor
+
+    with torch.device("meta"):
+        shapes = {name: tuple(t.shape) for name, t in Sam2(find_variant(model_id)).state_dict().items()}
+    torch.save({"model": {name: torch.from_numpy(golden_tensor(name, s)) for name, s in shapes.items()}}, target)
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[0] == "photo":
+        source, target, width, height = arguments[1:]
+        resize_photo(Path(source), Path(target), (int(width), int(height)))
+    else:
+        model_id, target = arguments[1:]
+        write_golden_checkpoint(model_id, Path(target))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

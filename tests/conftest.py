@@ -1,0 +1,79 @@
+"""What many tests share: the photo, the embedded model on each backend, golden checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+BACKENDS = ("onnxruntime", "torch")
+
+
+@pytest.fixture(autouse=True)
+def empty_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has a store of its own, so that none reads what lies on the machine."""
+    folder = tmp_path_factory.mktemp("store")
+    monkeypatch.setenv("SAM2EDGE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photo_bgr() -> np.ndarray:
+    """examples/coffee.png, (400, 600, 3) uint8 BGR."""
+    image = cv2.imread(str(ROOT / "examples" / "coffee.png"))
+    assert image is not None
+    return image
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def micro(request: pytest.FixtureRequest):
+    """The embedded model on each backend that is installed, without caches."""
+    pytest.importorskip(request.param)
+    return load_micro(request.param)
+
+
+@pytest.fixture(scope="session")
+def micro_onnx():
+    """The embedded model on onnxruntime, without caches."""
+    return load_micro("onnxruntime")
+
+
+def load_micro(backend: str):
+    from sam2edge import AutoModel
+
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend=backend)
+    model.embeddings_cache = None
+    return model
+
+
+@pytest.fixture(scope="session")
+def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Writes the golden checkpoint of a variant in the official format, once a test run."""
+    torch = pytest.importorskip("torch")
+    from sam2edge.variants import find_variant
+    from tests.golden.golden_weights import golden_tensor
+
+    folder = tmp_path_factory.mktemp("golden")
+
+    def make(model_id: str) -> Path:
+        variant = find_variant(model_id)
+        assert variant.checkpoint is not None
+        path = folder / variant.checkpoint.file_name
+        if not path.exists():
+            state = {n: torch.from_numpy(golden_tensor(n, s)) for n, s in official_parameters(path.stem).items()}
+            torch.save({"model": state}, path)
+        return path
+
+    return make
+
+
+def official_parameters(checkpoint_name: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter of an official checkpoint."""
+    lines = (GOLDEN / "parameters" / f"{checkpoint_name}.txt").read_text().splitlines()
+    pairs = (line.split("\t") for line in lines if line)
+    return {name: tuple(int(n) for n in shape.split("x")) for name, shape in pairs}

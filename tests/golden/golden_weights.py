@@ -1,0 +1,27 @@
+"""Deterministic weights that both the reference outputs in this folder and any implementation can make.
+
+`golden_tensor(name, shape)` gives the float32 value of one parameter or buffer of a SAM 2 checkpoint from its
+name and shape alone (numpy only). Names and shapes of all eight official checkpoints: ../reference/sam*.txt.
+A golden checkpoint in the official format is `torch.save({"model": {name: tensor, ...}}, path)`.
+"""
+
+import zlib
+
+import numpy as np
+
+
+def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+    n = rng.standard_normal(shape).astype(np.float32)
+    if name.endswith("positional_encoding_gaussian_matrix"):
+        return n
+    if name.endswith("gamma"):
+        return 0.5 + 0.1 * n
+    if len(shape) <= 1:
+        return (1.0 + 0.1 * n) if name.endswith("weight") else 0.05 * n
+    is_embedding = any(part in name for part in ("embed", "no_", "tpos", "pointer")) or name.endswith(
+        ("token.weight", "tokens.weight")
+    )
+    if is_embedding and "patch_embed.proj" not in name and "mask_downscaling" not in name:
+        return 0.3 * n
+    return n / np.sqrt(int(np.prod(shape[1:])))

@@ -1,0 +1,43 @@
+"""Ids, aliases and dimensions of the models."""
+
+from __future__ import annotations
+
+import pytest
+
+from sam2edge.errors import UnknownModelError
+from sam2edge.variants import VARIANTS, find_variant
+
+
+@pytest.mark.parametrize(
+    ("model_id", "name"),
+    [
+        ("sam2/hiera_micro", "sam2.1_hiera_micro"),
+        ("sam2/hiera_tiny", "sam2.1_hiera_tiny"),
+        ("sam2/hiera_small", "sam2.1_hiera_small"),
+        ("sam2/hiera_b_plus", "sam2.1_hiera_base_plus"),
+        ("sam2/hiera_base_plus", "sam2.1_hiera_base_plus"),
+        ("sam2/hiera_large", "sam2.1_hiera_large"),
+        ("sam2.0_hiera_b_plus", "sam2.0_hiera_base_plus"),
+        ("SAM2.1_hiera_Large", "sam2.1_hiera_large"),
+    ],
+)
+def test_ids_and_aliases(model_id: str, name: str) -> None:
+    assert find_variant(model_id).name == name
+
+
+def test_every_variant_answers_to_its_own_ids() -> None:
+    for variant in VARIANTS.values():
+        assert find_variant(variant.name) is variant
+        assert find_variant(variant.model_id) is variant
+
+
+def test_unknown_ids_are_told_the_known_ones() -> None:
+    with pytest.raises(UnknownModelError, match="sam2/hiera_b_plus.*got 'sam3/huge'.*models list"):
+        find_variant("sam3/huge")
+
+
+def test_official_checkpoints_have_distinct_sums_and_https() -> None:
+    sources = [v.checkpoint for v in VARIANTS.values() if v.checkpoint]
+    assert len(sources) == 8
+    assert len({s.sha256 for s in sources}) == 8
+    assert all(s.url.startswith("https://") and len(s.sha256) == 64 for s in sources)

@@ -1,0 +1,102 @@
+"""Names and shapes of the official checkpoints, other resolutions, absent prompt slots."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from sam2edge.errors import InvalidInputError  # noqa: E402
+from sam2edge.torch_sam2.model import Sam2  # noqa: E402
+from sam2edge.variants import VARIANTS, find_variant  # noqa: E402
+from tests.conftest import official_parameters  # noqa: E402
+
+MICRO = find_variant("sam2/hiera_micro")
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.checkpoint], ids=lambda v: v.name)
+def test_parameters_are_those_of_the_official_checkpoint(variant) -> None:
+    with torch.device("meta"):
+        found = {name: tuple(t.shape) for name, t in Sam2(variant).state_dict().items()}
+    assert found == official_parameters(variant.checkpoint.file_name.removesuffix(".pt"))
+
+
+def test_the_embedded_model_is_small() -> None:
+    with torch.device("meta"):
+        assert sum(p.numel() for p in Sam2(MICRO).parameters()) <= 6_000_000
+
+
+@pytest.mark.parametrize("image_size", [96, 224, 512])
+@pytest.mark.parametrize("model_id", ["sam2/hiera_micro", "sam2/hiera_tiny"])
+def test_other_resolutions_give_finite_outputs_of_the_right_shape(model_id: str, image_size: int) -> None:
+    variant = find_variant(model_id)
+    torch.manual_seed(0)
+    model = Sam2(variant, image_size).eval()
+    grid, d = image_size // 16, variant.d_model
+    with torch.inference_mode():
+        features = model.encode_image(torch.randn(1, 3, image_size, image_size))
+        out = model.decode(*features[:3], torch.tensor([[[5.0, 9.0]]]), torch.tensor([[1]]))
+    assert features.image_embed.shape == features.vision_features.shape == (1, d, grid, grid)
+    assert features.high_res_0.shape == (1, d // 8, 4 * grid, 4 * grid)
+    assert features.high_res_1.shape == (1, d // 4, 2 * grid, 2 * grid)
+    assert out.low_res_masks.shape == (1, 4, 4 * grid, 4 * grid)
+    assert out.low_res_masks.isfinite().all()
+
+
+@pytest.mark.parametrize("image_size", [0, 32, 100, 1000])
+def test_impossible_resolutions_are_refused(image_size: int) -> None:
+    with pytest.raises(InvalidInputError, match="multiple of 32"):
+        Sam2(MICRO, image_size)
+
+
+def test_absent_slots_change_nothing() -> None:
+    torch.manual_seed(1)
+    model = Sam2(MICRO, 128).eval()
+    with torch.inference_mode():
+        features = model.encode_image(torch.randn(1, 3, 128, 128))[:3]
+        coords, labels = torch.rand(2, 3, 2) * 128, torch.tensor([[1, 0, 1], [2, 3, 1]])
+        plain = model.decode(*features, coords, labels)
+        padded_coords = torch.cat((coords, torch.full((2, 5, 2), 77.0)), dim=1)
+        padded_labels = torch.cat((labels, torch.full((2, 5), -2)), dim=1)
+        padded = model.decode(*features, padded_coords, padded_labels)
+    torch.testing.assert_close(padded.low_res_masks, plain.low_res_masks, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(padded.iou_scores, plain.iou_scores)
+
+
+def test_the_padding_token_is_a_real_one() -> None:
+    torch.manual_seed(1)
+    model = Sam2(MICRO, 128).eval()
+    with torch.inference_mode():
+        features = model.encode_image(torch.randn(1, 3, 128, 128))[:3]
+        one = model.decode(*features, torch.tensor([[[9.0, 9.0]]]), torch.tensor([[1]]))
+        two = model.decode(*features, torch.tensor([[[9.0, 9.0], [0.0, 0.0]]]), torch.tensor([[1, -1]]))
+    assert not torch.allclose(one.low_res_masks, two.low_res_masks, atol=1e-6)
+
+
+def test_baked_positions_follow_the_weights() -> None:
+    torch.manual_seed(2)
+    model = Sam2(MICRO, 128)
+    torch.nn.init.normal_(model.image_encoder.trunk.pos_embed)
+    image = torch.randn(1, 3, 128, 128)
+    with torch.inference_mode():
+        fresh = model.eval().encode_image(image).image_embed
+        baked = model.bake().encode_image(image).image_embed
+    torch.testing.assert_close(fresh, baked)
+
+
+def test_memory_slots_that_are_masked_out_change_nothing() -> None:
+    torch.manual_seed(3)
+    model = Sam2(MICRO, 128).eval()
+    cells, m, d = 64, MICRO.memory_dim, MICRO.d_model
+    with torch.inference_mode():
+        vision = model.encode_image(torch.randn(1, 3, 128, 128)).vision_features
+        memory = torch.randn(1, 3, cells, m)
+        pointers = torch.randn(1, 2, d)
+        args = (vision, memory[:, :2], torch.tensor([[0, 1]]), pointers[:, :1], torch.tensor([[0.1]]))
+        keys = 2 * cells + d // m
+        short = model.attend_memory(*args, torch.zeros(1, 1, keys))
+        mask = torch.zeros(1, 1, 3 * cells + 2 * d // m)
+        mask[..., 2 * cells : 3 * cells] = mask[..., 3 * cells + d // m :] = -30000.0
+        full = (vision, memory, torch.tensor([[0, 1, 2]]), pointers, torch.tensor([[0.1, 0.5]]))
+        padded = model.attend_memory(*full, mask)
+    torch.testing.assert_close(short, padded, atol=1e-5, rtol=1e-5)
