@@ -178,7 +178,7 @@ class Sam2Prediction:
         Raises BackendUnavailableError where torch is not installed.
         """
         try:
-            torch = __import__("torch")
+            import torch
         except ImportError as error:
             raise BackendUnavailableError(
                 "torch is not installed", remedy="pip install 'sam2edge[torch]', or use the numpy arrays"
