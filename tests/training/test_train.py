@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from sam2edge.variants import EMBEDDED, find_variant
 from training.batches import draw_batch
 from training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from training.start import set_initial_values
-from training.train import Options, Trainer
+from training.train import Options, Trainer, run_stage
 
 SMALL = replace(
     find_variant(EMBEDDED), embed_dim=8, stages=(1, 1, 1, 1), global_blocks=(2,), d_model=32, decoder_mlp_dim=32,
@@ -62,6 +63,19 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
     for name, value in unbroken.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
         assert torch.equal(unbroken.average[name], second.average[name]), name
+
+
+def test_a_stage_logs_evaluates_and_leaves_weights_to_ship(tmp_path: Path) -> None:
+    trainer = _trainer()
+    trainer.options = replace(OPTIONS, steps=2, log_every=1, eval_every=2, eval_scenes=1, workers=0)
+    run_stage(trainer, tmp_path, lambda size: Sam2(SMALL, image_size=size))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 2]
+    assert "spread" in lines[0]
+    assert 0 <= lines[-1]["held_out"]["one_click"]["by_score"] <= 1
+    weights = load_weights(tmp_path / "weights.safetensors")
+    assert weights.keys() == trainer.model.state_dict().keys()
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
 
 
 def test_the_start_is_a_function_of_its_seed_and_ties_the_cross_attentions() -> None:
