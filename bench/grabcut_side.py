@@ -1,7 +1,7 @@
 """The peer that needs no model: OpenCV's GrabCut in a box, five iterations.
 
-    python -m bench.grabcut_side PHOTO X1,Y1,X2,Y2             serves the case "prompt" to the harness
-    python -m bench.grabcut_side PHOTO X1,Y1,X2,Y2 --out FILE  writes the mask once: the whole command
+python -m bench.grabcut_side PHOTO X1,Y1,X2,Y2             serves the case "answer" to the harness
+python -m bench.grabcut_side PHOTO X1,Y1,X2,Y2 --out FILE  writes the mask once: the whole command
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def main() -> None:
         cv2.imwrite(chosen.out, grabcut(photo, box_xyxy).astype(np.uint8) * 255)
         return
 
-    def prompt() -> dict[str, Any]:
+    def answer() -> dict[str, Any]:
         return {"areas": [int(grabcut(photo, box_xyxy).sum())]}
 
-    serve({"prompt": prompt}, ["numpy"], cv2=cv2.__version__)
+    serve({"answer": answer}, ["numpy"], cv2=cv2.__version__)
 
 
 if __name__ == "__main__":

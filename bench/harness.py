@@ -24,6 +24,7 @@ from bench.worker import MARK
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 PHOTO = ROOT / "examples" / "coffee.png"
+MB_PER_MIB = 2**20 / 1e6
 SETTLE_S = 0.05
 """Pause before each call, in which the threads of the other side stop spinning."""
 
@@ -63,13 +64,12 @@ class Target:
     at_most: float
     value: float
 
+    @property
+    def met(self) -> bool:
+        return self.value <= self.at_most
+
     def report(self) -> dict[str, Any]:
-        return {
-            "what": self.what,
-            "at_most": self.at_most,
-            "value": round(self.value, 4),
-            "met": self.value <= self.at_most,
-        }
+        return {"what": self.what, "at_most": self.at_most, "value": round(self.value, 4), "met": self.met}
 
 
 class _Worker:
@@ -150,7 +150,11 @@ def _run_whole(side: Side) -> tuple[float, float]:
     """Milliseconds and peak MiB of one run of the command; RuntimeError if it fails."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        side.command, cwd=ROOT, env={**os.environ, **side.environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        side.command,
+        cwd=ROOT,
+        env={**os.environ, **side.environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     _, status, usage = os.wait4(process.pid, 0)
     elapsed_ms = (time.perf_counter() - start) * 1e3
@@ -203,8 +207,8 @@ def report(
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
-    for target in content["targets"]:
-        print(f"{'met   ' if target['met'] else 'MISSED'} {target['what']}: {target['value']} (at most {target['at_most']})")
+    for target in targets:
+        print(f"{'met   ' if target.met else 'MISSED'} {target.what}: {target.value:.4g} (at most {target.at_most:g})")
     print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
     return path
 

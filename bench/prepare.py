@@ -1,7 +1,7 @@
 """What a benchmark needs before it starts, each made in a process of its own.
 
-    python -m bench.prepare photo SOURCE TARGET WIDTH HEIGHT   a photo of another size
-    python -m bench.prepare golden MODEL TARGET                a checkpoint of deterministic weights
+python -m bench.prepare photo SOURCE TARGET WIDTH HEIGHT   a photo of another size
+python -m bench.prepare golden MODEL TARGET                a checkpoint of deterministic weights
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def write_golden_checkpoint(model_id: str, target: Path) -> None:
 
     from sam2edge.torch_sam2.model import Sam2
     from sam2edge.variants import find_variant
-    from tests.data.golden_weights import golden_tensor
+    from tests.golden.golden_weights import golden_tensor
 
     with torch.device("meta"):
         shapes = {name: tuple(t.shape) for name, t in Sam2(find_variant(model_id)).state_dict().items()}

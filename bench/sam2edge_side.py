@@ -2,8 +2,9 @@
 
     python -m bench.sam2edge_side --model ID --backend NAME [--checkpoint FILE] --photo FILE --point X,Y
 
-serves "embed" (`embed_images` past the cache), "prompt" (`segment_images`, three masks), and "hit" and "miss" of the
-embeddings cache to the harness. "hit" tells how often preprocessing and encoder ran meanwhile: never, if all is well.
+serves to the harness: "embed" (`embed_images` past the cache), "prompt" (`segment_images`, three masks), "answer" (the
+two together), and "hit" and "miss" of the embeddings cache. "hit" tells how often preprocessing and the encoder ran
+during all hits so far: never, if all is well.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import argparse
 import importlib.util
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
 
 from bench.worker import serve
 from sam2edge import AutoModel, ImagePredictor, predictor
+from sam2edge.preprocess import image_to_input
 
 VERSIONS = ("sam2edge", "numpy", "onnxruntime", "torch")
 
@@ -35,15 +38,20 @@ def main() -> None:
 def make_cases(model: ImagePredictor, photo: np.ndarray, points: np.ndarray) -> dict[str, Callable[[], Any]]:
     """photo (H, W, 3) uint8 BGR, points (N, 2) in photo pixels, all of them foreground."""
     embeddings = model.embed_images(photo)  # kept by the cache, for "hit"
-    counts = _count_work(model)
+    preprocess = mock.patch.object(predictor, "image_to_input", wraps=image_to_input).start()
+    encode = mock.patch.object(model.backend, "encode", wraps=model.backend.encode).start()
+    during_hits = {"preprocessed": 0, "encoded": 0}
 
-    def prompt() -> dict[str, Any]:
-        found = model.segment_images(embeddings=embeddings, point_coordinates=points, point_labels=np.ones(len(points)))
-        areas = [int(mask.sum()) for mask in found[0].masks]
-        return {"areas": areas, "scores": [round(float(s), 4) for s in found[0].scores]}
+    def prompt(found: Any = embeddings) -> dict[str, Any]:
+        result = model.segment_images(embeddings=found, point_coordinates=points, point_labels=np.ones(len(points)))[0]
+        areas = [int(mask.sum()) for mask in result.masks]
+        return {"areas": areas, "scores": [round(float(s), 4) for s in result.scores]}
 
     def embed() -> None:
         model.embed_images(photo, use_embeddings_cache=False)
+
+    def answer() -> dict[str, Any]:
+        return prompt(model.embed_images(photo, use_embeddings_cache=False))
 
     def miss() -> None:
         assert model.embeddings_cache is not None
@@ -51,30 +59,14 @@ def make_cases(model: ImagePredictor, photo: np.ndarray, points: np.ndarray) -> 
         model.embed_images(photo)
 
     def hit() -> dict[str, int]:
-        before = dict(counts)
+        before = preprocess.call_count, encode.call_count
         found = model.embed_images(photo)
         assert found[0].key == embeddings[0].key
-        return {name: counts[name] - before[name] for name in counts}
+        during_hits["preprocessed"] += preprocess.call_count - before[0]
+        during_hits["encoded"] += encode.call_count - before[1]
+        return during_hits
 
-    return {"embed": embed, "prompt": prompt, "miss": miss, "hit": hit}
-
-
-def _count_work(model: ImagePredictor) -> dict[str, int]:
-    """Counts, from now on, each time that a photo is preprocessed and that the encoder runs."""
-    counts = {"preprocessed": 0, "encoded": 0}
-    preprocess, encode = predictor.image_to_input, model.backend.encode
-
-    def counting_preprocess(*arguments: Any) -> Any:
-        counts["preprocessed"] += 1
-        return preprocess(*arguments)
-
-    def counting_encode(*arguments: Any) -> Any:
-        counts["encoded"] += 1
-        return encode(*arguments)
-
-    predictor.image_to_input = counting_preprocess
-    model.backend.encode = counting_encode  # type: ignore[method-assign]
-    return counts
+    return {"embed": embed, "prompt": prompt, "answer": answer, "miss": miss, "hit": hit}
 
 
 def _arguments() -> argparse.Namespace:

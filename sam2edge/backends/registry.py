@@ -54,9 +54,9 @@ def open_backend(name: str, request: BackendRequest) -> tuple[Backend, BackendRe
             _log.info("backend %s passed over: %s", label, error)
             continue
         return backend, BackendReport(label, tuple((label, str(error)) for label, error in errors))
-    for _, error in errors:
-        if isinstance(error, CheckpointError):
-            raise error
+    for _, reason in errors:
+        if isinstance(reason, CheckpointError):
+            raise reason
     raise BackendUnavailableError(
         f"no backend can run {request.variant.model_id}",
         got=" | ".join(f"{label}: {error}" for label, error in errors) or f"device {request.device!r}",

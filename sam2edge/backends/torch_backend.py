@@ -36,7 +36,7 @@ class TorchBackend(Backend):
         self.variant = model.variant
         self.image_size = model.image_size
         self.device = device
-        self._model = model.to(device).bake()
+        self._model = model.to(device).bake(tiled=device.type == "cpu")
 
     @classmethod
     def open(cls, request: BackendRequest) -> TorchBackend:

@@ -65,10 +65,15 @@ class Sam2(nn.Module):
 
     def encode_image(self, image: Tensor) -> ImageFeatures:
         """image (B, 3, S, S) float, RGB, normalised by ImageNet's mean and standard deviation."""
-        stride_4, stride_8, stride_16 = self.image_encoder(image)
-        decoder = self.sam_mask_decoder
-        with_no_memory = stride_16 + self.no_mem_embed.reshape(1, -1, 1, 1)
-        return ImageFeatures(with_no_memory, decoder.conv_s0(stride_4), decoder.conv_s1(stride_8), stride_16)
+        stride_4, stride_8, stride_16, stride_32 = self.image_encoder.trunk(image)
+        neck, decoder = self.image_encoder.neck, self.sam_mask_decoder
+        vision = neck.fuse(stride_16, stride_32)
+        return ImageFeatures(
+            vision + self.no_mem_embed.reshape(1, -1, 1, 1),
+            neck.detail(stride_4, 0, decoder.conv_s0),
+            neck.detail(stride_8, 1, decoder.conv_s1),
+            vision,
+        )
 
     def decode(
         self,
@@ -153,9 +158,10 @@ class Sam2(nn.Module):
         side = self.image_size // 16
         return out.transpose(1, 2).unflatten(-1, (side, side))
 
-    def bake(self) -> Sam2:
-        """For inference with fixed weights: evaluation mode, positions computed once."""
+    def bake(self, tiled: bool = False) -> Sam2:
+        """For inference with fixed weights: evaluation mode, positions computed once, `Hiera.tiled` for a CPU."""
         self.eval()
+        self.image_encoder.trunk.tiled = tiled
         self.image_encoder.trunk.bake_position()
         return self
 

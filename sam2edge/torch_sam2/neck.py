@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,33 +17,53 @@ class _Lateral(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, d_model, kernel_size=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
-
 
 class FpnNeck(nn.Module):
-    """Stage outputs -> features at strides 4, 8 and 16, each (B, d_model, ., .).
+    """Lateral 1x1 convolutions of the four stages, the coarsest first.
 
-    Only stride 16 receives the coarser level (SAM 2's fpn_top_down_levels 2 and 3); stride 32 itself is dropped.
+    Only stride 16 receives the coarser level (SAM 2's fpn_top_down_levels 2 and 3); strides 4 and 8 are their lateral
+    alone, and stride 32 itself is dropped.
     """
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
         self.convs = nn.ModuleList(_Lateral(c, variant.d_model) for c in reversed(variant.stage_dims))
 
-    def forward(self, stages: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        stride_4, stride_8, stride_16, stride_32 = stages
-        coarse = F.interpolate(self.convs[0](stride_32), scale_factor=2.0, mode="nearest")
-        return self.convs[3](stride_4), self.convs[2](stride_8), self.convs[1](stride_16) + coarse
+    def fuse(self, stride_16: Tensor, stride_32: Tensor) -> Tensor:
+        """Trunk outputs (B, E, E, C), (B, E/2, E/2, C') -> the embedding (B, d_model, E, E)."""
+        coarse = F.interpolate(conv_1x1(stride_32, self._conv(0)), scale_factor=2.0, mode="nearest")
+        return conv_1x1(stride_16, self._conv(1)) + coarse
+
+    def detail(self, tokens: Tensor, stage: int, head: nn.Conv2d) -> Tensor:
+        """A fine stage (0 or 1) through its lateral and then `head`, the decoder's own 1x1 convolution.
+
+        The product of the two is applied: the d_model channels between them are never made. (B, H, W, C) in,
+        (B, out channels of the head, H, W) out.
+        """
+        lateral = self._conv(3 - stage)
+        weight = head.weight.flatten(1) @ lateral.weight.flatten(1)
+        bias = head.weight.flatten(1) @ cast(Tensor, lateral.bias) + cast(Tensor, head.bias)
+        return _apply_1x1(tokens, weight, bias)
+
+    def _conv(self, index: int) -> nn.Conv2d:
+        return cast(_Lateral, self.convs[index]).conv
+
+
+def conv_1x1(tokens: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution of (B, H, W, C), giving (B, C', H, W): one matrix product, no change of layout before it."""
+    return _apply_1x1(tokens, conv.weight.flatten(1), cast(Tensor, conv.bias))
+
+
+def _apply_1x1(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    size_hw = (tokens.shape[1], tokens.shape[2])
+    out = torch.matmul(weight, tokens.flatten(1, 2).transpose(1, 2)) + bias[:, None]
+    return out.unflatten(-1, size_hw)
 
 
 class ImageEncoder(nn.Module):
-    """Trunk and neck: image (B, 3, S, S) -> features at strides 4, 8, 16."""
+    """Trunk and neck, under the names that the checkpoints give them."""
 
     def __init__(self, variant: Variant, image_size: int) -> None:
         super().__init__()
         self.trunk = Hiera(variant, image_size)
         self.neck = FpnNeck(variant)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.neck(self.trunk(image))
