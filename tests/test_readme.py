@@ -44,7 +44,7 @@ def test_a_command_works(command: str, copy: Path) -> None:
     result = _run(["bash", "-c", command], copy)
     assert result.returncode == 0, result.stderr
     if " segment " in command:
-        assert [path.name for path in copy.rglob("coffee.*.png")]
+        assert [path.name for path in copy.rglob("coins.*.png")]
 
 
 def test_the_python_works(copy: Path) -> None:

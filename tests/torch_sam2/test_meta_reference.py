@@ -22,29 +22,22 @@ REFERENCE = Path(__file__).parent.parent / "data" / "meta_reference.npz"
 LOGITS_WITHIN, SCORES_WITHIN, FEATURES_WITHIN = 2e-3, 1e-4, 1e-3
 
 
-Checkpoints = dict[str, Path]
+VARIANTS = [
+    f"sam{release}_hiera_{size}" for size in ("tiny", "small", "base_plus", "large") for release in ("2.1", "2.0")
+]
+WITH_MEMORY = [name for name in VARIANTS if name.endswith("tiny")]
 
 
-@pytest.fixture(scope="module", params=["tiny", "small", "base_plus", "large"])
-def checkpoints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoints]:
-    """Golden checkpoints of one size in the official format, by variant name."""
-    size, folder = request.param, tmp_path_factory.mktemp("checkpoints")
-    paths = {f"sam{release}_hiera_{size}": folder / f"{release}.pt" for release in ("2.1", "2.0")}
-    newer, older = paths.values()
-    write_golden(official_parameters(f"sam2.1_hiera_{size}"), newer)
-    # The parameters of 2.0 are among those of 2.1, and so are their golden values.
-    state = torch.load(newer, weights_only=True, mmap=True)["model"]
-    torch.save({"model": {name: state[name] for name in official_parameters(f"sam2_hiera_{size}")}}, older)
-    del state
-    yield paths
-    for path in paths.values():
-        path.unlink()
-
-
-def each_model(checkpoints: Checkpoints) -> Iterator[tuple[str, Sam2]]:
-    """Each variant's name and its model at 512, loaded strictly; one in memory at a time, for `large` is large."""
-    for name, path in checkpoints.items():
-        yield name, load_model(find_variant(name), path, given.IMAGE_SIZE)
+@pytest.fixture(scope="module", params=VARIANTS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sam2]:
+    """A variant at 512, loaded strictly from a golden checkpoint in the official format; one in memory at a time."""
+    variant = find_variant(request.param)
+    assert variant.checkpoint is not None
+    path = tmp_path_factory.mktemp("checkpoint") / variant.checkpoint.file_name
+    write_golden(official_parameters(path.stem), path)
+    loaded = load_model(variant, path, given.IMAGE_SIZE)
+    path.unlink()
+    yield loaded
 
 
 def write_golden(parameters: dict[str, tuple[int, ...]], path: Path) -> None:
@@ -52,44 +45,44 @@ def write_golden(parameters: dict[str, tuple[int, ...]], path: Path) -> None:
 
 
 @torch.inference_mode()
-def test_image_and_prompts(checkpoints: Checkpoints) -> None:
+def test_image_and_prompts(model: Sam2) -> None:
     image = torch.from_numpy(image_to_input(given.photo_rgb(), "rgb", given.IMAGE_SIZE))
-    for name, model in each_model(checkpoints):
-        features = model.encode_image(image)
-        for tensor in ("image_embed", "high_res_0", "high_res_1"):
-            check(name, tensor, getattr(features, tensor), FEATURES_WITHIN)
-        for prompt, (coords, labels) in prompts().items():
-            out = model.decode(*features[:3], coords, labels)
-            check(name, f"{prompt}_logits", out.low_res_masks[0, 1:], LOGITS_WITHIN)
-            check(name, f"{prompt}_scores", out.iou_scores[0, 1:], SCORES_WITHIN)
+    name = model.variant.name
+    features = model.encode_image(image)
+    for tensor in ("image_embed", "high_res_0", "high_res_1"):
+        check(name, tensor, getattr(features, tensor), FEATURES_WITHIN)
+    for prompt, (coords, labels) in prompts().items():
+        out = model.decode(*features[:3], coords, labels)
+        check(name, f"{prompt}_logits", out.low_res_masks[0, 1:], LOGITS_WITHIN)
+        check(name, f"{prompt}_scores", out.iou_scores[0, 1:], SCORES_WITHIN)
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("checkpoints", ["tiny"], indirect=True)
-def test_memory(checkpoints: Checkpoints) -> None:
-    for name, model in each_model(checkpoints):
-        side = given.GRID
-        frame = torch.from_numpy(given.normal("frame", 1, 256, side, side))
-        conditioned = attend(model, frame)
-        check(name, "conditioned", conditioned, LOGITS_WITHIN)
-        mask = torch.from_numpy(given.normal("mask", given.OBJECTS, 1, given.IMAGE_SIZE, given.IMAGE_SIZE))
-        scores = torch.tensor(given.OBJECT_SCORES)[:, None]
-        memory = model.encode_memory(frame, mask.sigmoid() * 20 - 10, scores)
-        check(name, "memory", memory.transpose(1, 2).unflatten(-1, (side, side)), LOGITS_WITHIN)
+@pytest.mark.parametrize("model", WITH_MEMORY, indirect=True)
+def test_memory(model: Sam2) -> None:
+    name = model.variant.name
+    side = given.GRID
+    frame = torch.from_numpy(given.normal("frame", 1, 256, side, side))
+    conditioned = attend(model, frame)
+    check(name, "conditioned", conditioned, LOGITS_WITHIN)
+    mask = torch.from_numpy(given.normal("mask", given.OBJECTS, 1, given.IMAGE_SIZE, given.IMAGE_SIZE))
+    scores = torch.tensor(given.OBJECT_SCORES)[:, None]
+    memory = model.encode_memory(frame, mask.sigmoid() * 20 - 10, scores)
+    check(name, "memory", memory.transpose(1, 2).unflatten(-1, (side, side)), LOGITS_WITHIN)
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("checkpoints", ["tiny"], indirect=True)
-def test_object_pointers(checkpoints: Checkpoints) -> None:
+@pytest.mark.parametrize("model", WITH_MEMORY, indirect=True)
+def test_object_pointers(model: Sam2) -> None:
     sides = (("embed", 256, given.GRID), ("fine", 32, 4 * given.GRID), ("coarse", 64, 2 * given.GRID))
     features = [torch.from_numpy(given.normal(n, given.OBJECTS, c, side, side)) for n, c, side in sides]
     coords, labels = (t.expand(given.OBJECTS, *t.shape[1:]) for t in prompts()["point"])
-    for name, model in each_model(checkpoints):
-        out = model.decode(*features, coords, labels)
-        pointers = model.object_pointers(out.mask_tokens, out.object_score)
-        best = 1 + out.iou_scores[:, 1:].argmax(dim=1)
-        check(name, "object_score", out.object_score, LOGITS_WITHIN)
-        check(name, "object_pointer", pointers[torch.arange(given.OBJECTS), best], LOGITS_WITHIN)
+    name = model.variant.name
+    out = model.decode(*features, coords, labels)
+    pointers = model.object_pointers(out.mask_tokens, out.object_score)
+    best = 1 + out.iou_scores[:, 1:].argmax(dim=1)
+    check(name, "object_score", out.object_score, LOGITS_WITHIN)
+    check(name, "object_pointer", pointers[torch.arange(given.OBJECTS), best], LOGITS_WITHIN)
 
 
 def attend(model: Sam2, frame: torch.Tensor) -> torch.Tensor:
