@@ -29,6 +29,9 @@ class Features(Protocol):
     def to_host(self) -> Features:
         """The same features in host memory."""
 
+    def with_image_embed(self, image_embed: Any) -> Features:
+        """The same image with another embedding; the other tensors are shared."""
+
 
 @dataclass(frozen=True)
 class ImagePrompt:
