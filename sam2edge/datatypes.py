@@ -191,6 +191,32 @@ class Sam2Prediction:
         return masks, scores, logits
 
 
+@dataclass(frozen=True, eq=False)
+class TrackResult:
+    """The N objects on one frame, in the order in which they were added.
+
+    masks (N, H, W) bool at frame size; scores (N,) float32 predicted IoU in 0..1; object_scores (N,) float32 logits,
+    not above 0 where the object is hidden or gone (its mask is empty then); logits (N, 4E, 4E) float32 in -32..32.
+    """
+
+    frame_index: int
+    object_ids: tuple[int, ...]
+    masks: NDArray[np.bool_] = field(repr=False)
+    scores: FloatArray
+    object_scores: FloatArray
+    logits: FloatArray = field(repr=False)
+
+    def __post_init__(self) -> None:
+        counts = {len(self.object_ids), *(len(a) for a in (self.masks, self.scores, self.object_scores, self.logits))}
+        if len(counts) > 1 or self.masks.ndim != 3 or self.logits.ndim != 3:
+            raise InvalidInputError(
+                "parts of a track result do not fit together",
+                expected="N ids, masks (N, H, W), scores (N,), object_scores (N,), logits (N, h, w)",
+                got=f"{len(self.object_ids)} ids, {self.masks.shape}, {self.scores.shape}, "
+                f"{self.object_scores.shape}, {self.logits.shape}",
+            )
+
+
 @dataclass(frozen=True)
 class BackendReport:
     """Which backend was taken, and for each better one why it was not."""

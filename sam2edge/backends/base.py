@@ -204,7 +204,7 @@ class Backend(ABC):
         if not fits:
             raise InvalidInputError(
                 "memories do not fit the model's slots",
-                expected=f"1..{self.variant.num_mask_slots} memories, 1..{NUM_POINTER_SLOTS} pointers (P, D), an age each",
+                expected=f"1..{self.variant.num_mask_slots} memories, 1..{NUM_POINTER_SLOTS} pointers (P, D), ages",
                 got=f"{count} memories, ages {recalled.memory_ages.shape}, pointers {pointers.shape}, "
                 f"ages {recalled.pointer_ages.shape}",
             )

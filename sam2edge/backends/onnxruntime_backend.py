@@ -123,7 +123,7 @@ class OnnxRuntimeBackend(Backend):
                         f"{self.variant.model_id} cannot track: a graph of its memory is missing",
                         expected=str(path),
                         got="no file",
-                        remedy="export the graphs again with python -m sam2edge.export.to_onnx, or use the torch backend",
+                        remedy="export again with python -m sam2edge.export.to_onnx, or use the torch backend",
                     )
                 session = _open_session(path)
                 check_session(session, contract.graph_specs(self.variant, self.image_size)[name], self.variant.name)
