@@ -11,6 +11,10 @@ from sam2edge.torch_sam2.position import rotary_axis, rotate_pairs, sine_axis, s
 from sam2edge.variants import Variant
 
 
+MAX_EXPORTED_SCORES = 2**25
+"""Attention scores that an exported graph holds at once: 128 MiB in float32, a quarter of all at 1024 pixels."""
+
+
 class RotaryAttention(nn.Module):
     """Single-head attention with axial rotary positions on queries and on the spatial part of the keys."""
 
@@ -35,8 +39,16 @@ class RotaryAttention(nn.Module):
         grids = rotate_pairs(grids, cos, sin).flatten(1, 2)
         k = torch.cat((grids, k[:, spatial:]), dim=1) if spatial < k.shape[1] else grids
         mask = None if key_mask is None else key_mask[:, None]
-        out = attention(q[:, None], k[:, None], self.v_proj(v)[:, None], mask)
-        return self.out_proj(out[:, 0])
+        k, v = k[:, None], self.v_proj(v)[:, None]
+        parts = [attention(rows[:, None], k, v, mask)[:, 0] for rows in q.split(_rows_at_a_time(cells, k.shape[2]), 1)]
+        return self.out_proj(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+
+
+def _rows_at_a_time(queries: int, keys: int) -> int:
+    """Queries whose scores are held at once; all of them but in an exported graph, which has no fused attention."""
+    if not torch.onnx.is_in_onnx_export():
+        return queries
+    return min(queries, max(1, MAX_EXPORTED_SCORES // int(keys)))
 
 
 class MemoryAttentionLayer(nn.Module):
