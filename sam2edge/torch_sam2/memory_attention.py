@@ -10,7 +10,6 @@ from sam2edge.torch_sam2.layers import attention
 from sam2edge.torch_sam2.position import rotary_axis, rotate_pairs, sine_axis, spread
 from sam2edge.variants import Variant
 
-
 MAX_EXPORTED_SCORES = 2**25
 """Attention scores that an exported graph holds at once: 128 MiB in float32, a quarter of all at 1024 pixels."""
 
