@@ -28,7 +28,9 @@ def write_golden_checkpoint(model_id: str, target: Path) -> None:
 
     with torch.device("meta"):
         shapes = {name: tuple(t.shape) for name, t in Sam2(find_variant(model_id)).state_dict().items()}
-    torch.save({"model": {name: torch.from_numpy(golden_tensor(name, s)) for name, s in shapes.items()}}, target)
+    torch.save(
+        {"model": {name: torch.from_numpy(golden_tensor(name, s)).float() for name, s in shapes.items()}}, target
+    )
 
 
 def main(arguments: list[str]) -> None:

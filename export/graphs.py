@@ -5,6 +5,7 @@ Inputs and outputs are those of `sam2edge.contract`, in its order.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from sam2edge import contract
@@ -44,7 +45,57 @@ class MaskDecoderGraph(nn.Module):
         return out.low_res_masks, out.iou_scores, out.object_score, pointers
 
 
+class MemoryAttentionGraph(nn.Module):
+    """The frame's features and the slots -> image_embed, conditioned on the slots in use."""
+
+    def __init__(self, model: Sam2) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        vision_features: Tensor,
+        memory: Tensor,
+        memory_age: Tensor,
+        memory_mask: Tensor,
+        pointers: Tensor,
+        pointer_mask: Tensor,
+        pointer_age: Tensor | None = None,
+    ) -> Tensor:
+        _, slots, cells, width = memory.shape
+        split = pointers.shape[-1] // width
+        mask = torch.cat(
+            (
+                memory_mask[..., None].expand(1, slots, cells).flatten(1),
+                pointer_mask[..., None].expand(1, pointers.shape[1], split).flatten(1),
+            ),
+            dim=1,
+        )
+        ages = torch.zeros_like(pointer_mask) if pointer_age is None else pointer_age
+        return self.model.attend_memory(vision_features, memory, memory_age, pointers, ages, mask[:, None])
+
+
+class MemoryEncoderGraph(nn.Module):
+    """A frame's features and its mask's logits -> memory, mask_prompt."""
+
+    def __init__(self, model: Sam2) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, vision_features: Tensor, mask: Tensor, binarise: Tensor, object_score: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        score = torch.ones_like(binarise)[:, None] if object_score is None else object_score
+        memory_input = self.model.memory_input(mask, binarise.reshape(1, 1, 1, 1))
+        return self.model.encode_memory(vision_features, memory_input, score), self.model.mask_prompt(mask)
+
+
 GRAPHS: dict[str, type[nn.Module]] = {
     contract.IMAGE_ENCODER: ImageEncoderGraph,
     contract.MASK_DECODER: MaskDecoderGraph,
+    contract.MEMORY_ATTENTION: MemoryAttentionGraph,
+    contract.MEMORY_ENCODER: MemoryEncoderGraph,
 }
+
+TABLE_SOURCES = ("pos_embed", "pos_embed_window", "positional_encoding_gaussian_matrix", "_axis")
+"""Ends of the names of the tensors that position tables are computed from; see `to_onnx.fold`."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sam2edge.errors import Sam2EdgeError
     from sam2edge.overlay import draw_masks
     from sam2edge.predictor import ImagePredictor
+    from sam2edge.tracker import VideoTracker
     from sam2edge.variants import VARIANTS
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOMES = {
     "Sam2LowResolutionMasksInMemoryCache": "cache",
     "Sam2Prediction": "datatypes",
     "VARIANTS": "variants",
+    "VideoTracker": "tracker",
     "draw_masks": "overlay",
 }
 
@@ -37,6 +39,7 @@ __all__ = [
     "Sam2ImageEmbeddingsInMemoryCache",
     "Sam2LowResolutionMasksInMemoryCache",
     "Sam2Prediction",
+    "VideoTracker",
     "draw_masks",
 ]
 

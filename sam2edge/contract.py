@@ -30,8 +30,17 @@ NUM_MASKS = 4
 NUM_PROMPT_SLOTS = 32
 """Points a static mask decoder takes; a box uses two."""
 
+NUM_POINTER_SLOTS = 16
+"""Object pointers that the memory attention takes; its slots for whole memories are the variant's num_mask_slots."""
+
 IMAGE_ENCODER = "image_encoder"
 MASK_DECODER = "mask_decoder"
+MEMORY_ATTENTION = "memory_attention"
+MEMORY_ENCODER = "memory_encoder"
+
+IMAGE_GRAPHS = (IMAGE_ENCODER, MASK_DECODER)
+MEMORY_GRAPHS = (MEMORY_ATTENTION, MEMORY_ENCODER)
+"""What tracking needs besides; without them a model segments images all the same."""
 
 
 @dataclass(frozen=True)
@@ -95,4 +104,42 @@ def graph_specs(variant: Variant, image_size: int, prompt_slots: int = NUM_PROMP
             TensorSpec("object_pointers", (1, NUM_MASKS, d)),
         ),
     )
-    return {spec.name: spec for spec in (encoder, decoder)}
+    specs = (encoder, decoder, _memory_attention_spec(variant, image_size), _memory_encoder_spec(variant, image_size))
+    return {spec.name: spec for spec in specs}
+
+
+def _memory_attention_spec(variant: Variant, image_size: int) -> GraphSpec:
+    """Empty slots hold anything finite, and MASKED_OUT in their mask; slots in use hold 0 there.
+
+    `memory_age` is 0 for a conditioning frame, else 1..6 frames ago; `pointer_age` the distance in frames over the
+    greatest in use (SAM 2.0 has no such input).
+    """
+    d, cells, slots = variant.d_model, (image_size // 16) ** 2, variant.num_mask_slots
+    features = embedding_specs(variant, image_size)
+    inputs = (
+        features[3],
+        TensorSpec("memory", (1, slots, cells, variant.memory_dim)),
+        TensorSpec("memory_age", (1, slots), "int32"),
+        TensorSpec("memory_mask", (1, slots)),
+        TensorSpec("pointers", (1, NUM_POINTER_SLOTS, d)),
+        TensorSpec("pointer_mask", (1, NUM_POINTER_SLOTS)),
+        TensorSpec("pointer_age", (1, NUM_POINTER_SLOTS)),
+    )
+    return GraphSpec(MEMORY_ATTENTION, inputs if variant.is_2_1 else inputs[:-1], (features[0],))
+
+
+def _memory_encoder_spec(variant: Variant, image_size: int) -> GraphSpec:
+    """`mask` holds logits; `binarise` is 1 for a prompted frame's mask, 0 for a tracked one; `object_score` a logit.
+
+    `memory` is what later frames attend to (SAM 2.0's does not depend on the score, and has no such input);
+    `mask_prompt` is the mask as the decoder takes it to find the pointer of an object that was given by its mask.
+    """
+    side, cells = image_size // 4, (image_size // 16) ** 2
+    inputs = (
+        embedding_specs(variant, image_size)[3],
+        TensorSpec("mask", (1, 1, image_size, image_size)),
+        TensorSpec("binarise", (1,)),
+        TensorSpec("object_score", (1, 1)),
+    )
+    outputs = (TensorSpec("memory", (1, cells, variant.memory_dim)), TensorSpec("mask_prompt", (1, 1, side, side)))
+    return GraphSpec(MEMORY_ENCODER, inputs if variant.is_2_1 else inputs[:-1], outputs)

@@ -29,6 +29,9 @@ class Features(Protocol):
     def to_host(self) -> Features:
         """The same features in host memory."""
 
+    def with_image_embed(self, image_embed: Any) -> Features:
+        """The same image with another embedding; the other tensors are shared."""
+
 
 @dataclass(frozen=True)
 class ImagePrompt:
@@ -186,6 +189,32 @@ class Sam2Prediction:
         arrays = (self.masks, self.scores, np.asarray(self.logits))
         masks, scores, logits = (torch.from_numpy(np.ascontiguousarray(a)).to(device or "cpu") for a in arrays)
         return masks, scores, logits
+
+
+@dataclass(frozen=True, eq=False)
+class TrackResult:
+    """The N objects on one frame, in the order in which they were added.
+
+    masks (N, H, W) bool at frame size; scores (N,) float32 predicted IoU in 0..1; object_scores (N,) float32 logits,
+    not above 0 where the object is hidden or gone (its mask is empty then); logits (N, 4E, 4E) float32 in -32..32.
+    """
+
+    frame_index: int
+    object_ids: tuple[int, ...]
+    masks: NDArray[np.bool_] = field(repr=False)
+    scores: FloatArray
+    object_scores: FloatArray
+    logits: FloatArray = field(repr=False)
+
+    def __post_init__(self) -> None:
+        counts = {len(self.object_ids), *(len(a) for a in (self.masks, self.scores, self.object_scores, self.logits))}
+        if len(counts) > 1 or self.masks.ndim != 3 or self.logits.ndim != 3:
+            raise InvalidInputError(
+                "parts of a track result do not fit together",
+                expected="N ids, masks (N, H, W), scores (N,), object_scores (N,), logits (N, h, w)",
+                got=f"{len(self.object_ids)} ids, {self.masks.shape}, {self.scores.shape}, "
+                f"{self.object_scores.shape}, {self.logits.shape}",
+            )
 
 
 @dataclass(frozen=True)

@@ -130,3 +130,23 @@ def prompts_to_model(
         coords = np.zeros((prompt.num_objects, 1, 2), np.float32)
         labels = np.full((prompt.num_objects, 1), ABSENT, np.int32)
     return coords.astype(np.float32), labels.astype(np.int32)
+
+
+def antialiased_resize(plane: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
+    """(H, W) float32 resized as torch's antialiased bilinear interpolation does it, pixel centres at half.
+
+    For masks that are given as prompts; OpenCV has no such filter.
+    """
+    height, width = size_hw
+    rows, columns = _triangle_filter(plane.shape[0], height), _triangle_filter(plane.shape[1], width)
+    return np.ascontiguousarray(rows @ plane @ columns.T, dtype=np.float32)
+
+
+def _triangle_filter(source: int, target: int) -> FloatArray:
+    """The matrix (target, source) of one axis: triangles as wide as the step, at least one source pixel."""
+    scale = source / target
+    support = max(scale, 1.0)
+    centre = (np.arange(target)[:, None] + 0.5) * scale
+    distance = np.abs(np.arange(source)[None] + 0.5 - centre) / support
+    weight = np.maximum(0.0, 1.0 - distance)
+    return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import platformdirs
 
-from sam2edge.contract import IMAGE_ENCODER, MASK_DECODER
+from sam2edge.contract import IMAGE_GRAPHS
 from sam2edge.variants import EMBEDDED, Variant
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -32,12 +32,14 @@ def graph_dir(variant: Variant, image_size: int) -> Path:
 
 
 def find_graphs(variant: Variant, image_size: int) -> Path | None:
-    """The folder that holds the model's graphs at this size: the store first, then the package."""
+    """The folder that holds the model's graphs at this size: the store first, then the package.
+
+    Those of the memory may be missing there: images need none of them.
+    """
     folders = [graph_dir(variant, image_size)]
     if variant.name == EMBEDDED and image_size == variant.image_size:
         folders.append(_ASSETS)
-    graphs = (f"{IMAGE_ENCODER}.onnx", f"{MASK_DECODER}.onnx")
-    return next((d for d in folders if all((d / name).is_file() for name in graphs)), None)
+    return next((d for d in folders if all((d / f"{name}.onnx").is_file() for name in IMAGE_GRAPHS)), None)
 
 
 def find_checkpoint(variant: Variant) -> Path | None:

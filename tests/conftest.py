@@ -72,6 +72,26 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     return make
 
 
+@pytest.fixture(scope="session")
+def golden_store(golden_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A store that holds the graphs of a variant's golden checkpoint at 1024, exported once a test run."""
+    pytest.importorskip("onnx")
+    from sam2edge.export.to_onnx import export_graphs
+    from sam2edge.variants import find_variant
+
+    stores: dict[str, Path] = {}
+
+    def make(model_id: str) -> Path:
+        variant = find_variant(model_id)
+        if model_id not in stores:
+            store = tmp_path_factory.mktemp("graphs")
+            export_graphs(variant, golden_checkpoint(model_id), 1024, store / "graphs" / variant.name / "1024-fp32")
+            stores[model_id] = store
+        return stores[model_id]
+
+    return make
+
+
 def official_parameters(checkpoint_name: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter of an official checkpoint."""
     lines = (GOLDEN / "parameters" / f"{checkpoint_name}.txt").read_text().splitlines()

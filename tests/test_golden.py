@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sam2edge import AutoModel
-from sam2edge.variants import find_variant
 from tests.conftest import BACKENDS, GOLDEN
 
 CASES = {"sam2/hiera_tiny": "sam2.1_hiera_tiny_image.npz", "sam2.0_hiera_small": "sam2_hiera_small_image.npz"}
 LOGITS_WITHIN, SCORES_WITHIN, AREA_WITHIN = 2e-3, 1e-4, 1e-3
 
 
-@pytest.fixture(scope="module", params=CASES)
-def graphs(request, golden_checkpoint: Callable[[str], Path], tmp_path_factory) -> tuple[str, Path, Path]:
-    """Model id, its golden checkpoint, and a store that holds its exported graphs."""
-    pytest.importorskip("onnx")
-    from sam2edge.export.to_onnx import export_graphs
-
-    variant = find_variant(request.param)
-    checkpoint = golden_checkpoint(request.param)
-    store = tmp_path_factory.mktemp("graphs")
-    export_graphs(variant, checkpoint, 1024, store / "graphs" / variant.name / "1024-fp32")
-    return request.param, checkpoint, store
-
-
+@pytest.mark.parametrize("model_id", CASES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_golden_outputs(backend: str, graphs: tuple[str, Path, Path], monkeypatch, photo_bgr: np.ndarray) -> None:
-    model_id, checkpoint, store = graphs
-    monkeypatch.setenv("SAM2EDGE_HOME", str(store))
+def test_golden_outputs(
+    backend: str, model_id: str, golden_checkpoint, golden_store, monkeypatch, photo_bgr: np.ndarray
+) -> None:
+    checkpoint = golden_checkpoint(model_id)
+    monkeypatch.setenv("SAM2EDGE_HOME", str(golden_store(model_id)))
     model = AutoModel.from_pretrained(model_id, backend=backend, checkpoint=checkpoint)
     golden = np.load(GOLDEN / CASES[model_id])
     embedding = model.embed_images(photo_bgr)[0]

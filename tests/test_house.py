@@ -30,16 +30,20 @@ FLOORS = {
     "device.py": 1,
     "store.py": 1,
     "backends/base.py": 1,
+    "session_file.py": 2,
+    "memory_bank.py": 2,
     "prompts.py": 2,
     "selection.py": 2,
     "torch_sam2/": 2,
     "backends/": 3,
+    "tracked_object.py": 3,
     "predictor.py": 4,
-    "tracker.py": 4,
+    "session_state.py": 4,
     "video/": 4,
     "automodel.py": 5,
-    "__init__.py": 6,
-    "cli/": 7,
+    "tracker.py": 6,
+    "__init__.py": 7,
+    "cli/": 8,
 }
 ARRAYS = {"numpy", "cv2"}  # F1 and up
 # Everything else from outside the standard library, and the only files that may name it.

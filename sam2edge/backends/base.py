@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2edge.contract import ABSENT, NUM_MASKS
+from sam2edge.contract import ABSENT, NUM_MASKS, NUM_POINTER_SLOTS
 from sam2edge.errors import GraphError, InvalidInputError
 from sam2edge.variants import Variant
 
@@ -20,7 +20,7 @@ IntArray = NDArray[np.int32]
 
 
 class HostFeatures:
-    """Encoded image in host memory: numpy arrays by contract name."""
+    """Encoded image, or a memory, in host memory: numpy arrays by contract name."""
 
     def __init__(self, tensors: Mapping[str, FloatArray]) -> None:
         self.tensors: Mapping[str, Any] = dict(tensors)
@@ -31,6 +31,10 @@ class HostFeatures:
 
     def to_host(self) -> HostFeatures:
         return self
+
+    def with_image_embed(self, image_embed: Any) -> HostFeatures:
+        """The same image with another embedding; the other tensors are shared."""
+        return HostFeatures({**self.tensors, "image_embed": image_embed})
 
 
 class DecodedPrompts(NamedTuple):
@@ -44,6 +48,19 @@ class DecodedPrompts(NamedTuple):
     iou_scores: FloatArray
     object_score: FloatArray
     object_pointers: FloatArray
+
+
+class Recalled(NamedTuple):
+    """What a frame remembers of one object: T memories and P object pointers, T and P at least 1.
+
+    memories as `encode_memory` gave them; memory_ages (T,) int32: 0 for a conditioning frame, else 1..6 frames ago;
+    pointers (P, D) float32; pointer_ages (P,) float32, the distance in frames over the greatest in use.
+    """
+
+    memories: Sequence[Any]
+    memory_ages: IntArray
+    pointers: FloatArray
+    pointer_ages: FloatArray
 
 
 @dataclass(frozen=True)
@@ -108,6 +125,24 @@ class Backend(ABC):
         self._check_result(result, len(point_coords))
         return result
 
+    def attend_memory(self, features: Any, recalled: Recalled) -> Any:
+        """The features of a frame with its embedding conditioned on what is remembered of one object."""
+        self._check_recalled(recalled)
+        return self.attend_memory_impl(features, recalled)
+
+    def encode_memory(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> Any:
+        """The memory of one object on a frame, in the backend's own memory.
+
+        mask (S, S) float32 logits; object_score a logit (not above 0: hidden); binarise: the frame was prompted.
+        """
+        self._check_mask(mask)
+        return self.encode_memory_impl(features, mask, object_score, binarise)
+
+    def mask_prompt(self, features: Any, mask: FloatArray) -> FloatArray:
+        """A given mask (S, S), positive inside, as (4E, 4E) float32: what `decode` takes to find its pointer."""
+        self._check_mask(mask)
+        return self.mask_prompt_impl(features, mask)
+
     @abstractmethod
     def encode_impl(self, image: FloatArray) -> Any:
         """`encode` on a checked image."""
@@ -117,6 +152,18 @@ class Backend(ABC):
         self, features: Any, point_coords: FloatArray, point_labels: IntArray, mask_input: FloatArray | None
     ) -> DecodedPrompts:
         """`decode` on checked prompts."""
+
+    @abstractmethod
+    def attend_memory_impl(self, features: Any, recalled: Recalled) -> Any:
+        """`attend_memory` on checked memories."""
+
+    @abstractmethod
+    def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> Any:
+        """`encode_memory` on a checked mask."""
+
+    @abstractmethod
+    def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
+        """`mask_prompt` on a checked mask."""
 
     def close(self) -> None:  # noqa: B027  # a backend without memory of its own has nothing to give back
         """Gives the model's memory back; the backend is not used afterwards."""
@@ -143,6 +190,32 @@ class Backend(ABC):
                 expected=f"at most {self.max_points} points an object (a box counts two)",
                 got=used,
                 remedy="use fewer points, the torch backend, or export with more prompt slots",
+            )
+
+    def _check_recalled(self, recalled: Recalled) -> None:
+        count, pointers = len(recalled.memories), recalled.pointers
+        fits = (
+            1 <= count <= self.variant.num_mask_slots
+            and recalled.memory_ages.shape == (count,)
+            and pointers.ndim == 2
+            and 1 <= len(pointers) <= NUM_POINTER_SLOTS
+            and recalled.pointer_ages.shape == (len(pointers),)
+        )
+        if not fits:
+            raise InvalidInputError(
+                "memories do not fit the model's slots",
+                expected=f"1..{self.variant.num_mask_slots} memories, 1..{NUM_POINTER_SLOTS} pointers (P, D), ages",
+                got=f"{count} memories, ages {recalled.memory_ages.shape}, pointers {pointers.shape}, "
+                f"ages {recalled.pointer_ages.shape}",
+            )
+
+    def _check_mask(self, mask: FloatArray) -> None:
+        expected = (self.image_size, self.image_size)
+        if mask.shape != expected or mask.dtype != np.float32:
+            raise InvalidInputError(
+                "mask for the memory has an unusable shape or type",
+                expected=f"float32 {expected}",
+                got=f"{mask.dtype} {mask.shape}",
             )
 
     def _check_result(self, result: DecodedPrompts, prompts: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ import numpy as np
 import onnxruntime as ort
 
 from sam2edge import contract
-from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray
-from sam2edge.contract import ABSENT, CONTRACT_VERSION, GraphSpec, TensorSpec
+from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
+from sam2edge.contract import ABSENT, CONTRACT_VERSION, MASKED_OUT, NUM_POINTER_SLOTS, GraphSpec, TensorSpec
 from sam2edge.errors import GraphError, InvalidInputError
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 
 
 class OnnxRuntimeBackend(Backend):
-    """One model's image encoder and mask decoder as two sessions."""
+    """One model's graphs as sessions: image encoder and mask decoder, and for tracking the two of the memory."""
 
     name = "onnxruntime"
 
@@ -39,6 +40,9 @@ class OnnxRuntimeBackend(Backend):
         for session, name in ((self._encoder, contract.IMAGE_ENCODER), (self._decoder, contract.MASK_DECODER)):
             check_session(session, specs[name], self.variant.name)
             _check_weights(session, request.checkpoint_sha256)
+        self._graph_dir = request.graph_dir
+        self._memory_sessions: dict[str, ort.InferenceSession] = {}
+        self._memory_lock = threading.Lock()
 
     @classmethod
     def open(cls, request: BackendRequest) -> OnnxRuntimeBackend:
@@ -75,6 +79,58 @@ class OnnxRuntimeBackend(Backend):
             rows.append(self._decoder.run(list(DecodedPrompts._fields), {**feed, **prompt}))
         return DecodedPrompts(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
+    def attend_memory_impl(self, features: Any, recalled: Recalled) -> HostFeatures:
+        slots, count = self.variant.num_mask_slots, len(recalled.memories)
+        memory = np.zeros((1, slots, (self.image_size // 16) ** 2, self.variant.memory_dim), np.float32)
+        for slot, remembered in enumerate(recalled.memories):
+            memory[0, slot] = remembered.to_host().tensors["memory"][0]
+        feed = {
+            "memory": memory,
+            "memory_age": _in_slots(recalled.memory_ages, slots),
+            "memory_mask": _slot_mask(count, slots),
+            "pointers": _in_slots(recalled.pointers, NUM_POINTER_SLOTS),
+            "pointer_mask": _slot_mask(len(recalled.pointers), NUM_POINTER_SLOTS),
+            "pointer_age": _in_slots(recalled.pointer_ages, NUM_POINTER_SLOTS),
+        }
+        host = features.to_host()
+        image_embed = self._run_memory_graph(contract.MEMORY_ATTENTION, "image_embed", host, feed)
+        return host.with_image_embed(image_embed)
+
+    def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> HostFeatures:
+        feed = _memory_feed(mask, object_score, binarise)
+        return HostFeatures(
+            {"memory": self._run_memory_graph(contract.MEMORY_ENCODER, "memory", features.to_host(), feed)}
+        )
+
+    def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
+        feed = _memory_feed(mask, 1.0, True)
+        return self._run_memory_graph(contract.MEMORY_ENCODER, "mask_prompt", features.to_host(), feed)[0, 0]
+
+    def _run_memory_graph(self, name: str, output: str, host: HostFeatures, feed: dict[str, Any]) -> FloatArray:
+        session = self._memory_session(name)
+        feed = {**feed, "vision_features": host.tensors["vision_features"]}
+        wanted = {tensor.name for tensor in session.get_inputs()}  # SAM 2.0 has fewer
+        result: FloatArray = session.run([output], {k: v for k, v in feed.items() if k in wanted})[0]
+        return result
+
+    def _memory_session(self, name: str) -> ort.InferenceSession:
+        """Opened at first use: images need none of it, and a model may come without."""
+        with self._memory_lock:
+            if name not in self._memory_sessions:
+                path = self._graph_dir / f"{name}.onnx"
+                if not path.is_file():
+                    raise GraphError(
+                        f"{self.variant.model_id} cannot track: a graph of its memory is missing",
+                        expected=str(path),
+                        got="no file",
+                        remedy="export again with python -m sam2edge.export.to_onnx, or use the torch backend",
+                    )
+                session = _open_session(path)
+                check_session(session, contract.graph_specs(self.variant, self.image_size)[name], self.variant.name)
+                _check_weights(session, _checkpoint_of(self._encoder))
+                self._memory_sessions[name] = session
+            return self._memory_sessions[name]
+
     def _fill_slots(self, coords: FloatArray, labels: IntArray) -> tuple[FloatArray, IntArray]:
         used = labels > ABSENT
         count = int(used.sum())
@@ -82,6 +138,22 @@ class OnnxRuntimeBackend(Backend):
         slots_label = np.full((1, self._slots), ABSENT, np.int32)
         slots_xy[0, :count], slots_label[0, :count] = coords[used], labels[used]
         return slots_xy, slots_label
+
+
+def _in_slots(values: Any, slots: int) -> Any:
+    """(N, ...) -> (1, slots, ...), the rest filled with zeros."""
+    filled = np.zeros((1, slots, *values.shape[1:]), values.dtype)
+    filled[0, : len(values)] = values
+    return filled
+
+
+def _slot_mask(used: int, slots: int) -> FloatArray:
+    return np.where(np.arange(slots) < used, 0, MASKED_OUT).astype(np.float32)[None]
+
+
+def _memory_feed(mask: FloatArray, object_score: float, binarise: bool) -> dict[str, FloatArray]:
+    score, flag = np.array([[object_score]], np.float32), np.array([binarise], np.float32)
+    return {"mask": mask[None, None], "object_score": score, "binarise": flag}
 
 
 def _open_session(path: Path) -> ort.InferenceSession:
@@ -107,8 +179,13 @@ def _open_session(path: Path) -> ort.InferenceSession:
         ) from error
 
 
+def _checkpoint_of(session: ort.InferenceSession) -> str | None:
+    made_of: str | None = session.get_modelmeta().custom_metadata_map.get("sam2edge_checkpoint_sha256")
+    return made_of
+
+
 def _check_weights(session: ort.InferenceSession, checkpoint_sha256: str | None) -> None:
-    made_of = session.get_modelmeta().custom_metadata_map.get("sam2edge_checkpoint_sha256")
+    made_of = _checkpoint_of(session)
     if checkpoint_sha256 is not None and made_of != checkpoint_sha256:
         raise GraphError(
             "the exported graphs were made of another checkpoint",

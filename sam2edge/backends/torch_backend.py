@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray
+from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
 from sam2edge.errors import BackendUnavailableError, CheckpointError, OutOfMemoryError
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 
 
 class TorchFeatures:
-    """Encoded image as torch tensors on the model's device, by contract name."""
+    """Encoded image, or a memory, as torch tensors on the model's device, by contract name."""
 
     def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
         self.tensors = tensors
@@ -25,6 +25,9 @@ class TorchFeatures:
 
     def to_host(self) -> HostFeatures:
         return HostFeatures({name: t.float().cpu().numpy() for name, t in self.tensors.items()})
+
+    def with_image_embed(self, image_embed: torch.Tensor) -> TorchFeatures:
+        return TorchFeatures({**self.tensors, "image_embed": image_embed})
 
 
 class TorchBackend(Backend):
@@ -80,6 +83,37 @@ class TorchBackend(Backend):
         pointers = self._model.object_pointers(out.mask_tokens, out.object_score)
         parts = (out.low_res_masks, out.iou_scores, out.object_score, pointers)
         return DecodedPrompts(*(p.float().cpu().numpy() for p in parts))
+
+    @torch.inference_mode()
+    def attend_memory_impl(self, features: Any, recalled: Recalled) -> TorchFeatures:
+        memory = torch.stack([self._to_device(m.tensors["memory"]) for m in recalled.memories], dim=1)
+        pointers = self._to_device(recalled.pointers)[None]
+        keys = memory.shape[1] * memory.shape[2] + pointers.shape[1] * pointers.shape[2] // memory.shape[3]
+        image_embed = self._model.attend_memory(
+            self._to_device(features.tensors["vision_features"]),
+            memory,
+            self._to_device(recalled.memory_ages)[None],
+            pointers,
+            self._to_device(recalled.pointer_ages)[None],
+            memory.new_zeros(1, 1, keys),
+        )
+        on_device = {name: self._to_device(tensor) for name, tensor in features.tensors.items()}
+        return TorchFeatures(on_device).with_image_embed(image_embed)
+
+    @torch.inference_mode()
+    def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> TorchFeatures:
+        vision_features = self._to_device(features.tensors["vision_features"])
+        flag, score = (
+            vision_features.new_full((1, 1, 1, 1), float(binarise)),
+            vision_features.new_full((1, 1), object_score),
+        )
+        memory_input = self._model.memory_input(self._to_device(mask)[None, None], flag)
+        return TorchFeatures({"memory": self._model.encode_memory(vision_features, memory_input, score)})
+
+    @torch.inference_mode()
+    def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
+        prompt: FloatArray = self._model.mask_prompt(self._to_device(mask)[None, None])[0, 0].float().cpu().numpy()
+        return prompt
 
     def _to_device(self, value: torch.Tensor | FloatArray | IntArray) -> torch.Tensor:
         tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(value)

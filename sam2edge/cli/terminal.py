@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PATIENCE_SECONDS = 1.0
@@ -34,6 +35,28 @@ def _spin(message: str, done: threading.Event) -> None:
 
     with Console(stderr=True).status(message):
         done.wait()
+
+
+@contextmanager
+def frame_progress(total: int | None) -> Iterator[Callable[[], None]]:
+    """A bar with frames a second while the block runs, on a terminal only; the function given counts a frame."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    started = time.monotonic()
+    speed = TextColumn("{task.fields[speed]:.1f} frames/s")
+    columns = (BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total, speed=0.0)
+
+        def advance() -> None:
+            done = bar.tasks[0].completed + 1
+            bar.update(task, advance=1, speed=done / max(time.monotonic() - started, 1e-6))
+
+        yield advance
 
 
 @contextmanager

@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.torch_sam2.layers import attention
-from sam2edge.torch_sam2.position import rotary_tables, rotate_pairs
+from sam2edge.torch_sam2.position import rotary_axis, rotate_pairs, sine_axis, spread
 from sam2edge.variants import Variant
+
+MAX_EXPORTED_SCORES = 2**25
+"""Attention scores that an exported graph holds at once: 128 MiB in float32, a quarter of all at 1024 pixels."""
 
 
 class RotaryAttention(nn.Module):
@@ -35,8 +38,16 @@ class RotaryAttention(nn.Module):
         grids = rotate_pairs(grids, cos, sin).flatten(1, 2)
         k = torch.cat((grids, k[:, spatial:]), dim=1) if spatial < k.shape[1] else grids
         mask = None if key_mask is None else key_mask[:, None]
-        out = attention(q[:, None], k[:, None], self.v_proj(v)[:, None], mask)
-        return self.out_proj(out[:, 0])
+        k, v = k[:, None], self.v_proj(v)[:, None]
+        parts = [attention(rows[:, None], k, v, mask)[:, 0] for rows in q.split(_rows_at_a_time(cells, k.shape[2]), 1)]
+        return self.out_proj(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+
+
+def _rows_at_a_time(queries: int, keys: int) -> int:
+    """Queries whose scores are held at once; all of them but in an exported graph, which has no fused attention."""
+    if not torch.onnx.is_in_onnx_export():
+        return queries
+    return min(queries, max(1, MAX_EXPORTED_SCORES // int(keys)))
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -66,18 +77,22 @@ class MemoryAttention(nn.Module):
         self.layers = nn.ModuleList(MemoryAttentionLayer(variant) for _ in range(variant.memory_layers))
         self.norm = nn.LayerNorm(variant.d_model)
         grid = image_size // 16
-        cos, sin = rotary_tables(variant.d_model, (grid, grid))
-        self.register_buffer("rotary_cos", cos, persistent=False)
-        self.register_buffer("rotary_sin", sin, persistent=False)
+        cos, sin = rotary_axis(variant.d_model // 2, grid)
+        self.rotary_cos_axis: Tensor
+        self.rotary_sin_axis: Tensor
+        self.frame_position_axis: Tensor
+        self.register_buffer("rotary_cos_axis", cos, persistent=False)
+        self.register_buffer("rotary_sin_axis", sin, persistent=False)
+        self.register_buffer("frame_position_axis", sine_axis(variant.d_model // 2, grid), persistent=False)
 
-    def forward(
-        self, frame: Tensor, frame_pos: Tensor, memory: Tensor, memory_pos: Tensor, spatial: int, key_mask: Tensor
-    ) -> Tensor:
-        """frame, frame_pos (K, E*E, D); memory, memory_pos (K, T, M), the first `spatial` of T whole grids.
+    def forward(self, frame: Tensor, memory: Tensor, memory_pos: Tensor, spatial: int, key_mask: Tensor) -> Tensor:
+        """frame (K, E*E, D); memory, memory_pos (K, T, M), the first `spatial` of T whole grids.
 
         key_mask (K, 1, T): 0 for tokens in use, MASKED_OUT for empty slots. Returns (K, E*E, D).
         """
-        x = frame + 0.1 * frame_pos  # the published factor of the position at the input
+        cos, sin = spread(self.rotary_cos_axis, x_first=True), spread(self.rotary_sin_axis, x_first=True)
+        position = spread(self.frame_position_axis)
+        x = frame + 0.1 * position  # the published factor of the position at the input
         for layer in self.layers:
-            x = layer(x, memory + memory_pos, memory, self.rotary_cos, self.rotary_sin, spatial, key_mask)
+            x = layer(x, memory + memory_pos, memory, cos, sin, spatial, key_mask)
         return self.norm(x)

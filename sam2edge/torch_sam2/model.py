@@ -13,7 +13,7 @@ from sam2edge.torch_sam2.mask_decoder import DecodedMasks, MaskDecoder
 from sam2edge.torch_sam2.memory_attention import MemoryAttention
 from sam2edge.torch_sam2.memory_encoder import MemoryEncoder
 from sam2edge.torch_sam2.neck import ImageEncoder
-from sam2edge.torch_sam2.position import sine_1d, sine_position
+from sam2edge.torch_sam2.position import sine_1d, sine_axis, spread
 from sam2edge.torch_sam2.prompt_encoder import PromptEncoder
 from sam2edge.variants import Variant
 
@@ -58,10 +58,8 @@ class Sam2(nn.Module):
         if variant.is_2_1:
             self.no_obj_embed_spatial = _learned(1, m)
             self.obj_ptr_tpos_proj = nn.Linear(d, m)
-        grid = (size // 16, size // 16)
-        self.memory_position: Tensor
-        self.register_buffer("frame_position", sine_position(d, grid).flatten(2).transpose(1, 2), persistent=False)
-        self.register_buffer("memory_position", sine_position(m, grid).flatten(2).transpose(1, 2), persistent=False)
+        self.memory_position_axis: Tensor
+        self.register_buffer("memory_position_axis", sine_axis(m // 2, size // 16), persistent=False)
 
     def encode_image(self, image: Tensor) -> ImageFeatures:
         """image (B, 3, S, S) float, RGB, normalised by ImageNet's mean and standard deviation."""
@@ -137,10 +135,10 @@ class Sam2(nn.Module):
         """
         prompts, slots, cells, width = memory.shape
         frame = vision_features.flatten(2).transpose(1, 2).expand(prompts, -1, -1)
-        # The table runs from the frame before (row 0) to conditioning frames (its last row).
-        row = (memory_age - 1) % self.variant.num_mask_slots
-        age = self.maskmem_tpos_enc[:, 0, 0][row][:, :, None]
-        memory_pos = (self.memory_position[:, None] + age).flatten(1, 2)
+        # The table runs from the frame before to conditioning frames, its last row.
+        table = self.maskmem_tpos_enc[:, 0, 0]
+        age = torch.cat((table[-1:], table[:-1]))[memory_age][:, :, None]
+        memory_pos = (spread(self.memory_position_axis) + age).flatten(1, 2)
         split = pointers.shape[-1] // width
         pointer_tokens = pointers.unflatten(-1, (split, width)).flatten(1, 2)
         pointer_pos = torch.zeros_like(pointer_tokens)
@@ -149,7 +147,6 @@ class Sam2(nn.Module):
             pointer_pos = placed.reshape(prompts, -1, 1, width).expand(-1, -1, split, -1).flatten(1, 2)
         out = self.memory_attention(
             frame,
-            self.frame_position,
             torch.cat((memory.flatten(1, 2), pointer_tokens), dim=1),
             torch.cat((memory_pos, pointer_pos), dim=1),
             slots * cells,
@@ -157,6 +154,15 @@ class Sam2(nn.Module):
         )
         side = self.image_size // 16
         return out.transpose(1, 2).unflatten(-1, (side, side))
+
+    def memory_input(self, mask: Tensor, binarise: Tensor) -> Tensor:
+        """Mask logits -> what the memory encoder takes, in -10..10; binarise (K, 1, 1, 1) is 1 for prompted frames."""
+        inside = binarise * (mask > 0).to(mask.dtype) + (1 - binarise) * mask.sigmoid()
+        return inside * 20.0 - 10.0
+
+    def mask_prompt(self, mask: Tensor) -> Tensor:
+        """Mask logits (K, 1, S, S) -> (K, 1, 4E, 4E), what the decoder takes to find a given mask's pointer."""
+        return self.mask_downsample((mask > 0).to(mask.dtype))
 
     def bake(self, tiled: bool = False) -> Sam2:
         """For inference with fixed weights: evaluation mode, positions computed once, `Hiera.tiled` for a CPU."""

@@ -9,25 +9,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def sine_position(channels: int, size_hw: tuple[int, int], temperature: float = 10000.0) -> Tensor:
-    """Sine position embedding (1, channels, H, W) float32: first half of the channels y, second x.
+def sine_axis(channels: int, side: int, temperature: float = 10000.0) -> Tensor:
+    """Sine embedding of the cells along one axis: (side, channels) float32, over (0, 2*pi] (DETR's normalised form)."""
+    position = torch.arange(1, side + 1, dtype=torch.float32) / (side + 1e-6) * (2 * math.pi)
+    index = torch.arange(channels, dtype=torch.float32)
+    period = temperature ** (2 * torch.div(index, 2, rounding_mode="floor") / channels)
+    angle = position[:, None] / period
+    return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)
 
-    Positions run over (0, 2*pi] (DETR's normalised form).
+
+def rotary_axis(channels: int, side: int, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Rotary tables of the cells along one axis: (cos, sin), each (side, channels) float32, an angle a channel pair.
+
+    An axis has half of the channels of the whole embedding (RoPE-ViT, axial).
     """
-    height, width = size_hw
-    half = channels // 2
-    y = torch.arange(1, height + 1, dtype=torch.float32) / (height + 1e-6) * (2 * math.pi)
-    x = torch.arange(1, width + 1, dtype=torch.float32) / (width + 1e-6) * (2 * math.pi)
-    index = torch.arange(half, dtype=torch.float32)
-    period = temperature ** (2 * torch.div(index, 2, rounding_mode="floor") / half)
+    frequency = 1.0 / theta ** (torch.arange(0, channels, 2, dtype=torch.float32) / channels)
+    angle = torch.outer(torch.arange(side, dtype=torch.float32), frequency).repeat_interleave(2, dim=1)
+    return angle.cos(), angle.sin()
 
-    def waves(position: Tensor) -> Tensor:
-        angle = position[:, None] / period
-        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)
 
-    y_waves = waves(y)[:, None, :].expand(height, width, half)
-    x_waves = waves(x)[None, :, :].expand(height, width, half)
-    return torch.cat((y_waves, x_waves), dim=2).permute(2, 0, 1)[None].contiguous()
+def spread(axis: Tensor, x_first: bool = False) -> Tensor:
+    """The table of one axis, (side, C) -> that of the square grid, (side*side, 2C): y's half first, or x's.
+
+    Graphs keep the tables of the axes, which are small, and every runtime folds this when it loads one.
+    """
+    side, channels = axis.shape
+    by_row = axis[:, None].expand(side, side, channels)
+    by_column = axis[None].expand(side, side, channels)
+    halves = (by_column, by_row) if x_first else (by_row, by_column)
+    return torch.cat(halves, dim=2).reshape(side * side, 2 * channels)
 
 
 def sine_1d(position: Tensor, channels: int, temperature: float = 10000.0) -> Tensor:
@@ -37,21 +47,6 @@ def sine_1d(position: Tensor, channels: int, temperature: float = 10000.0) -> Te
     period = temperature ** (2 * torch.div(index, 2, rounding_mode="floor") / half)
     angle = position[:, None] / period
     return torch.cat((angle.sin(), angle.cos()), dim=-1)
-
-
-def rotary_tables(channels: int, size_hw: tuple[int, int], theta: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """Axial rotary embedding as real tables: (cos, sin), each (H*W, channels) float32, one angle a channel pair.
-
-    The first half of the pairs turns with x, the second with y (RoPE-ViT, axial).
-    """
-    height, width = size_hw
-    frequency = 1.0 / theta ** (torch.arange(0, channels, 4, dtype=torch.float32)[: channels // 4] / channels)
-    cell = torch.arange(height * width)
-    x = (cell % width).float()
-    y = torch.div(cell, width, rounding_mode="floor").float()
-    angle = torch.cat((torch.outer(x, frequency), torch.outer(y, frequency)), dim=1)
-    angle = angle.repeat_interleave(2, dim=1)
-    return angle.cos(), angle.sin()
 
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ WITH_MEMORY = [name for name in VARIANTS if name.endswith("tiny")]
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sam2]:
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sam2:
     """A variant at 512, loaded strictly from a golden checkpoint in the official format; one in memory at a time."""
     variant = find_variant(request.param)
     assert variant.checkpoint is not None
@@ -37,11 +36,13 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     write_golden(official_parameters(path.stem), path)
     loaded = load_model(variant, path, given.IMAGE_SIZE)
     path.unlink()
-    yield loaded
+    return loaded
 
 
 def write_golden(parameters: dict[str, tuple[int, ...]], path: Path) -> None:
-    torch.save({"model": {name: torch.from_numpy(golden_tensor(name, s)) for name, s in parameters.items()}}, path)
+    # numpy 2 gives float64 for some of them; official checkpoints are float32.
+    state = {name: torch.from_numpy(golden_tensor(name, shape)).float() for name, shape in parameters.items()}
+    torch.save({"model": state}, path)
 
 
 @torch.inference_mode()

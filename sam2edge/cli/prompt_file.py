@@ -1,0 +1,70 @@
+"""`--prompts FILE.json`: what is prompted, on which frame, for which object."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sam2edge.cli.prompt_options import Box, Point
+from sam2edge.errors import InvalidInputError
+
+_KEYS = {"frame", "object", "points", "labels", "box"}
+_MAX_OBJECT = 255  # what an index PNG holds
+_MAX_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class FramePrompt:
+    """One prompt: `arguments` are points, labels and box as VideoTracker.prompt takes them."""
+
+    frame: int
+    object_id: int
+    arguments: dict[str, Any]
+
+
+def prompt_of_options(points: tuple[Point, ...], box: Box | None) -> FramePrompt:
+    """Object 1 on the first frame."""
+    arguments: dict[str, Any] = {} if box is None else {"box": list(box)}
+    if points:
+        arguments.update(points=[[p.x, p.y] for p in points], labels=[p.label for p in points])
+    return FramePrompt(0, 1, arguments)
+
+
+def read_prompt_file(path: Path) -> list[FramePrompt]:
+    """A JSON list of {"frame": 0, "object": 1, "points": [[x, y]], "labels": [1], "box": [x1, y1, x2, y2]}.
+
+    Raises InvalidInputError, naming the entry, for anything else.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES} bytes")
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidInputError(
+            "prompts cannot be read", expected="a JSON file", got=f"{path}: {error}", remedy="see docs/tracking.md"
+        ) from error
+    if not isinstance(entries, list) or not entries:
+        raise _bad("prompts are no list", "a JSON list of at least one prompt", str(path))
+    return sorted((_read(i, entry) for i, entry in enumerate(entries)), key=lambda prompt: prompt.frame)
+
+
+def _read(index: int, entry: Any) -> FramePrompt:
+    if not isinstance(entry, dict) or not set(entry) <= _KEYS:
+        raise _bad(f"prompt {index} has unknown parts", f"an object with {sorted(_KEYS)}", json.dumps(entry)[:80])
+    frame, object_id = entry.get("frame", 0), entry.get("object", 1)
+    if type(frame) is not int or frame < 0:
+        raise _bad(f"prompt {index} has no usable frame", "a whole number from 0", repr(frame))
+    if type(object_id) is not int or not 1 <= object_id <= _MAX_OBJECT:
+        raise _bad(f"prompt {index} has no usable object", f"a whole number 1..{_MAX_OBJECT}", repr(object_id))
+    arguments = {key: entry[key] for key in ("points", "labels", "box") if key in entry}
+    if "points" in arguments and "labels" not in arguments and isinstance(arguments["points"], list):
+        arguments["labels"] = [1] * len(arguments["points"])
+    if "points" not in arguments and "box" not in arguments:
+        raise _bad(f"prompt {index} points at nothing", "points or a box", json.dumps(entry)[:80])
+    return FramePrompt(frame, object_id, arguments)
+
+
+def _bad(problem: str, expected: str, got: str) -> InvalidInputError:
+    return InvalidInputError(problem, expected=expected, got=got, remedy="see docs/tracking.md")

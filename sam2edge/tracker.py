@@ -1,0 +1,276 @@
+"""Video: prompt objects on a frame, follow them through the next ones, one frame at a time, in bounded memory."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2edge.automodel import AutoModel
+from sam2edge.contract import NUM_POINTER_SLOTS
+from sam2edge.datatypes import Features, TrackResult
+from sam2edge.errors import InvalidInputError
+from sam2edge.postprocess import LOGIT_LIMIT, logits_to_masks
+from sam2edge.predictor import ImagePredictor
+from sam2edge.preprocess import as_numpy, frame_to_uint8
+from sam2edge.prompts import read_prompts
+from sam2edge.session_file import read_session, write_session
+from sam2edge.session_state import load_objects, state_of
+from sam2edge.tracked_object import ObjectOnFrame, TrackedObject
+
+
+class VideoTracker:
+    """Follows objects through a stream of frames. Several trackers can share one model; each is for one thread.
+
+    A failed call changes nothing that a later one depends on: the tracker stays usable.
+    """
+
+    def __init__(
+        self, model: ImagePredictor, *, input_color_format: str | None = None, num_frames: int | None = None
+    ) -> None:
+        """A tracker without objects.
+
+        Args:
+            model: what AutoModel.from_pretrained returned.
+            input_color_format: "bgr" or "rgb"; None is BGR for numpy frames and RGB for torch ones.
+            num_frames: length of the clip where it is known. It matters for clips of fewer than 16 frames alone, on
+                whose length SAM 2's object pointers depend.
+        """
+        self.model = model
+        self._color_format = input_color_format
+        if num_frames is not None and num_frames < 1:
+            raise InvalidInputError("num_frames cannot be used", expected="at least 1, or None", got=num_frames)
+        self._max_pointer_age = max(1, min(num_frames or NUM_POINTER_SLOTS, NUM_POINTER_SLOTS) - 1)
+        self._objects: dict[int, TrackedObject] = {}
+        self._frame_index = -1
+        self._pixels: NDArray[np.uint8] | None = None
+        self._order = "bgr"
+        self._features: Features | None = None
+
+    @classmethod
+    def from_pretrained(cls, model_id: str = "auto", **options: Any) -> VideoTracker:
+        """A tracker on a model of its own; options as for AutoModel.from_pretrained."""
+        return cls(AutoModel.from_pretrained(model_id, **options))
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The objects that are followed, in the order in which they were added."""
+        return tuple(self._objects)
+
+    @property
+    def frame_index(self) -> int:
+        """Number of the frame at hand: 0 is the first that was prompted, -1 none yet."""
+        return self._frame_index
+
+    @property
+    def memory_nbytes(self) -> int:
+        """Bytes that all objects' memories and pointers take."""
+        return sum(tracked.bank.nbytes for tracked in self._objects.values())
+
+    def prompt(
+        self,
+        frame: Any = None,
+        object_id: int = 1,
+        *,
+        points: Any = None,
+        labels: Any = None,
+        box: Any = None,
+        mask: Any = None,
+    ) -> TrackResult:
+        """Says where an object is on a frame: a new object, or a correction of one that is followed.
+
+        Prompting an object again on the same frame refines it: what was found before is fed back, so give the new
+        clicks alone. A frame that was not seen yet is tracked first where there are objects already.
+
+        Args:
+            frame: as for `track`; None, or the very frame that came last, is the frame at hand.
+            object_id: any whole number.
+            points, labels: (N, 2) x, y in frame pixels, and (N,): 1 foreground, 0 background.
+            box: (4,) x_min, y_min, x_max, y_max in frame pixels; points may go with it.
+            mask: (H, W) at frame size, not 0 inside, taken as the object's mask; nothing goes with it.
+
+        Returns:
+            All objects on this frame.
+
+        Raises:
+            InvalidInputError: an unusable frame, id or prompt, no prompt at all, a frame of another size.
+        """
+        object_id = _checked_id(object_id)
+        pixels, order = self._frame_or_current(frame)
+        size_hw = (pixels.shape[0], pixels.shape[1])
+        given = None if mask is None else _checked_mask(mask, size_hw, points is not None or box is not None)
+        prompts = None if given is not None else read_prompts([size_hw], _array(points), _array(labels), _array(box))
+        if prompts is not None and prompts[0].num_objects != 1:
+            raise InvalidInputError(
+                "prompt names several objects", expected="one object a call", got=prompts[0].num_objects
+            )
+        if not self._is_current(pixels, order):
+            if self._objects:
+                self._track(pixels, order)
+            else:
+                self._begin_frame(pixels, order, self._encode(pixels, order))
+        features = self._current_features()
+        tracked = self._objects.get(object_id) or TrackedObject(self.model.backend)
+        if given is not None:
+            found = tracked.given(features, given)
+        else:
+            assert prompts is not None
+            found = tracked.prompted(features, self._frame_index, prompts[0], size_hw, self._max_pointer_age)
+        tracked.take(found, tracked.was_tracked)
+        self._objects[object_id] = tracked
+        return self._result()
+
+    def track(self, frame: Any) -> TrackResult:
+        """Follows every object onto the next frame.
+
+        Args:
+            frame: numpy (H, W, 3) as OpenCV gives it, or a torch tensor (3, H, W); of one size throughout.
+
+        Raises:
+            InvalidInputError: no object yet, an unusable frame, a frame of another size.
+        """
+        if not self._objects:
+            raise InvalidInputError(
+                "nothing to track",
+                expected="an object that was prompted",
+                got="none",
+                remedy="call prompt(frame, object_id=1, box=...) first",
+            )
+        self._track(*self._checked_frame(frame))
+        return self._result()
+
+    def remove_object(self, object_id: int) -> None:
+        """Stops following an object and forgets it. Raises InvalidInputError for one that is not followed."""
+        if _checked_id(object_id) not in self._objects:
+            raise InvalidInputError(
+                "no such object",
+                expected=f"one of {list(self._objects)}" if self._objects else "an object that was prompted",
+                got=object_id,
+                remedy="it may have been removed already; object_ids lists those that are followed",
+            )
+        del self._objects[object_id]
+
+    def reset(self) -> None:
+        """Forgets all objects and frames; the next frame may be of another size."""
+        self._objects.clear()
+        self._frame_index, self._pixels, self._features = -1, None, None
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Writes the running session to one file, whole or not at all; returns its path.
+
+        It holds the frame at hand, each object's memories and what was found of it, no weights.
+        """
+        if self._pixels is None:
+            raise InvalidInputError("nothing to save", expected="a session with a frame", got="none yet")
+        settings = {"frame_index": self._frame_index, "color_order": self._order, "pointer_age": self._max_pointer_age}
+        header, arrays = state_of(self.model.backend, self._objects)
+        path = Path(path)
+        write_session(path, {**settings, **header}, {**arrays, "pixels": self._pixels})
+        return path
+
+    def load(self, path: str | PathLike[str]) -> None:
+        """Goes on with a saved session, in place of this tracker's own.
+
+        Raises InvalidInputError for a damaged file, or a session of another model or image size; the tracker is left
+        as it was then. Weights are not compared: load with the checkpoint that the session was made with.
+        """
+        header, arrays = read_session(Path(path))
+        frame_index, order, pointer_age, objects = load_objects(self.model.backend, header, arrays, str(path))
+        self._objects, self._pixels, self._features = objects, arrays["pixels"], None
+        self._frame_index, self._order, self._max_pointer_age = frame_index, order, pointer_age
+
+    def _track(self, pixels: NDArray[np.uint8], order: str) -> None:
+        features = self._encode(pixels, order)
+        previous = self._current_features()
+        for tracked in self._objects.values():
+            tracked.remember(previous, self._frame_index)
+        index = self._frame_index + 1
+        found: dict[int, ObjectOnFrame] = {
+            object_id: tracked.tracked(features, index, self._max_pointer_age)
+            for object_id, tracked in self._objects.items()
+        }
+        self._begin_frame(pixels, order, features)
+        for object_id, on_frame in found.items():
+            self._objects[object_id].take(on_frame, was_tracked=True)
+
+    def _begin_frame(self, pixels: NDArray[np.uint8], order: str, features: Features) -> None:
+        # A copy: capture code often fills the same buffer again.
+        self._pixels, self._order, self._features = pixels.copy(), order, features
+        self._frame_index += 1
+
+    def _encode(self, pixels: NDArray[np.uint8], order: str) -> Features:
+        embedding = self.model.embed_images(
+            pixels, use_embeddings_cache=False, image_hashes="", input_color_format=order
+        )
+        return embedding[0].features
+
+    def _current_features(self) -> Features:
+        if self._features is None:  # after `load`
+            assert self._pixels is not None
+            self._features = self._encode(self._pixels, self._order)
+        return self._features
+
+    def _frame_or_current(self, frame: Any) -> tuple[NDArray[np.uint8], str]:
+        if frame is not None:
+            return self._checked_frame(frame)
+        if self._pixels is None:
+            raise InvalidInputError("no frame yet", expected="a frame", got="None", remedy="prompt(frame, ...)")
+        return self._pixels, self._order
+
+    def _checked_frame(self, frame: Any) -> tuple[NDArray[np.uint8], str]:
+        pixels, order = frame_to_uint8(frame, self._color_format)
+        if self._objects and self._pixels is not None and pixels.shape != self._pixels.shape:
+            (height, width), (new_height, new_width) = self._pixels.shape[:2], pixels.shape[:2]
+            raise InvalidInputError(
+                "frame is of another size than the stream",
+                expected=f"{width}x{height}",
+                got=f"{new_width}x{new_height}",
+                remedy="resize it, or reset() and prompt again",
+            )
+        return pixels, order
+
+    def _is_current(self, pixels: NDArray[np.uint8], order: str) -> bool:
+        if self._pixels is None:
+            return False
+        return pixels is self._pixels or (order == self._order and np.array_equal(pixels, self._pixels))
+
+    def _result(self) -> TrackResult:
+        assert self._pixels is not None
+        found = [tracked.current for tracked in self._objects.values()]
+        logits = np.stack([f.logits for f in found if f is not None])
+        size_hw = (self._pixels.shape[0], self._pixels.shape[1])
+        return TrackResult(
+            self._frame_index,
+            self.object_ids,
+            logits_to_masks(logits, size_hw, 0.0, return_logits=False),
+            np.array([f.score for f in found if f is not None], np.float32),
+            np.array([f.object_score for f in found if f is not None], np.float32),
+            np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT),
+        )
+
+
+def _checked_id(object_id: Any) -> int:
+    if isinstance(object_id, (bool, np.bool_)) or not isinstance(object_id, (int, np.integer)):
+        raise InvalidInputError("object id cannot be used", expected="a whole number", got=repr(object_id))
+    return int(object_id)
+
+
+def _array(value: Any) -> Any:
+    """A list would be read as one element an image."""
+    return None if value is None else np.asarray(as_numpy(value))
+
+
+def _checked_mask(mask: Any, size_hw: tuple[int, int], with_others: bool) -> NDArray[np.bool_]:
+    if with_others:
+        raise InvalidInputError("mask together with points or a box", expected="one of them", got="both")
+    inside = as_numpy(mask) != 0
+    if inside.shape != size_hw:
+        raise InvalidInputError("mask does not fit the frame", expected=f"shape {size_hw}", got=inside.shape)
+    if not inside.any():
+        raise InvalidInputError(
+            "mask is empty", expected="at least one pixel inside", got="none", remedy="remove_object ends an object"
+        )
+    return np.asarray(inside, np.bool_)

@@ -1,0 +1,87 @@
+"""The newest frame of a live source: a model that is slower than the camera drops frames instead of falling behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+from sam2edge.errors import Sam2EdgeError
+from sam2edge.video.sources import FrameSource
+
+DEFAULT_PATIENCE_SECONDS = 10.0
+
+
+class LatestFrames:
+    """Reads a source in a thread of its own and hands over the newest frame; what was not fetched is dropped.
+
+    One frame waits at most. An error of the source is raised where frames are fetched; a source that gives nothing for
+    `patience_seconds` is an error too. Leaving the iteration, for whatever reason, ends the thread with the frame that
+    it is reading. `dropped` counts the frames passed over.
+    """
+
+    def __init__(self, source: FrameSource, patience_seconds: float = DEFAULT_PATIENCE_SECONDS) -> None:
+        self.fps = source.fps
+        self.num_frames = source.num_frames
+        self.dropped = 0
+        self._source = source
+        self._patience_seconds = patience_seconds
+        self._changed = threading.Condition()
+        self._waiting: np.ndarray | None = None
+        self._error: BaseException | None = None
+        self._ended = False
+        self._stopped = False
+        self._reader: threading.Thread | None = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self._reader = threading.Thread(target=self._read, name="sam2edge-frames", daemon=True)
+        self._reader.start()
+        try:
+            while (frame := self._fetch()) is not None:
+                yield frame
+        finally:
+            self._stop()
+
+    def close(self) -> None:
+        """Ends the reading and closes the source, if its thread has let go of it."""
+        self._stop()
+        if self._reader is not None:
+            self._reader.join(self._patience_seconds)
+        if self._reader is None or not self._reader.is_alive():
+            self._source.close()
+
+    def _read(self) -> None:
+        try:
+            for frame in self._source:
+                with self._changed:
+                    if self._stopped:
+                        return
+                    self.dropped += self._waiting is not None
+                    self._waiting = frame
+                    self._changed.notify()
+        except BaseException as error:  # raised again by the thread that fetches
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify()
+
+    def _fetch(self) -> np.ndarray | None:
+        with self._changed:
+            answered = self._changed.wait_for(lambda: self._waiting is not None or self._ended, self._patience_seconds)
+            if not answered:
+                raise Sam2EdgeError(
+                    "source stopped giving frames",
+                    expected=f"one within {self._patience_seconds:g} s",
+                    got="none",
+                    remedy="check the camera or the connection",
+                )
+            frame, self._waiting = self._waiting, None
+        if frame is None and self._error is not None:
+            raise self._error
+        return frame
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._stopped = True

@@ -1,0 +1,191 @@
+"""`sam2edge track` on a fake model, and once with the embedded one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sam2edge.automodel import AutoModel
+from sam2edge.cli.main import main
+from sam2edge.tracker import VideoTracker
+from tests.conftest import ROOT
+from tests.fake_backend import bright_square, fake_model
+
+BOX = "8,10,38,40"
+
+
+@pytest.fixture
+def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of six pictures; the working folder is beside it."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for number in range(6):
+        assert cv2.imwrite(str(folder / f"{number}.png"), bright_square(8 + 4 * number))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **__: fake_model())
+
+
+def _frames(path: str | Path) -> list[np.ndarray]:
+    capture, found = cv2.VideoCapture(str(path)), []
+    while True:
+        there, frame = capture.read()
+        if not there:
+            return found
+        found.append(frame)
+
+
+def _json(capsys: pytest.CaptureFixture[str]) -> dict:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_video_comes_out(clip: Path, fake, capsys) -> None:
+    assert main(["track", "clip", "--box", BOX]) == 0
+    assert capsys.readouterr().out.startswith("6 frames, 1 objects, ")
+    assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "clip.tracked.mp4"]
+    frames = _frames("clip.tracked.mp4")
+    assert [frame.shape for frame in frames] == [(60, 80, 3)] * 6
+    assert np.ptp(frames[0][20, 20]) > 40  # the white square is tinted
+    assert main(["track", "clip.tracked.mp4", "--point", "20,20", "--out", "again.mp4"]) == 0
+    assert len(_frames("again.mp4")) == 6
+
+
+def test_json_and_masks(clip: Path, fake, capsys) -> None:
+    assert main(["track", "clip", "--box", BOX, "--masks", "masks", "--json"]) == 0
+    report = _json(capsys)
+    assert (report["num_frames"], report["interrupted"], report["out"]) == (6, False, "clip.tracked.mp4")
+    assert [frame["frame"] for frame in report["frames"]] == list(range(6))
+    assert all(frame["milliseconds"] > 0 for frame in report["frames"])
+    for number, frame in enumerate(report["frames"]):
+        (found,) = frame["objects"]
+        picture = cv2.imread(f"masks/{number:05d}.png")
+        assert np.count_nonzero(picture[..., 2] == 128) == found["area_pixels"] > 0
+        assert set(found) == {"object", "area_pixels", "score", "object_score"}
+
+
+def test_prompts_from_a_file(clip: Path, fake, capsys) -> None:
+    prompts = [
+        {"frame": 4, "object": 1, "points": [[30, 20]]},
+        {"frame": 2, "object": 1, "box": [8, 10, 38, 40]},
+        {"frame": 3, "object": 7, "points": [[30, 20], [2, 2]], "labels": [1, 0]},
+        {"frame": 99, "object": 8, "points": [[30, 20]]},
+    ]
+    Path("prompts.json").write_text(json.dumps(prompts))
+    assert main(["track", "clip", "--prompts", "prompts.json", "--masks", "masks", "--json"]) == 0
+    out, err = capsys.readouterr()
+    ids = [[found["object"] for found in frame["objects"]] for frame in json.loads(out)["frames"]]
+    assert ids == [[], [], [1], [1, 7], [1, 7], [1, 7]]
+    assert "warning: no frame 99" in err
+    assert not cv2.imread("masks/00000.png").any() and len(_frames("clip.tracked.mp4")) == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "cannot be read"),
+        ("{}", "no list"),
+        ("[]", "no list"),
+        ("[1]", "prompt 0 has unknown parts"),
+        ('[{"frame": 0, "boxes": [1]}]', "prompt 0 has unknown parts"),
+        ('[{"frame": -1, "box": [1, 1, 9, 9]}]', "no usable frame"),
+        ('[{"frame": true, "box": [1, 1, 9, 9]}]', "no usable frame"),
+        ('[{"object": 256, "box": [1, 1, 9, 9]}]', "no usable object"),
+        ('[{"object": 1}]', "points at nothing"),
+        ('[{"box": ["a", 1, 9, 9]}]', "boxes are not numbers"),
+        ('[{"points": "x"}]', "point"),
+        ('[{"points": [[5, 5]], "labels": [7]}]', "label"),
+        ('[{"frame": 6, "box": [1, 1, 9, 9]}]', "before the first prompt"),
+    ],
+)
+def test_prompt_files_that_cannot_be_used(clip: Path, fake, capsys, content: str, message: str) -> None:
+    Path("prompts.json").write_text(content)
+    assert main(["track", "clip", "--prompts", "prompts.json"]) == 1
+    out, err = capsys.readouterr()
+    assert message in err and err.count("\n") == 1 and out == ""
+    assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "prompts.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["clip"], 2, "Nothing to track"),
+        (["clip", "--box", BOX, "--prompts", "x.json"], 2, "not both"),
+        (["clip", "--box", "1,2"], 2, "expected X1,Y1,X2,Y2"),
+        (["clip", "--prompts", "x.json"], 1, "prompts cannot be read"),
+        (["none.mp4", "--box", BOX], 1, "source not found"),
+        (["clip", "--box", BOX, "--out", "x.avi"], 1, ".mp4"),
+        (["clip", "--box", BOX, "--out", "none/x.mp4"], 1, "folder that exists"),
+        (["clip", "--box", BOX, "--masks", "clip"], 1, "earlier run"),
+        (["clip", "--box", "500,500,600,600"], 1, "outside"),
+        (["clip", "--box", BOX, "--out", "clip/../clip.mp4", "--masks", "clip/0.png"], 1, "masks cannot be written"),
+    ],
+)
+def test_bad_input(clip: Path, fake, capsys, arguments: list[str], status: int, message: str) -> None:
+    assert main(["track", *arguments]) == status
+    out, err = capsys.readouterr()
+    assert message in err and err.count("\n") == 1 and out == ""
+    assert [path.name for path in clip.parent.iterdir()] == ["clip"]
+
+
+def test_the_source_is_not_overwritten(clip: Path, fake, capsys) -> None:
+    assert main(["track", "clip", "--box", BOX, "--out", "a.mp4"]) == 0
+    before = Path("a.mp4").read_bytes()
+    assert main(["track", "a.mp4", "--box", BOX, "--out", "a.mp4"]) == 1
+    assert "source itself" in capsys.readouterr().err
+    assert Path("a.mp4").read_bytes() == before
+
+
+def test_a_picture_that_fails_in_the_middle_leaves_no_video(clip: Path, fake, capsys) -> None:
+    assert cv2.imwrite(str(clip / "3.png"), bright_square(8, size_hw=(60, 90)))
+    assert main(["track", "clip", "--box", BOX]) == 1
+    assert "another size" in capsys.readouterr().err
+    assert [path.name for path in clip.parent.iterdir()] == ["clip"]
+
+
+def test_an_interruption_leaves_a_video_that_plays(clip: Path, fake, capsys, monkeypatch) -> None:
+    track, calls = VideoTracker.track, []
+
+    def interrupted(self, frame):
+        calls.append(frame)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return track(self, frame)
+
+    monkeypatch.setattr(VideoTracker, "track", interrupted)
+    assert main(["track", "clip", "--box", BOX, "--json"]) == 130
+    report = _json(capsys)
+    assert (report["interrupted"], report["num_frames"]) == (True, 3)
+    assert len(_frames("clip.tracked.mp4")) == 3
+    assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "clip.tracked.mp4"]
+
+
+def test_ctrl_c_with_the_embedded_model(tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for number in range(200):
+        assert cv2.imwrite(str(folder / f"{number}.png"), bright_square(number % 40))
+    command = [sys.executable, "-m", "sam2edge.cli.main", "track", "clip", "--box", BOX, "--masks", "masks"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "masks" / "00001.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.strip() == "sam2edge: interrupted"
+    assert 2 <= len(_frames(tmp_path / "clip.tracked.mp4")) < 200
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "clip.tracked.mp4", "masks"]

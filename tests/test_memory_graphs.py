@@ -1,0 +1,129 @@
+"""The memory modules: the graphs against torch on the embedded model, sizes of the embedded files, missing graphs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sam2edge.backends.base import Backend, Recalled
+from sam2edge.contract import IMAGE_GRAPHS, MEMORY_GRAPHS, graph_specs
+from sam2edge.errors import GraphError, InvalidInputError
+from sam2edge.variants import VARIANTS, find_variant
+from tests.conftest import ROOT, load_micro
+
+ASSETS = ROOT / "sam2edge" / "assets"
+MICRO = find_variant("sam2/hiera_micro")
+
+
+@pytest.fixture(scope="module")
+def backends() -> tuple[Backend, Backend]:
+    pytest.importorskip("torch")
+    return load_micro("onnxruntime").backend, load_micro("torch").backend
+
+
+@pytest.fixture(scope="module")
+def logits() -> np.ndarray:
+    """(S, S) float32, a disc that is positive inside."""
+    y, x = np.mgrid[: MICRO.image_size, : MICRO.image_size].astype(np.float32)
+    return (90 - np.hypot(x - 200, y - 260)) / 20
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((1, 3, MICRO.image_size, MICRO.image_size)).astype(np.float32)
+
+
+def _recalled(backend: Backend, features, logits: np.ndarray, count: int) -> Recalled:
+    random = np.random.default_rng(count)
+    memories = [backend.encode_memory(features, logits - i, 3.0 - i, binarise=i == 0) for i in range(count)]
+    pointers = random.standard_normal((count + 2, MICRO.d_model)).astype(np.float32)
+    ages = np.arange(count + 2, dtype=np.float32) / 15
+    return Recalled(memories, np.arange(count, dtype=np.int32), pointers, ages)
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_graphs_and_torch_agree_however_many_slots_are_used(backends, image, logits, count: int) -> None:
+    found = []
+    for backend in backends:
+        features = backend.encode(image)
+        found.append(backend.attend_memory(features, _recalled(backend, features, logits, count)).to_host())
+    onnx, torch = (f.tensors for f in found)
+    np.testing.assert_allclose(onnx["image_embed"], torch["image_embed"], atol=2e-3)
+    np.testing.assert_allclose(onnx["high_res_0"], torch["high_res_0"], atol=2e-3)
+
+
+@pytest.mark.parametrize("score", [2.0, 0.0, -2.0])
+@pytest.mark.parametrize("binarise", [True, False])
+def test_memories_agree_and_are_opaque_values(backends, image, logits, score: float, binarise: bool) -> None:
+    memories = [b.encode_memory(b.encode(image), logits, score, binarise) for b in backends]
+    cells = (MICRO.image_size // 16) ** 2
+    for memory in memories:
+        assert memory.nbytes == 4 * cells * MICRO.memory_dim
+        assert memory.to_host().tensors["memory"].shape == (1, cells, MICRO.memory_dim)
+    onnx, torch = (m.to_host().tensors["memory"] for m in memories)
+    np.testing.assert_allclose(onnx, torch, atol=2e-3)
+
+
+def test_mask_prompts_agree(backends, image, logits) -> None:
+    onnx, torch = (b.mask_prompt(b.encode(image), logits) for b in backends)
+    assert onnx.shape == (MICRO.image_size // 4,) * 2
+    np.testing.assert_allclose(onnx, torch, atol=1e-4)
+
+
+def test_what_does_not_fit_the_slots_is_refused(backends, image, logits) -> None:
+    for backend in backends:
+        features = backend.encode(image)
+        recalled = _recalled(backend, features, logits, 2)
+        for wrong in (
+            recalled._replace(memories=[]),
+            recalled._replace(memories=recalled.memories * 4),
+            recalled._replace(pointer_ages=recalled.pointer_ages[:1]),
+            recalled._replace(pointers=np.zeros((17, MICRO.d_model), np.float32)),
+        ):
+            with pytest.raises(InvalidInputError, match="slots"):
+                backend.attend_memory(features, wrong)
+        with pytest.raises(InvalidInputError, match="mask for the memory"):
+            backend.encode_memory(features, logits[:-1], 1.0, False)
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda v: v.name)
+def test_sam_2_0_has_no_ages_of_pointers(variant) -> None:
+    specs = graph_specs(variant, variant.image_size)
+    assert tuple(specs) == (*IMAGE_GRAPHS, *MEMORY_GRAPHS)
+    names = {tensor.name for spec in specs.values() for tensor in spec.inputs}
+    assert ("pointer_age" in names) == ("object_score" in names) == variant.is_2_1
+
+
+def test_images_need_no_memory_graphs(tmp_path: Path, monkeypatch, photo_bgr: np.ndarray) -> None:
+    from sam2edge import AutoModel
+
+    folder = tmp_path / "graphs" / MICRO.name / f"{MICRO.image_size}-fp32"
+    folder.mkdir(parents=True)
+    for name in IMAGE_GRAPHS:
+        shutil.copy(ASSETS / f"{name}.onnx", folder)
+    monkeypatch.setenv("SAM2EDGE_HOME", str(tmp_path))
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime")
+    embedding = model.embed_images(photo_bgr)[0]
+    assert model.segment_images(embeddings=embedding, boxes=np.array([75, 20, 480, 385]))[0].masks.any()
+    mask = np.zeros((MICRO.image_size, MICRO.image_size), np.float32)
+    with pytest.raises(GraphError, match=r"cannot track.*memory_encoder\.onnx.*export"):
+        model.backend.encode_memory(embedding.features, mask, 1.0, False)
+
+
+@pytest.mark.parametrize("model_id", ["sam2/hiera_micro", "sam2.0_hiera_tiny"])
+def test_exported_graphs_keep_the_contract(model_id: str, golden_checkpoint, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from sam2edge.export.to_onnx import export_graphs
+
+    variant = find_variant(model_id)
+    checkpoint = golden_checkpoint(model_id) if variant.checkpoint else ASSETS / f"{variant.name}.safetensors"
+    paths = export_graphs(variant, checkpoint, 128, tmp_path)  # checks each graph against its spec
+    assert [path.stem for path in paths] == [*IMAGE_GRAPHS, *MEMORY_GRAPHS]
+
+
+def test_the_embedded_files_are_small() -> None:
+    graphs = [ASSETS / f"{name}.onnx" for name in (*IMAGE_GRAPHS, *MEMORY_GRAPHS)]
+    assert sum(path.stat().st_size for path in [*graphs, ASSETS / f"{MICRO.name}.safetensors"]) <= 16_000_000

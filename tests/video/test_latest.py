@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from sam2edge.errors import InvalidInputError, Sam2EdgeError
+from sam2edge.video.latest import LatestFrames
+
+
+class _Source:
+    """Frames 0, 1, 2, ... ; `before` is called with each number ahead of it."""
+
+    fps, num_frames = 30.0, None
+
+    def __init__(self, count: int, before: Callable[[int], object] = lambda number: None) -> None:
+        self.count, self.before, self.closed = count, before, False
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for number in range(self.count):
+            self.before(number)
+            yield np.full((4, 4, 3), number, np.uint8)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _numbers(frames) -> list[int]:
+    return [int(frame[0, 0, 0]) for frame in frames]
+
+
+def test_a_slow_reader_gets_the_newest_frame_and_the_last() -> None:
+    source = LatestFrames(_Source(100, lambda number: time.sleep(0.002)))
+    seen = []
+    for frame in source:
+        seen.append(int(frame[0, 0, 0]))
+        time.sleep(0.03)
+    assert seen == sorted(set(seen)) and seen[-1] == 99
+    assert source.dropped == 100 - len(seen) > 0
+
+
+def test_a_quick_reader_gets_all() -> None:
+    turn = threading.Semaphore(1)
+    source = LatestFrames(_Source(20, lambda number: turn.acquire(timeout=5)))
+    seen = []
+    for frame in source:
+        seen.append(int(frame[0, 0, 0]))
+        turn.release()
+    assert (seen, source.dropped) == (list(range(20)), 0)
+
+
+def test_an_error_of_the_source_reaches_the_reader_after_its_frames() -> None:
+    def fail(number: int) -> None:
+        if number == 1:
+            time.sleep(0.05)
+            raise InvalidInputError("cable pulled")
+
+    frames = iter(LatestFrames(_Source(9, fail)))
+    assert next(frames)[0, 0, 0] == 0
+    with pytest.raises(InvalidInputError, match="cable pulled"):
+        next(frames)
+
+
+def test_a_source_that_stops_answering_is_an_error() -> None:
+    hang = threading.Event()
+    source = LatestFrames(_Source(9, lambda number: number and hang.wait(5)), patience_seconds=0.1)
+    with pytest.raises(Sam2EdgeError, match="stopped giving frames"):
+        _numbers(source)
+    hang.set()
+
+
+def test_a_reader_that_leaves_ends_the_thread() -> None:
+    inner = _Source(10**6, lambda number: time.sleep(0.001))
+    source = LatestFrames(inner)
+    for _ in source:
+        break
+    source.close()
+    assert inner.closed
+    assert not [thread for thread in threading.enumerate() if thread.name == "sam2edge-frames"]
+
+
+def test_an_empty_source_ends_at_once() -> None:
+    assert _numbers(LatestFrames(_Source(0))) == []

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sam2edge.errors import InvalidInputError, Sam2EdgeError
+from sam2edge.video.index_png import davis_palette
+from sam2edge.video.sinks import MaskSink, VideoSink
+
+FRAME = np.full((48, 64, 3), 90, np.uint8)
+
+
+def test_the_video_appears_when_it_is_whole(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "out.mp4", 10)
+    sink.write(FRAME)
+    assert not (tmp_path / "out.mp4").exists()
+    sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[1].shape == FRAME.shape
+
+
+def test_an_odd_frame_loses_nothing(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "out.mp4", 10)
+    sink.write(FRAME[:47, :63])
+    sink.close()
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[1].shape == FRAME.shape
+
+
+def test_a_discarded_video_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").write_text("earlier")
+    sink = VideoSink(tmp_path / "out.mp4", 10)
+    sink.write(FRAME)
+    sink.discard()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
+
+
+def test_no_frame_no_file(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "out.mp4", 10)
+    sink.close()
+    sink.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_was_not_written_is_an_error(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "out.mp4", 10)
+    sink.write(FRAME)
+    assert sink._writer is not None
+    sink._writer.release()
+    next(tmp_path.iterdir()).write_bytes(b"")  # as a full disk leaves it
+    with pytest.raises(Sam2EdgeError, match=r"cannot write.*space"):
+        sink.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_cannot_take_a_video(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"\.mp4"):
+        VideoSink(tmp_path / "out.avi", 10)
+    with pytest.raises(InvalidInputError, match="folder that exists"):
+        VideoSink(tmp_path / "none" / "out.mp4", 10)
+
+
+def test_index_pngs(tmp_path: Path) -> None:
+    sink = MaskSink(tmp_path / "masks")
+    masks = np.zeros((2, 10, 20), bool)
+    masks[0, :5], masks[1, 3:, :10] = True, True
+    path = sink.write(7, (10, 20), (9, 2), masks)
+    assert [p.name for p in path.parent.iterdir()] == ["00007.png"]
+    expected = np.zeros((10, 20), np.uint8)
+    expected[:5], expected[3:, :10] = 9, 2  # the lower id is on top
+    colours = cv2.imread(str(path))[..., ::-1]
+    assert np.array_equal(colours, davis_palette()[expected])
+    assert path.read_bytes()[25] == 3  # colour type: palette
+    sink.write(8, (10, 20), (), None)
+    assert not cv2.imread(str(tmp_path / "masks" / "00008.png")).any()
+
+
+def test_the_palette_begins_as_that_of_davis() -> None:
+    expected = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128]]
+    assert davis_palette()[:6].tolist() == expected
+    assert davis_palette()[[8, 255]].tolist() == [[64, 0, 0], [224, 224, 192]]
+
+
+def test_masks_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInputError, match="folder"):
+        MaskSink(tmp_path / "file")
+    (tmp_path / "00000.png").write_text("")
+    with pytest.raises(InvalidInputError, match="earlier run"):
+        MaskSink(tmp_path)
+    with pytest.raises(InvalidInputError, match=r"1\.\.255"):
+        MaskSink(tmp_path / "new").write(0, (4, 4), (256,), np.ones((1, 4, 4), bool))
+    with pytest.raises(Sam2EdgeError, match="cannot write"):
+        MaskSink(tmp_path / "file" / "masks").write(0, (4, 4), (), None)
