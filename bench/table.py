@@ -18,7 +18,7 @@ def main() -> None:
 
 def _section(result: dict[str, Any]) -> Iterator[str]:
     yield f"## bench.{result['bench']}\n"
-    yield from (f"{line}" for line in _conditions(result))
+    yield from _conditions(result)
     yield "\n| target | at most | measured | |\n|---|---:|---:|---|"
     for target in result["targets"]:
         outcome = "met" if target["met"] else "**missed**"
@@ -39,7 +39,8 @@ def _section(result: dict[str, Any]) -> Iterator[str]:
 def _conditions(result: dict[str, Any]) -> Iterator[str]:
     machine, versions = result["machine"], _versions(result)
     yield f"{result['date'][:10]}, {machine['cores_used']} of {machine['cores']} cores of {machine['cpu']}"
-    yield f"({machine['architecture']}), {machine['memory_gib']} GiB, {machine['os']}, power mode {machine['power_mode']},"
+    yield f"({machine['architecture']}), {machine['memory_gib']} GiB, {machine['os']},"
+    yield f"power mode {machine['power_mode']},"
     loads = f"{result['load_average_before'][0]} before and {result['load_average_after'][0]} after"
     yield f"load {loads}, commit {machine['sam2edge_commit']};"
     yield ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
