@@ -22,8 +22,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sam2edge import contract, store
 from sam2edge.contract import GraphSpec
-from sam2edge.errors import CheckpointError, GraphError, Sam2EdgeError
+from sam2edge.errors import CheckpointError, GraphError, InvalidInputError, Sam2EdgeError
 from sam2edge.export.graphs import GRAPHS
+from sam2edge.export.precision import PRECISIONS, check_precision, convert_to_half, expected_islands
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import Variant, find_variant
@@ -41,12 +42,17 @@ def export_graphs(
     folder: Path,
     prompt_slots: int = contract.NUM_PROMPT_SLOTS,
     half_weights: bool = False,
+    precision: str = "fp32",
 ) -> list[Path]:
     """Writes the model's graphs as `<folder>/<graph>.onnx`, each whole or not at all; returns the paths.
 
+    `precision` is that of the arithmetic, as `sam2edge.export.precision` makes it; inputs and outputs are the same.
     `half_weights` stores the weights as float16 and casts them back in the graph: half the file, float32 arithmetic.
     Raises CheckpointError for an unusable checkpoint, GraphError when a traced graph breaks the contract.
     """
+    check_precision(precision)
+    if half_weights and precision == "fp16":
+        raise InvalidInputError("fp16 graphs have half weights already", expected="one of the two", got="both")
     model = load_model(variant, checkpoint, image_size)
     # Unbaked, the position table stays a small computation that every runtime folds when it loads the graph.
     model.train(False)
@@ -55,7 +61,7 @@ def export_graphs(
         "sam2edge_contract": str(contract.CONTRACT_VERSION),
         "sam2edge_model": variant.name,
         "sam2edge_image_size": str(image_size),
-        "sam2edge_precision": "fp32",
+        "sam2edge_precision": precision,
         "sam2edge_checkpoint_sha256": store.file_sha256(checkpoint),
     }
     paths = []
@@ -72,6 +78,8 @@ def _write(model: Sam2, spec: GraphSpec, target: Path, stamp: dict[str, str], ha
     graph = onnx.load(target)
     if half_weights:
         halve_weights(graph)
+    if stamp["sam2edge_precision"] == "fp16":
+        convert_to_half(graph, expected_islands(model.variant, spec.name))
     contract_json = json.dumps({"inputs": list(map(str, spec.inputs)), "outputs": list(map(str, spec.outputs))})
     helper.set_model_props(graph, {**stamp, "sam2edge_tensors": contract_json})
     onnx.checker.check_model(graph, full_check=True)
@@ -157,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
     parser.add_argument("--checkpoint", type=Path, help="official .pt or .safetensors; default: the one in the store")
     parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the arithmetic; default: fp32")
     parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
     parser.add_argument("--slots", type=int, default=contract.NUM_PROMPT_SLOTS, help="points a prompt can have")
     parser.add_argument("--half-weights", action="store_true", help="store weights as float16: half the file")
@@ -167,8 +176,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoint = chosen.checkpoint or store.find_checkpoint(variant)
         if checkpoint is None:
             raise CheckpointError(f"no weights of {variant.model_id}", expected="--checkpoint FILE", got="none")
-        folder = chosen.out or store.graph_dir(variant, size)
-        for path in export_graphs(variant, checkpoint, size, folder, chosen.slots, chosen.half_weights):
+        folder = chosen.out or store.graph_dir(variant, size, chosen.precision)
+        for path in export_graphs(
+            variant, checkpoint, size, folder, chosen.slots, chosen.half_weights, chosen.precision
+        ):
             print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     except (Sam2EdgeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

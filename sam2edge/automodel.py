@@ -40,7 +40,7 @@ class AutoModel:
                 "sam2.1_hiera_..."; "auto" is the embedded micro.
             backend: "auto", "onnxruntime" or "torch".
             device: where torch runs ("cpu", "cuda"); None is its best.
-            precision: "auto" or "fp32".
+            precision: "fp32", "fp16" (of graphs and engines; torch computes in fp32), or "auto", the backend's own.
             image_size: side of the square model input in pixels, a multiple of 32; None is the model's own.
             checkpoint: official `.pt` or `.safetensors` file; None looks in the store and in the package.
             api_key: accepted and unused; no account is needed.
@@ -55,27 +55,31 @@ class AutoModel:
         del api_key
         if unused:
             raise InvalidInputError("unknown option", expected="those of from_pretrained", got=", ".join(unused))
-        if precision not in ("auto", "fp32"):
-            raise InvalidInputError("precision is not available", expected="'auto' or 'fp32'", got=repr(precision))
+        if precision not in ("auto", "fp32", "fp16"):
+            raise InvalidInputError(
+                "precision is not available", expected="'auto', 'fp32' or 'fp16'", got=repr(precision)
+            )
         variant = VARIANTS[EMBEDDED] if model_id == "auto" else find_variant(model_id)
-        request = _request(variant, image_size or variant.image_size, device, checkpoint)
+        request = _request(variant, image_size or variant.image_size, device, checkpoint, precision)
         opened, report = open_backend(backend, request)
         if sam2_image_embeddings_cache is None:
             sam2_image_embeddings_cache = _default_cache(max_memory)
         return ImagePredictor(opened, report, sam2_image_embeddings_cache, sam2_low_resolution_masks_cache)
 
 
-def _request(variant: Variant, image_size: int, device: str | None, checkpoint: str | Path | None) -> BackendRequest:
+def _request(
+    variant: Variant, image_size: int, device: str | None, checkpoint: str | Path | None, precision: str
+) -> BackendRequest:
+    graphs = find_graphs(variant, image_size, precision)
     if checkpoint is None:
-        return BackendRequest(variant, image_size, device, find_checkpoint(variant), find_graphs(variant, image_size))
+        return BackendRequest(variant, image_size, device, find_checkpoint(variant), graphs, precision=precision)
     path = Path(checkpoint)
     if not path.is_file():
         raise CheckpointError(
             "checkpoint not found", expected="a .pt or .safetensors file", got=str(path), remedy="check the path"
         )
-    graphs = find_graphs(variant, image_size)
     digest = file_sha256(path) if graphs is not None else None
-    return BackendRequest(variant, image_size, device, path, graphs, digest)
+    return BackendRequest(variant, image_size, device, path, graphs, digest, precision)
 
 
 def _default_cache(max_memory: int | None) -> Sam2ImageEmbeddingsInMemoryCache:

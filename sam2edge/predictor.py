@@ -34,7 +34,7 @@ class ImagePredictor:
         """Which backend was taken, and why every better one was not."""
         self.embeddings_cache = embeddings_cache
         self.masks_cache = masks_cache
-        self._tag = f"{backend.variant.name}/{backend.image_size}/fp32/{backend.name}"
+        self._tag = f"{backend.variant.name}/{backend.image_size}/{backend.precision}/{backend.name}"
 
     @property
     def variant(self) -> Variant:

@@ -1,7 +1,7 @@
 """Where weights and graphs live on this machine.
 
 The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>` and
-`graphs/<variant>/<image size>-fp32/<graph>.onnx`. The embedded model lies in the package itself.
+`graphs/<variant>/<image size>-<precision>/<graph>.onnx`, precision being fp32 or fp16. The embedded model lies in the package itself.
 """
 
 from __future__ import annotations
@@ -26,16 +26,23 @@ def root() -> Path:
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("sam2edge"))
 
 
-def graph_dir(variant: Variant, image_size: int) -> Path:
+def graph_dir(variant: Variant, image_size: int, precision: str = "fp32") -> Path:
     """Where exported graphs of a model belong; the folder may not exist."""
-    return root() / "graphs" / variant.name / f"{image_size}-fp32"
+    return root() / "graphs" / variant.name / f"{image_size}-{precision}"
 
 
-def find_graphs(variant: Variant, image_size: int) -> Path | None:
-    """The folder that holds the model's graphs at this size: the store first, then the package."""
-    folders = [graph_dir(variant, image_size)]
-    if variant.name == EMBEDDED and image_size == variant.image_size:
-        folders.append(_ASSETS)
+def find_graphs(variant: Variant, image_size: int, precision: str = "auto") -> Path | None:
+    """The folder that holds the model's graphs at this size: the store first, then the package.
+
+    "auto" takes float32 graphs before float16 ones, which a CPU computes no faster.
+    """
+    folders = []
+    if precision in ("auto", "fp32"):
+        folders.append(graph_dir(variant, image_size))
+        if variant.name == EMBEDDED and image_size == variant.image_size:
+            folders.append(_ASSETS)
+    if precision in ("auto", "fp16"):
+        folders.append(graph_dir(variant, image_size, "fp16"))
     graphs = (f"{IMAGE_ENCODER}.onnx", f"{MASK_DECODER}.onnx")
     return next((d for d in folders if all((d / name).is_file() for name in graphs)), None)
 

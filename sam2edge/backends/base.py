@@ -52,7 +52,7 @@ class BackendRequest:
 
     `image_size` in pixels; `device` as the framework names it (None: its best); `checkpoint` a weight file,
     `graph_dir` a folder with the exported graphs, each None where there is none. `checkpoint_sha256` is set where the
-    caller named the checkpoint: graphs made of another one are then refused.
+    caller named the checkpoint: graphs made of another one are then refused. `precision` is "fp32", "fp16" or "auto".
     """
 
     variant: Variant
@@ -61,6 +61,7 @@ class BackendRequest:
     checkpoint: Path | None = None
     graph_dir: Path | None = None
     checkpoint_sha256: str | None = None
+    precision: str = "auto"
 
 
 class Backend(ABC):
@@ -69,6 +70,8 @@ class Backend(ABC):
     name: str
     variant: Variant
     image_size: int
+    precision: str = "fp32"
+    """Of the arithmetic: "fp32" or "fp16"."""
 
     @classmethod
     @abstractmethod
