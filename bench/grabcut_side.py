@@ -1,7 +1,7 @@
 """The peer that needs no model: OpenCV's GrabCut in a box, five iterations.
 
-python -m bench.grabcut_side PHOTO X1,Y1,X2,Y2             serves the case "prompt" to the harness
-python -m bench.grabcut_side PHOTO X1,Y1,X2,Y2 --out FILE  writes the mask once: the whole command
+    python -m bench.grabcut_side PHOTO X1,Y1,X2,Y2             serves the case "prompt" to the harness
+    python -m bench.grabcut_side PHOTO X1,Y1,X2,Y2 --out FILE  writes the mask once: the whole command
 """
 
 from __future__ import annotations

@@ -150,11 +150,7 @@ def _run_whole(side: Side) -> tuple[float, float]:
     """Milliseconds and peak MiB of one run of the command; RuntimeError if it fails."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        side.command,
-        cwd=ROOT,
-        env={**os.environ, **side.environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        side.command, cwd=ROOT, env={**os.environ, **side.environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     _, status, usage = os.wait4(process.pid, 0)
     elapsed_ms = (time.perf_counter() - start) * 1e3
@@ -208,9 +204,7 @@ def report(
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
     for target in content["targets"]:
-        print(
-            f"{'met   ' if target['met'] else 'MISSED'} {target['what']}: {target['value']} (at most {target['at_most']})"
-        )
+        print(f"{'met   ' if target['met'] else 'MISSED'} {target['what']}: {target['value']} (at most {target['at_most']})")
     print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
     return path
 

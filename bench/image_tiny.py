@@ -34,11 +34,7 @@ def main() -> None:
         "image_tiny",
         {"image_tiny": outcome},
         _targets(outcome),
-        {
-            f"{case}: {side} / {META}": outcome.ratio(case, side, META)
-            for case in ("embed", "prompt")
-            for side in (TORCH, ORT)
-        },
+        {f"{case}: {side} / {META}": outcome.ratio(case, side, META) for case in ("embed", "prompt") for side in (TORCH, ORT)},
         {"model": MODEL, "image_size": 1024, "photo_wh": PHOTO_WH, "cores": chosen.cores, "weights": _weights(chosen)},
         loads,
     )

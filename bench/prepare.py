@@ -1,7 +1,7 @@
 """What a benchmark needs before it starts, each made in a process of its own.
 
-python -m bench.prepare photo SOURCE TARGET WIDTH HEIGHT   a photo of another size
-python -m bench.prepare golden MODEL TARGET                a checkpoint of deterministic weights
+    python -m bench.prepare photo SOURCE TARGET WIDTH HEIGHT   a photo of another size
+    python -m bench.prepare golden MODEL TARGET                a checkpoint of deterministic weights
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Where weights and graphs live on this machine.
 
-The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>` and
-`graphs/<variant>/<image size>-<precision>/<graph>.onnx`, precision being fp32 or fp16. The embedded model lies in the package itself.
+The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>`,
+`graphs/<variant>/<image size>-<precision>/<graph>.onnx` and `engines/<variant>/<image size>-<precision>/<graph>.engine`,
+precision being fp32 or fp16. The embedded model lies in the package itself.
 """
 
 from __future__ import annotations
