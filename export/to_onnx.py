@@ -2,7 +2,8 @@
 
     python -m sam2edge.export.to_onnx sam2/hiera_tiny --checkpoint sam2.1_hiera_tiny.pt
 
-writes into the store, where the onnxruntime backend finds them.
+writes into the store, where the onnxruntime backend finds them, and compares each graph with the torch model
+(`sam2edge.export.parity`): one that differs too much is moved aside.
 """
 
 from __future__ import annotations
@@ -10,26 +11,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from sam2edge import contract, store
 from sam2edge.contract import GraphSpec
 from sam2edge.errors import CheckpointError, GraphError, InvalidInputError, Sam2EdgeError
-from sam2edge.export.graphs import GRAPHS
+from sam2edge.export.figures import require_passed
+from sam2edge.export.parity import check_graphs
 from sam2edge.export.precision import PRECISIONS, check_precision, convert_to_half, expected_islands
+from sam2edge.export.tracing import fold, trace
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import Variant, find_variant
-
-OPSET = 17  # the newest that TensorRT 10.3's parser takes for these graphs
 
 # Smaller tensors stay float32: their halves save nothing and may hold scales or epsilons.
 MIN_HALVED_ELEMENTS = 1024
@@ -87,42 +85,6 @@ def _write(model: Sam2, spec: GraphSpec, target: Path, stamp: dict[str, str], ha
     onnx.save(graph, target)
 
 
-def trace(model: Sam2, spec: GraphSpec, target: Path) -> None:
-    """Traces one graph of the model into an ONNX file, its tensors named and shaped by the contract."""
-    example = tuple(torch.zeros(t.shape, dtype=getattr(torch, t.dtype)) for t in spec.inputs)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer warns of every constant that is meant to be one
-        torch.onnx.export(
-            GRAPHS[spec.name](model).eval(),
-            example,
-            str(target),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[t.name for t in spec.inputs],
-            output_names=[t.name for t in spec.outputs],
-        )
-
-
-def fold(path: Path) -> None:
-    """Folds what does not depend on the inputs (shape arithmetic, position tables), in place.
-
-    ONNX Runtime's basic level does it and stays within standard operators.
-    """
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(path)
-    options.log_severity_level = 3
-    ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    graph = onnx.load(path)
-    foreign = {node.domain for node in graph.graph.node} - {""}
-    if foreign:
-        raise GraphError("folding left the standard operators", expected="ONNX alone", got=", ".join(foreign))
-    # The optimiser lists every domain it knows; a reader that knows fewer refuses such a file.
-    del graph.opset_import[:]
-    graph.opset_import.append(helper.make_opsetid("", OPSET))
-    onnx.save(graph, path)
-
-
 def check_tensors(graph: onnx.ModelProto, spec: GraphSpec) -> None:
     """Raises GraphError unless the graph's inputs and outputs are exactly those of the contract."""
     for kind, wanted, found in (
@@ -177,12 +139,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if checkpoint is None:
             raise CheckpointError(f"no weights of {variant.model_id}", expected="--checkpoint FILE", got="none")
         folder = chosen.out or store.graph_dir(variant, size, chosen.precision)
-        for path in export_graphs(
-            variant, checkpoint, size, folder, chosen.slots, chosen.half_weights, chosen.precision
-        ):
-            print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+        paths = export_graphs(variant, checkpoint, size, folder, chosen.slots, chosen.half_weights, chosen.precision)
+        outcomes = check_graphs(load_model(variant, checkpoint, size), folder, chosen.precision)
+        require_passed(outcomes)
+        for path in paths:
+            print(f"{path} ({path.stat().st_size / 1e6:.1f} MB); {outcomes[path.stem]}")
     except (Sam2EdgeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"sam2edge: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,22 +1,26 @@
 """Where weights and graphs live on this machine.
 
 The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>`,
-`graphs/<variant>/<image size>-<precision>/<graph>.onnx` and `engines/<variant>/<image size>-<precision>/<graph>.engine`,
-precision being fp32 or fp16. The embedded model lies in the package itself.
+`graphs/<variant>/<image size>-<precision>/<graph>.onnx`, precision being fp32 or fp16, and likewise
+`engines/.../<graph>.engine`, each with its manifest `.json` beside it. The embedded model lies in the package itself.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from sam2edge.contract import IMAGE_ENCODER, MASK_DECODER
 from sam2edge.variants import EMBEDDED, Variant
+
+ENGINE_SUFFIX = ".engine"
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -48,6 +52,18 @@ def find_graphs(variant: Variant, image_size: int, precision: str = "auto") -> P
     return next((d for d in folders if all((d / name).is_file() for name in graphs)), None)
 
 
+def engine_dir(variant: Variant, image_size: int, precision: str) -> Path:
+    """Where engines of a model belong; the folder may not exist."""
+    return root() / "engines" / variant.name / f"{image_size}-{precision}"
+
+
+def find_engines(variant: Variant, image_size: int, precision: str = "auto") -> Path | None:
+    """The folder in which engines of the model were built, float16 first; they may be damaged or incomplete."""
+    wanted = ("fp16", "fp32") if precision == "auto" else (precision,)
+    folders = (engine_dir(variant, image_size, name) for name in wanted)
+    return next((d for d in folders if any(d.glob(f"*{ENGINE_SUFFIX}*"))), None)
+
+
 def find_checkpoint(variant: Variant) -> Path | None:
     """The model's weight file in the store, or the embedded one; None where there is none."""
     if variant.checkpoint is None:
@@ -69,6 +85,15 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a manifest, whole or not at all."""
+    write_atomically(path, lambda part: _write_text(part, json.dumps(content, indent=1) + "\n"))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from sam2edge import AutoModel, contract, store  # noqa: E402
+from sam2edge import AutoModel, contract  # noqa: E402
 from sam2edge.errors import GraphError, InvalidInputError  # noqa: E402
 from sam2edge.export.precision import ATTENTION, convert_to_half, expected_islands, find_islands  # noqa: E402
 from sam2edge.export.to_onnx import check_tensors, export_graphs, main  # noqa: E402
@@ -22,12 +22,9 @@ MICRO = find_variant("sam2/hiera_micro")
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A store with the float16 graphs of micro alone, and their paths by name."""
-    folder = tmp_path_factory.mktemp("store") / "graphs" / MICRO.name / "512-fp16"
-    checkpoint = store.find_checkpoint(MICRO)
-    assert checkpoint is not None
-    return {path.stem: path for path in export_graphs(MICRO, checkpoint, 512, folder, precision="fp16")}
+def graphs(half_graphs: Path) -> dict[str, Path]:
+    """Paths of micro's float16 graphs by name."""
+    return {path.stem: path for path in half_graphs.glob("*.onnx")}
 
 
 def test_the_contract_is_that_of_float32(graphs: dict[str, Path]) -> None:
