@@ -27,7 +27,6 @@ from sam2edge.contract import GraphSpec, TensorSpec
 from sam2edge.errors import CheckpointError, GraphError, Sam2EdgeError
 from sam2edge.export.figures import BOUNDS, Figures, GraphParity, Tensors, compare, require_passed
 from sam2edge.export.graphs import GRAPHS
-from sam2edge.export.precision import PRECISIONS
 from sam2edge.export.wrong_layer import first_bad_layer
 from sam2edge.photo import read_photo
 from sam2edge.preprocess import image_to_input
@@ -119,8 +118,9 @@ def drawn_scene(height: int = 360, width: int = 480) -> NDArray[np.uint8]:
     return np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
 
 
-def _feeds(specs: Mapping[str, GraphSpec], case: Tensors, reference: Runner) -> dict[str, Tensors]:
-    known, feeds = dict(case), {}
+def _feeds(specs: Mapping[str, GraphSpec], case: Tensors, reference: Runner) -> Mapping[str, Tensors]:
+    known: dict[str, NDArray[Any]] = dict(case)
+    feeds: dict[str, Tensors] = {}
     for name, spec in specs.items():
         feeds[name] = {t.name: _tensor(t, known) for t in spec.inputs}
         known.update(reference(name, feeds[name]))
@@ -219,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
     parser.add_argument("--checkpoint", type=Path, help="the weights they were made of; default: those in the store")
     parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="which graphs; default: fp32")
+    parser.add_argument("--precision", choices=store.PRECISIONS, default="fp32", help="which graphs; default: fp32")
     parser.add_argument("--folder", type=Path, help="where the graphs are; default: the store")
     parser.add_argument("--photo", type=Path, action="append", default=[], help="compare on this; repeatable")
     chosen = parser.parse_args(arguments)

@@ -18,9 +18,8 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from sam2edge.errors import GraphError, InvalidInputError
+from sam2edge.store import PRECISIONS
 from sam2edge.variants import Variant
-
-PRECISIONS = ("fp16", "fp32")
 
 ATTENTION, ANGLES = "attention", "angles"
 

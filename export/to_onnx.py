@@ -23,7 +23,7 @@ from sam2edge.contract import GraphSpec
 from sam2edge.errors import CheckpointError, GraphError, InvalidInputError, Sam2EdgeError
 from sam2edge.export.figures import require_passed
 from sam2edge.export.parity import check_graphs
-from sam2edge.export.precision import PRECISIONS, check_precision, convert_to_half, expected_islands
+from sam2edge.export.precision import check_precision, convert_to_half, expected_islands
 from sam2edge.export.tracing import fold, trace
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
@@ -127,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
     parser.add_argument("--checkpoint", type=Path, help="official .pt or .safetensors; default: the one in the store")
     parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the arithmetic; default: fp32")
+    parser.add_argument(
+        "--precision", choices=store.PRECISIONS, default="fp32", help="of the arithmetic; default: fp32"
+    )
     parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
     parser.add_argument("--slots", type=int, default=contract.NUM_PROMPT_SLOTS, help="points a prompt can have")
     parser.add_argument("--half-weights", action="store_true", help="store weights as float16: half the file")

@@ -21,6 +21,7 @@ from sam2edge.contract import IMAGE_ENCODER, MASK_DECODER
 from sam2edge.variants import EMBEDDED, Variant
 
 ENGINE_SUFFIX = ".engine"
+PRECISIONS = ("fp16", "fp32")
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -61,7 +62,7 @@ def find_engines(variant: Variant, image_size: int, precision: str = "auto") -> 
     """The folder in which engines of the model were built, float16 first; they may be damaged or incomplete."""
     wanted = ("fp16", "fp32") if precision == "auto" else (precision,)
     folders = (engine_dir(variant, image_size, name) for name in wanted)
-    return next((d for d in folders if any(d.glob(f"*{ENGINE_SUFFIX}*"))), None)
+    return next((d for d in folders if any(d.glob(f"[!.]*{ENGINE_SUFFIX}*"))), None)
 
 
 def find_checkpoint(variant: Variant) -> Path | None:
