@@ -18,7 +18,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sam2edge.errors import GraphError, Sam2EdgeError
 
@@ -26,7 +26,7 @@ NO_TIMING_CACHE = {"tensorrt_rtx"}
 """Libraries that time nothing while they build: their timing-cache calls do nothing and say so in a warning."""
 
 
-class _Events:
+class Events:
     """JSON lines to the parent. Once nobody reads them any more, there is nothing left to build for."""
 
     def __init__(self, descriptor: int) -> None:
@@ -42,7 +42,7 @@ class _Events:
             os._exit(1)
 
 
-def build(library: ModuleType, chosen: argparse.Namespace, events: _Events) -> None:
+def build(library: ModuleType, chosen: argparse.Namespace, events: Events) -> None:
     """Writes the engine of `chosen.graph` to `chosen.engine`. Raises GraphError with the builder's own reason."""
     logger = _make_logger(library, events)
     builder = library.Builder(logger)
@@ -67,17 +67,25 @@ def build(library: ModuleType, chosen: argparse.Namespace, events: _Events) -> N
     events.send(
         "built",
         version=library.__version__,
-        inputs=[_described(library, network.get_input(i)) for i in range(network.num_inputs)],
-        outputs=[_described(library, network.get_output(i)) for i in range(network.num_outputs)],
+        inputs=[described(library, network.get_input(i)) for i in range(network.num_inputs)],
+        outputs=[described(library, network.get_output(i)) for i in range(network.num_outputs)],
         device_memory_bytes=_scratch_bytes(library, logger, engine) if chosen.try_loading else None,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
 
-def _described(library: ModuleType, tensor: Any) -> list[Any]:
-    """[name, shape, dtype] in the contract's words."""
+class Described(NamedTuple):
+    """A tensor in the contract's words."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+
+
+def described(library: ModuleType, tensor: Any) -> Described:
+    """What the library says of a tensor with a name, a shape and a dtype."""
     dtypes = {library.float32: "float32", library.float16: "float16", library.int32: "int32", library.int64: "int64"}
-    return [tensor.name, list(tensor.shape), dtypes.get(tensor.dtype, str(tensor.dtype))]
+    return Described(tensor.name, list(tensor.shape), dtypes.get(tensor.dtype, str(tensor.dtype)))
 
 
 def _scratch_bytes(library: ModuleType, logger: Any, engine: Any) -> int:
@@ -110,7 +118,7 @@ def _write(path: Path, content: memoryview) -> None:
     path.write_bytes(content)
 
 
-def _make_logger(library: ModuleType, events: _Events) -> Any:
+def _make_logger(library: ModuleType, events: Events) -> Any:
     class Log(library.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             library.ILogger.__init__(self)
@@ -122,7 +130,7 @@ def _make_logger(library: ModuleType, events: _Events) -> Any:
     return Log()
 
 
-def _make_monitor(library: ModuleType, events: _Events) -> Any:
+def _make_monitor(library: ModuleType, events: Events) -> Any:
     class Monitor(library.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             library.IProgressMonitor.__init__(self)
@@ -151,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--try-loading", action="store_true")
     chosen = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, interrupted too, ends this process
-    events = _Events(os.dup(1))
+    events = Events(os.dup(1))
     os.dup2(2, 1)  # what a native library prints must not come between the events
     try:
         build(importlib.import_module(chosen.library), chosen, events)

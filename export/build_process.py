@@ -16,6 +16,7 @@ from sam2edge import store
 from sam2edge.device import Gpu, available_memory_bytes
 from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError, Sam2EdgeError
 from sam2edge.export.build_one import NO_TIMING_CACHE
+from sam2edge.export.onnx_facts import GraphFacts
 from sam2edge.export.progress import BuildProgress
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
@@ -33,12 +34,17 @@ _MEMORY_SIGNS = ("out of memory", "outofmemory", "could not find any implementat
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build. `level` 0..5 trades build time for speed; `skip_built` keeps engines that are still right."""
+    """How to build. `level` 0..5 trades build time for speed; `skip_built` keeps engines that are still right.
+
+    `compiler` "torch2trt" converts the torch module with the weights of `checkpoint` instead of parsing the graph.
+    """
 
     library: str
     level: int = 3
     skip_built: bool = False
     gpu: Gpu | None = None
+    compiler: str = "tensorrt"
+    checkpoint: Path | None = None
 
 
 @dataclass
@@ -63,6 +69,16 @@ def find_library() -> str:
     return found
 
 
+def check_torch2trt(library: str) -> None:
+    """Raises BackendUnavailableError unless torch2trt can be used, with the command that installs it."""
+    if importlib.util.find_spec("torch2trt") is None:
+        raise BackendUnavailableError(
+            "torch2trt is not installed", remedy="pip install git+https://github.com/NVIDIA-AI-IOT/torch2trt"
+        )
+    if library != "tensorrt":
+        raise BackendUnavailableError("torch2trt needs TensorRT itself", expected="tensorrt", got=library)
+
+
 def library_version(library: str) -> str | None:
     """The library's own version, asked in a process of its own: importing it takes 100 MB."""
     program = f"import {library}; print({library}.__version__)"
@@ -85,19 +101,15 @@ def check_free_memory(graph: Path, options: BuildOptions) -> None:
         )
 
 
-def run_builder(graph: Path, part: Path, options: BuildOptions, progress: BuildProgress) -> BuildRun:
+def run_builder(facts: GraphFacts, part: Path, options: BuildOptions, progress: BuildProgress) -> BuildRun:
     """Runs the build process to its end. Raises what it died of, with the builder's own last words."""
-    command = [sys.executable, "-m", "sam2edge.export.build_one", str(graph), str(part)]
-    command += ["--library", options.library, "--level", str(options.level)]
-    if options.library not in NO_TIMING_CACHE:
-        command += ["--timing-cache", str(store.root() / "timing" / f"{_timing_name(options)}.cache")]
-    if options.gpu is not None:
-        command += ["--try-loading", "--workspace", str(_workspace_bytes(options.gpu))]
+    graph = facts.path
+    command = _torch2trt_command if options.compiler == "torch2trt" else _tensorrt_command
     before = available_memory_bytes()
     run = BuildRun()
     with (
         tempfile.TemporaryFile("w+") as words,  # a pipe that nobody reads could fill up and stop the builder
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True) as process,
+        subprocess.Popen(command(facts, part, options), stdout=subprocess.PIPE, stderr=words, text=True) as process,
     ):
         assert process.stdout is not None
         try:
@@ -112,6 +124,29 @@ def run_builder(graph: Path, part: Path, options: BuildOptions, progress: BuildP
     if status != 0 or not run.facts:
         raise _failure(graph, run, status, " ".join(last_words), before)
     return run
+
+
+def _tensorrt_command(facts: GraphFacts, part: Path, options: BuildOptions) -> list[str]:
+    command = [sys.executable, "-m", "sam2edge.export.build_one", str(facts.path), str(part)]
+    command += ["--library", options.library, "--level", str(options.level)]
+    if options.library not in NO_TIMING_CACHE:
+        command += ["--timing-cache", str(store.root() / "timing" / f"{_timing_name(options)}.cache")]
+    if options.gpu is not None:
+        command += ["--try-loading", "--workspace", str(_workspace_bytes(options.gpu))]
+    return command
+
+
+def _torch2trt_command(facts: GraphFacts, part: Path, options: BuildOptions) -> list[str]:
+    command = [sys.executable, "-m", "sam2edge.export.torch2trt_one", str(facts.path), str(part)]
+    command += ["--library", options.library, "--model", facts.model, "--checkpoint", str(options.checkpoint)]
+    return [
+        *command,
+        "--size",
+        str(facts.image_size),
+        "--slots",
+        str(facts.prompt_slots),
+        *("--precision", facts.precision),
+    ]
 
 
 def _take_event(line: str, run: BuildRun, progress: BuildProgress) -> None:

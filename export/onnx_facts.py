@@ -22,6 +22,7 @@ class GraphFacts:
 
     path: Path
     spec: GraphSpec
+    model: str
     image_size: int
     prompt_slots: int
     precision: str
@@ -41,6 +42,7 @@ def read_graph(path: Path, name: str, variant: Variant, image_size: int) -> Grap
     return GraphFacts(
         path,
         spec,
+        variant.name,
         image_size,
         slots,
         meta.get("sam2edge_precision", "fp32"),

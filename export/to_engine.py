@@ -19,16 +19,18 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sam2edge import contract, store
 from sam2edge.contract import TensorSpec
 from sam2edge.device import find_gpu
-from sam2edge.errors import GraphError, Sam2EdgeError
+from sam2edge.errors import CheckpointError, GraphError, Sam2EdgeError
 from sam2edge.export.build_process import (
     BuildOptions,
     BuildRun,
     check_free_memory,
+    check_torch2trt,
     find_library,
     library_version,
     run_builder,
@@ -37,6 +39,8 @@ from sam2edge.export.onnx_facts import GraphFacts, read_graph
 from sam2edge.export.progress import BuildProgress
 from sam2edge.manifest import EngineManifest, manifest_path, read_manifest
 from sam2edge.variants import Variant, find_variant
+
+COMPILERS = ("tensorrt", "torch2trt")
 
 
 def build_engines(
@@ -51,7 +55,7 @@ def build_engines(
                 facts = read_graph(graph_dir / f"{name}.onnx", name, variant, image_size)
                 engine = engine_dir / f"{name}{store.ENGINE_SUFFIX}"
                 with _locked(engine):
-                    outcomes[name] = _build_or_keep(facts, engine, variant, options, progress)
+                    outcomes[name] = _build_or_keep(facts, engine, options, progress)
             except Sam2EdgeError as error:
                 outcomes[name] = error
             except OSError as error:
@@ -70,9 +74,7 @@ def _locked(engine: Path) -> Iterator[None]:
         yield
 
 
-def _build_or_keep(
-    facts: GraphFacts, engine: Path, variant: Variant, options: BuildOptions, progress: BuildProgress
-) -> EngineManifest:
+def _build_or_keep(facts: GraphFacts, engine: Path, options: BuildOptions, progress: BuildProgress) -> EngineManifest:
     if options.skip_built:
         kept = _still_right(engine, facts, options)
         if kept is not None:
@@ -84,8 +86,8 @@ def _build_or_keep(
     part = Path(name)
     try:
         started = time.monotonic()
-        run = run_builder(facts.path, part, options, progress)
-        manifest = _describe(run, facts, part, variant, options, time.monotonic() - started)
+        run = run_builder(facts, part, options, progress)
+        manifest = _describe(run, facts, part, options, time.monotonic() - started)
         _put_in_place(part, engine, manifest)
     finally:
         part.unlink(missing_ok=True)
@@ -104,14 +106,13 @@ def _still_right(engine: Path, facts: GraphFacts, options: BuildOptions) -> Engi
         manifest.graph_sha256 == facts.sha256
         and manifest.contract_version == contract.CONTRACT_VERSION
         and (manifest.builder, manifest.builder_version) == (options.library, library_version(options.library))
+        and manifest.compiler == options.compiler
         and (manifest.gpu, manifest.compute_capability) == gpu
     )
     return manifest if whole and same else None
 
 
-def _describe(
-    run: BuildRun, facts: GraphFacts, part: Path, variant: Variant, options: BuildOptions, seconds: float
-) -> EngineManifest:
+def _describe(run: BuildRun, facts: GraphFacts, part: Path, options: BuildOptions, seconds: float) -> EngineManifest:
     """The manifest of what was built, once its tensors have been found to be the contract's."""
     for kind, wanted in (("inputs", facts.spec.inputs), ("outputs", facts.spec.outputs)):
         found = tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in run.facts[kind])
@@ -124,13 +125,14 @@ def _describe(
     gpu = options.gpu
     return EngineManifest(
         graph=facts.spec.name,
-        model=variant.name,
+        model=facts.model,
         image_size=facts.image_size,
         precision=facts.precision,
         prompt_slots=facts.prompt_slots,
         contract_version=contract.CONTRACT_VERSION,
         builder=options.library,
         builder_version=run.facts["version"],
+        compiler=options.compiler,
         machine=platform.machine(),
         graph_sha256=facts.sha256,
         engine_sha256=store.file_sha256(part),
@@ -159,6 +161,15 @@ def _put_in_place(part: Path, engine: Path, manifest: EngineManifest) -> None:
     store.write_atomically(target, swap)
 
 
+def _with_torch2trt(options: BuildOptions, checkpoint: Path | None) -> BuildOptions:
+    check_torch2trt(options.library)
+    if checkpoint is None:
+        raise CheckpointError(
+            "torch2trt converts weights, and there are none", expected="--checkpoint FILE", got="none"
+        )
+    return replace(options, compiler="torch2trt", checkpoint=checkpoint)
+
+
 def report_failures(outcomes: dict[str, EngineManifest | Sam2EdgeError]) -> None:
     """Raises one GraphError with the reason of every engine that was not built."""
     failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Sam2EdgeError)}
@@ -178,6 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", choices=store.PRECISIONS, default="fp16", help="which graphs; default: fp16")
     parser.add_argument("--graphs", type=Path, help="folder of the ONNX graphs; default: the store")
     parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
+    parser.add_argument("--compiler", choices=COMPILERS, default="tensorrt", help="default: tensorrt")
+    parser.add_argument("--checkpoint", type=Path, help="weights for torch2trt; default: those in the store")
     parser.add_argument("--level", type=int, choices=range(6), default=3, help="optimisation; default: 3")
     parser.add_argument("--skip-built", action="store_true", help="keep engines that are still right")
     chosen = parser.parse_args(arguments)
@@ -192,6 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         out = chosen.out or store.engine_dir(variant, size, chosen.precision)
         options = BuildOptions(find_library(), chosen.level, chosen.skip_built, find_gpu())
+        if chosen.compiler == "torch2trt":
+            options = _with_torch2trt(options, chosen.checkpoint or store.find_checkpoint(variant))
         outcomes = build_engines(graphs, out, variant, size, options)
         for outcome in outcomes.values():
             if isinstance(outcome, EngineManifest):

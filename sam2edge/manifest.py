@@ -26,6 +26,7 @@ PORTABLE_BUILDERS = {"tensorrt_rtx"}
 class EngineManifest:
     """One engine's facts. Sizes in bytes, SHA-256 in hex, times in seconds; None where it was not known.
 
+    `builder` is the library whose engine it is, `compiler` what drove it ("tensorrt": its ONNX parser, or "torch2trt").
     `gpu`, `compute_capability` ("8.7") and `driver_cuda` are those of the machine that built it, `machine` its
     processor's architecture. `device_memory_bytes` is the scratch that running it takes. `parity` holds the figures
     of the graph ("graph") and, where it could run, of the engine ("engine").
@@ -44,6 +45,7 @@ class EngineManifest:
     engine_sha256: str
     engine_bytes: int
     build_seconds: float
+    compiler: str = "tensorrt"
     builder_peak_bytes: int | None = None
     checkpoint_sha256: str | None = None
     gpu: str | None = None
