@@ -85,10 +85,13 @@ def read_manifest(engine: Path) -> EngineManifest:
     return manifest
 
 
-def check_files(folder: Path, graphs: tuple[str, ...], variant: Variant, image_size: int) -> dict[str, EngineManifest]:
+def check_files(
+    folder: Path, graphs: tuple[str, ...], variant: Variant, image_size: int, checkpoint_sha256: str | None = None
+) -> dict[str, EngineManifest]:
     """The manifests of the model's engines, by graph, after all checks that need no GPU.
 
-    Raises GraphError for an engine that is missing, of another contract, model or size, or not what was written.
+    Raises GraphError for an engine that is missing, of another contract, model or size, made of another checkpoint
+    than that of `checkpoint_sha256` (where it is given), or not what was written.
     """
     manifests = {}
     for name in graphs:
@@ -109,6 +112,13 @@ def check_files(folder: Path, graphs: tuple[str, ...], variant: Variant, image_s
                 f"{engine.stat().st_size} bytes with {digest[:16]}...: changed or cut short since it was built",
             )
     one = next(iter(manifests.values()))
+    if checkpoint_sha256 not in (None, one.checkpoint_sha256):
+        raise GraphError(
+            "the engines were made of another checkpoint",
+            expected=f"SHA-256 {str(checkpoint_sha256)[:16]}...",
+            got=f"{str(one.checkpoint_sha256)[:16]}...",
+            remedy=f"{_remedy(one)} --checkpoint FILE",
+        )
     for manifest in manifests.values():
         if (manifest.checkpoint_sha256, manifest.precision) != (one.checkpoint_sha256, one.precision):
             raise GraphError(

@@ -30,11 +30,15 @@ class ImagePredictor:
         masks_cache: Sam2LowResolutionMasksInMemoryCache | None = None,
     ) -> None:
         self.backend = backend
-        self.report = report
-        """Which backend was taken, and why every better one was not."""
+        self._report = report
         self.embeddings_cache = embeddings_cache
         self.masks_cache = masks_cache
         self._tag = f"{backend.variant.name}/{backend.image_size}/{backend.precision}/{backend.name}"
+
+    @property
+    def report(self) -> BackendReport:
+        """Which backend was taken, and why every better one was not."""
+        return self.backend.report or self._report
 
     @property
     def variant(self) -> Variant:

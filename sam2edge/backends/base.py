@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.contract import ABSENT, NUM_MASKS
+from sam2edge.datatypes import BackendReport
 from sam2edge.errors import GraphError, InvalidInputError
 from sam2edge.variants import Variant
 
@@ -51,8 +52,9 @@ class BackendRequest:
     """What a backend is opened with.
 
     `image_size` in pixels; `device` as the framework names it (None: its best); `checkpoint` a weight file,
-    `graph_dir` a folder with the exported graphs, each None where there is none. `checkpoint_sha256` is set where the
-    caller named the checkpoint: graphs made of another one are then refused. `precision` is "fp32", "fp16" or "auto".
+    `graph_dir` and `engine_dir` folders with exported graphs and with engines built of them, each None where there is
+    none. `checkpoint_sha256` is set where the caller named the checkpoint: graphs and engines made of another one are
+    then refused. `precision` is "fp32", "fp16" or "auto".
     """
 
     variant: Variant
@@ -62,6 +64,7 @@ class BackendRequest:
     graph_dir: Path | None = None
     checkpoint_sha256: str | None = None
     precision: str = "auto"
+    engine_dir: Path | None = None
 
 
 class Backend(ABC):
@@ -72,6 +75,8 @@ class Backend(ABC):
     image_size: int
     precision: str = "fp32"
     """Of the arithmetic: "fp32" or "fp16"."""
+    report: BackendReport | None = None
+    """Which backend "auto" took and why no better one; changes when one gives way to the next."""
 
     @classmethod
     @abstractmethod
