@@ -61,7 +61,9 @@ class _Driver:
         self._failing = failing
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *arguments: 100 if name in self._failing else getattr(self, f"_{name}", self._done)(*arguments)
+        if name in self._failing:
+            return lambda *arguments: 100
+        return getattr(type(self), f"_{name}", type(self)._done).__get__(self)
 
     def _done(self, *arguments: Any) -> int:
         return 0
