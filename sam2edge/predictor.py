@@ -33,6 +33,7 @@ class ImagePredictor:
         self._report = report
         self.embeddings_cache = embeddings_cache
         self.masks_cache = masks_cache
+        backend.set_relief(self._let_go)
         self._tag = f"{backend.variant.name}/{backend.image_size}/{backend.precision}/{backend.name}"
 
     @property
@@ -161,6 +162,11 @@ class ImagePredictor:
         if self.masks_cache is not None:
             self.masks_cache.clear()
         self.backend.close()
+
+    def _let_go(self) -> None:
+        """Empties the embeddings cache, for a device that has run out of memory."""
+        if self.embeddings_cache is not None:
+            self.embeddings_cache.clear()
 
     def _embed_one(
         self, image: Any, given_hash: str | None, color_format: str | None, use_cache: bool

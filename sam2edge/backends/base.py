@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,6 +125,9 @@ class Backend(ABC):
         self, features: Any, point_coords: FloatArray, point_labels: IntArray, mask_input: FloatArray | None
     ) -> DecodedPrompts:
         """`decode` on checked prompts."""
+
+    def set_relief(self, relieve: Callable[[], None] | None) -> None:  # noqa: B027  # most have no memory to run out of
+        """What to call where device memory runs out, before the one more try: it lets go of cached embeddings."""
 
     def close(self) -> None:  # noqa: B027  # a backend without memory of its own has nothing to give back
         """Gives the model's memory back; the backend is not used afterwards."""

@@ -43,6 +43,7 @@ class FallbackBackend(Backend):
         self._trusted: set[str] = set()
         self._gave_way = False
         self._features_type: type | None = None
+        self._relieve: Callable[[], None] | None = None
         self._take(*search.next())
 
     @classmethod
@@ -65,6 +66,10 @@ class FallbackBackend(Backend):
             return backend.decode(self._readable(features), point_coords, point_labels, mask_input)
 
         return self._run("decode", decode)
+
+    def set_relief(self, relieve: Callable[[], None] | None) -> None:
+        self._relieve = relieve
+        self._current.set_relief(relieve)
 
     def close(self) -> None:
         self._current.close()
@@ -112,6 +117,7 @@ class FallbackBackend(Backend):
         self.name, self.variant = backend.name, backend.variant
         self.image_size, self.precision = backend.image_size, backend.precision
         self.report = self._search.report(label)
+        backend.set_relief(self._relieve)
 
 
 def no_backend(model_id: str, errors: list[tuple[str, Exception]], device: str | None) -> BackendUnavailableError:
