@@ -104,6 +104,7 @@ def example_cases(image_size: int, slots: int, photos: Sequence[NDArray[np.uint8
                 "point_labels": labels,
                 "mask_input": blob if with_mask else np.zeros_like(blob),
                 "has_mask": np.array([with_mask], np.float32),
+                "mask": blob.repeat(4, axis=2).repeat(4, axis=3),
             }
 
 

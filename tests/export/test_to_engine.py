@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,20 @@ def test_the_manifest_is_json(builder: pytest.MonkeyPatch, tmp_path: Path) -> No
     content = json.loads((tmp_path / "mask_decoder.engine.json").read_text())
     assert content["parity"] == {}
     assert content["gpu"] is None
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_tensorrt_rtx_compiles_tiny_at_full_size(
+    precision: str, golden_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    pytest.importorskip("onnx")
+    from sam2edge.export.to_onnx import export_graphs
+
+    tiny = find_variant("sam2/hiera_tiny")
+    export_graphs(tiny, golden_checkpoint("sam2/hiera_tiny"), 1024, tmp_path / "graphs", precision=precision)
+    outcomes = build_engines(tmp_path / "graphs", tmp_path / "engines", tiny, 1024, BuildOptions("tensorrt_rtx"))
+    for name, outcome in outcomes.items():
+        assert isinstance(outcome, EngineManifest), f"{name}: {outcome}"
+        assert outcome.builder_peak_bytes is not None
+        assert outcome.builder_peak_bytes < 4 << 30
