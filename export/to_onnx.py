@@ -2,7 +2,8 @@
 
     python -m sam2edge.export.to_onnx sam2/hiera_tiny --checkpoint sam2.1_hiera_tiny.pt
 
-writes into the store, where the onnxruntime backend finds them.
+writes into the store, where the onnxruntime backend finds them, and compares each graph with the torch model
+(`sam2edge.export.parity`): one that differs too much is moved aside.
 """
 
 from __future__ import annotations
@@ -10,25 +11,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from sam2edge import contract, store
 from sam2edge.contract import GraphSpec
-from sam2edge.errors import CheckpointError, GraphError, Sam2EdgeError
-from sam2edge.export.graphs import GRAPHS, TABLE_SOURCES
+from sam2edge.errors import CheckpointError, GraphError, InvalidInputError, Sam2EdgeError
+from sam2edge.export.figures import require_passed
+from sam2edge.export.parity import check_graphs
+from sam2edge.export.precision import check_precision, convert_to_half, expected_islands
+from sam2edge.export.tracing import fold, trace
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import Variant, find_variant
-
-OPSET = 17  # the newest that TensorRT 10.3's parser takes for these graphs
 
 # Smaller tensors stay float32: their halves save nothing and may hold scales or epsilons.
 MIN_HALVED_ELEMENTS = 1024
@@ -41,20 +40,26 @@ def export_graphs(
     folder: Path,
     prompt_slots: int = contract.NUM_PROMPT_SLOTS,
     half_weights: bool = False,
+    precision: str = "fp32",
 ) -> list[Path]:
     """Writes the model's graphs as `<folder>/<graph>.onnx`, each whole or not at all; returns the paths.
 
+    `precision` is that of the arithmetic, as `sam2edge.export.precision` makes it; inputs and outputs are the same.
     `half_weights` stores the weights as float16 and casts them back in the graph: half the file, float32 arithmetic.
     Raises CheckpointError for an unusable checkpoint, GraphError when a traced graph breaks the contract.
     """
+    check_precision(precision)
+    if half_weights and precision == "fp16":
+        raise InvalidInputError("fp16 graphs have half weights already", expected="one of the two", got="both")
     model = load_model(variant, checkpoint, image_size)
-    model.image_encoder.trunk.tiled = True  # these graphs are for ONNX Runtime on a CPU
+    # float32 graphs are for ONNX Runtime on a CPU, float16 ones for a GPU's engines
+    model.image_encoder.trunk.tiled = precision == "fp32"
     specs = contract.graph_specs(variant, image_size, prompt_slots)
     stamp = {
         "sam2edge_contract": str(contract.CONTRACT_VERSION),
         "sam2edge_model": variant.name,
         "sam2edge_image_size": str(image_size),
-        "sam2edge_precision": "fp32",
+        "sam2edge_precision": precision,
         "sam2edge_checkpoint_sha256": store.file_sha256(checkpoint),
     }
     paths = []
@@ -71,59 +76,13 @@ def _write(model: Sam2, spec: GraphSpec, target: Path, stamp: dict[str, str], ha
     graph = onnx.load(target)
     if half_weights:
         halve_weights(graph)
+    if stamp["sam2edge_precision"] == "fp16":
+        convert_to_half(graph, expected_islands(model.variant, spec.name))
     contract_json = json.dumps({"inputs": list(map(str, spec.inputs)), "outputs": list(map(str, spec.outputs))})
     helper.set_model_props(graph, {**stamp, "sam2edge_tensors": contract_json})
     onnx.checker.check_model(graph, full_check=True)
     check_tensors(graph, spec)
     onnx.save(graph, target)
-
-
-def trace(model: Sam2, spec: GraphSpec, target: Path) -> None:
-    """Traces one graph of the model into an ONNX file, its tensors named and shaped by the contract."""
-    example = tuple(torch.zeros(t.shape, dtype=getattr(torch, t.dtype)) for t in spec.inputs)
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            module.register_buffer(name, buffer)  # persistent: of other buffers the tracer makes anonymous constants
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer warns of every constant that is meant to be one
-        torch.onnx.export(
-            GRAPHS[spec.name](model).eval(),
-            example,
-            str(target),
-            dynamo=False,
-            do_constant_folding=False,  # `fold` does it, and knows what to leave
-            opset_version=OPSET,
-            input_names=[t.name for t in spec.inputs],
-            output_names=[t.name for t in spec.outputs],
-        )
-
-
-def fold(path: Path) -> None:
-    """Folds what does not depend on the inputs (shape arithmetic, stacked weights), in place.
-
-    ONNX Runtime's basic level does it and stays within standard operators. Position tables stay small computations,
-    which every runtime folds when it loads the graph: as overridable inputs their sources are no constants here.
-    """
-    graph = onnx.load(path)
-    sources = [t for t in graph.graph.initializer if t.name.endswith(TABLE_SOURCES)]
-    graph.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in sources)
-    onnx.save(graph, path)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(path)
-    options.log_severity_level = 3
-    ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    graph = onnx.load(path)
-    kept = [value for value in graph.graph.input if value.name not in {t.name for t in sources}]
-    del graph.graph.input[:]
-    graph.graph.input.extend(kept)
-    foreign = {node.domain for node in graph.graph.node} - {""}
-    if foreign:
-        raise GraphError("folding left the standard operators", expected="ONNX alone", got=", ".join(foreign))
-    # The optimiser lists every domain it knows; a reader that knows fewer refuses such a file.
-    del graph.opset_import[:]
-    graph.opset_import.append(helper.make_opsetid("", OPSET))
-    onnx.save(graph, path)
 
 
 def check_tensors(graph: onnx.ModelProto, spec: GraphSpec) -> None:
@@ -168,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
     parser.add_argument("--checkpoint", type=Path, help="official .pt or .safetensors; default: the one in the store")
     parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
+    parser.add_argument(
+        "--precision", choices=store.PRECISIONS, default="fp32", help="of the arithmetic; default: fp32"
+    )
     parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
     parser.add_argument("--slots", type=int, default=contract.NUM_PROMPT_SLOTS, help="points a prompt can have")
     parser.add_argument("--half-weights", action="store_true", help="store weights as float16: half the file")
@@ -178,11 +140,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoint = chosen.checkpoint or store.find_checkpoint(variant)
         if checkpoint is None:
             raise CheckpointError(f"no weights of {variant.model_id}", expected="--checkpoint FILE", got="none")
-        folder = chosen.out or store.graph_dir(variant, size)
-        for path in export_graphs(variant, checkpoint, size, folder, chosen.slots, chosen.half_weights):
-            print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+        folder = chosen.out or store.graph_dir(variant, size, chosen.precision)
+        paths = export_graphs(variant, checkpoint, size, folder, chosen.slots, chosen.half_weights, chosen.precision)
+        outcomes = check_graphs(load_model(variant, checkpoint, size), folder, chosen.precision)
+        require_passed(outcomes)
+        for path in paths:
+            print(f"{path} ({path.stat().st_size / 1e6:.1f} MB); {outcomes[path.stem]}")
     except (Sam2EdgeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"sam2edge: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -11,7 +11,7 @@ from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMa
 from sam2edge.device import CACHE_SHARE, available_memory_bytes
 from sam2edge.errors import CheckpointError, InvalidInputError
 from sam2edge.predictor import ImagePredictor
-from sam2edge.store import file_sha256, find_checkpoint, find_graphs
+from sam2edge.store import file_sha256, find_checkpoint, find_engines, find_graphs
 from sam2edge.variants import EMBEDDED, VARIANTS, Variant, find_variant
 
 
@@ -38,9 +38,9 @@ class AutoModel:
         Args:
             model_id: "sam2/hiera_{micro,tiny,small,b_plus,large}" (the 2.1 weights), "sam2.0_hiera_..." or
                 "sam2.1_hiera_..."; "auto" is the embedded micro.
-            backend: "auto", "onnxruntime" or "torch".
-            device: where torch runs ("cpu", "cuda"); None is its best.
-            precision: "auto" or "fp32".
+            backend: "tensorrt", "onnxruntime", "torch", or "auto", the fastest of them that works here.
+            device: "cpu" or "cuda" alone; None is any.
+            precision: "fp32", "fp16" (of graphs and engines; torch computes in fp32), or "auto", the backend's own.
             image_size: side of the square model input in pixels, a multiple of 32; None is the model's own.
             checkpoint: official `.pt` or `.safetensors` file; None looks in the store and in the package.
             api_key: accepted and unused; no account is needed.
@@ -55,27 +55,33 @@ class AutoModel:
         del api_key
         if unused:
             raise InvalidInputError("unknown option", expected="those of from_pretrained", got=", ".join(unused))
-        if precision not in ("auto", "fp32"):
-            raise InvalidInputError("precision is not available", expected="'auto' or 'fp32'", got=repr(precision))
+        if precision not in ("auto", "fp32", "fp16"):
+            raise InvalidInputError(
+                "precision is not available", expected="'auto', 'fp32' or 'fp16'", got=repr(precision)
+            )
         variant = VARIANTS[EMBEDDED] if model_id == "auto" else find_variant(model_id)
-        request = _request(variant, image_size or variant.image_size, device, checkpoint)
+        request = _request(variant, image_size or variant.image_size, device, checkpoint, precision)
         opened, report = open_backend(backend, request)
         if sam2_image_embeddings_cache is None:
             sam2_image_embeddings_cache = _default_cache(max_memory)
         return ImagePredictor(opened, report, sam2_image_embeddings_cache, sam2_low_resolution_masks_cache)
 
 
-def _request(variant: Variant, image_size: int, device: str | None, checkpoint: str | Path | None) -> BackendRequest:
+def _request(
+    variant: Variant, image_size: int, device: str | None, checkpoint: str | Path | None, precision: str
+) -> BackendRequest:
+    graphs = find_graphs(variant, image_size, precision)
+    engines = find_engines(variant, image_size, precision)
     if checkpoint is None:
-        return BackendRequest(variant, image_size, device, find_checkpoint(variant), find_graphs(variant, image_size))
+        stored = find_checkpoint(variant)
+        return BackendRequest(variant, image_size, device, stored, graphs, None, precision, engines)
     path = Path(checkpoint)
     if not path.is_file():
         raise CheckpointError(
             "checkpoint not found", expected="a .pt or .safetensors file", got=str(path), remedy="check the path"
         )
-    graphs = find_graphs(variant, image_size)
-    digest = file_sha256(path) if graphs is not None else None
-    return BackendRequest(variant, image_size, device, path, graphs, digest)
+    digest = file_sha256(path) if graphs is not None or engines is not None else None
+    return BackendRequest(variant, image_size, device, path, graphs, digest, precision, engines)
 
 
 def _default_cache(max_memory: int | None) -> Sam2ImageEmbeddingsInMemoryCache:

@@ -1,8 +1,12 @@
-"""What this machine is and what memory it can give. Standard library only, no device library is touched."""
+"""What this machine is and what memory it can give. Standard library only; CUDA's driver is asked by ctypes."""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 CACHE_SHARE = 0.1
 """Part of the memory available at start that a model's default embedding cache may fill."""
@@ -15,6 +19,59 @@ _GPU_NODES = ("dev/nvidia0", "dev/nvidiactl", "dev/nvhost-gpu", "dev/nvgpu", "de
 def has_nvidia_gpu(root: Path = Path("/")) -> bool:
     """Whether an NVIDIA driver has made its device nodes: enough to know that loading a CUDA library is no use."""
     return any((root / node).exists() for node in _GPU_NODES)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first CUDA device: name, compute capability ("8.7"), its memory in bytes, the CUDA version of the driver.
+
+    `integrated` devices share the CPU's memory, as on Jetson.
+    """
+
+    name: str
+    compute_capability: str
+    total_bytes: int
+    driver_cuda: str
+    integrated: bool
+
+
+# Attributes of cuDeviceGetAttribute, and the driver's libraries by the name that its ABI fixes.
+_INTEGRATED, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 18, 75, 76
+_CUDA_DRIVER = "libcuda.so.1"
+
+
+def find_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> Gpu | None:
+    """The first CUDA device, asked of the driver without making a context; None where there is none.
+
+    `load` opens the driver's library (tests give their own).
+    """
+    try:
+        cuda = load(_CUDA_DRIVER)
+    except OSError:
+        return None
+    device, number, total = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(256)
+
+    def attribute(which: int) -> int:
+        value = ctypes.c_int()
+        return int(value.value) if cuda.cuDeviceGetAttribute(ctypes.byref(value), which, device) == 0 else 0
+
+    answers = (
+        cuda.cuInit(0),
+        cuda.cuDriverGetVersion(ctypes.byref(number)),
+        cuda.cuDeviceGet(ctypes.byref(device), 0),
+    )
+    if any(answers) or cuda.cuDeviceGetName(name, len(name), device):
+        return None
+    if cuda.cuDeviceTotalMem_v2(ctypes.byref(total), device):
+        return None
+    return Gpu(
+        name.value.decode(errors="replace"),
+        f"{attribute(_CAPABILITY_MAJOR)}.{attribute(_CAPABILITY_MINOR)}",
+        int(total.value),
+        f"{number.value // 1000}.{number.value % 1000 // 10}",
+        bool(attribute(_INTEGRATED)),
+    )
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int | None:

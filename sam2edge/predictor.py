@@ -30,11 +30,16 @@ class ImagePredictor:
         masks_cache: Sam2LowResolutionMasksInMemoryCache | None = None,
     ) -> None:
         self.backend = backend
-        self.report = report
-        """Which backend was taken, and why every better one was not."""
+        self._report = report
         self.embeddings_cache = embeddings_cache
         self.masks_cache = masks_cache
-        self._tag = f"{backend.variant.name}/{backend.image_size}/fp32/{backend.name}"
+        backend.set_relief(self._let_go)
+        self._tag = f"{backend.variant.name}/{backend.image_size}/{backend.precision}/{backend.name}"
+
+    @property
+    def report(self) -> BackendReport:
+        """Which backend was taken, and why every better one was not."""
+        return self.backend.report or self._report
 
     @property
     def variant(self) -> Variant:
@@ -157,6 +162,11 @@ class ImagePredictor:
         if self.masks_cache is not None:
             self.masks_cache.clear()
         self.backend.close()
+
+    def _let_go(self) -> None:
+        """Empties the embeddings cache, for a device that has run out of memory."""
+        if self.embeddings_cache is not None:
+            self.embeddings_cache.clear()
 
     def _embed_one(
         self, image: Any, given_hash: str | None, color_format: str | None, use_cache: bool

@@ -1,21 +1,27 @@
 """Where weights and graphs live on this machine.
 
-The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>` and
-`graphs/<variant>/<image size>-fp32/<graph>.onnx`. The embedded model lies in the package itself.
+The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>`,
+`graphs/<variant>/<image size>-<precision>/<graph>.onnx`, precision being fp32 or fp16, and likewise
+`engines/.../<graph>.engine`, each with its manifest `.json` beside it. The embedded model lies in the package itself.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from sam2edge.contract import IMAGE_GRAPHS
 from sam2edge.variants import EMBEDDED, Variant
+
+ENGINE_SUFFIX = ".engine"
+PRECISIONS = ("fp16", "fp32")
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -26,20 +32,37 @@ def root() -> Path:
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("sam2edge"))
 
 
-def graph_dir(variant: Variant, image_size: int) -> Path:
+def graph_dir(variant: Variant, image_size: int, precision: str = "fp32") -> Path:
     """Where exported graphs of a model belong; the folder may not exist."""
-    return root() / "graphs" / variant.name / f"{image_size}-fp32"
+    return root() / "graphs" / variant.name / f"{image_size}-{precision}"
 
 
-def find_graphs(variant: Variant, image_size: int) -> Path | None:
+def find_graphs(variant: Variant, image_size: int, precision: str = "auto") -> Path | None:
     """The folder that holds the model's graphs at this size: the store first, then the package.
 
-    Those of the memory may be missing there: images need none of them.
+    "auto" takes float32 graphs before float16 ones, which a CPU computes no faster. Those of the memory may be
+    missing there: images need none of them.
     """
-    folders = [graph_dir(variant, image_size)]
-    if variant.name == EMBEDDED and image_size == variant.image_size:
-        folders.append(_ASSETS)
+    folders = []
+    if precision in ("auto", "fp32"):
+        folders.append(graph_dir(variant, image_size))
+        if variant.name == EMBEDDED and image_size == variant.image_size:
+            folders.append(_ASSETS)
+    if precision in ("auto", "fp16"):
+        folders.append(graph_dir(variant, image_size, "fp16"))
     return next((d for d in folders if all((d / f"{name}.onnx").is_file() for name in IMAGE_GRAPHS)), None)
+
+
+def engine_dir(variant: Variant, image_size: int, precision: str) -> Path:
+    """Where engines of a model belong; the folder may not exist."""
+    return root() / "engines" / variant.name / f"{image_size}-{precision}"
+
+
+def find_engines(variant: Variant, image_size: int, precision: str = "auto") -> Path | None:
+    """The folder in which engines of the model were built, float16 first; they may be damaged or incomplete."""
+    wanted = ("fp16", "fp32") if precision == "auto" else (precision,)
+    folders = (engine_dir(variant, image_size, name) for name in wanted)
+    return next((d for d in folders if any(d.glob(f"[!.]*{ENGINE_SUFFIX}*"))), None)
 
 
 def find_checkpoint(variant: Variant) -> Path | None:
@@ -63,6 +86,15 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a manifest, whole or not at all."""
+    write_atomically(path, lambda part: _write_text(part, json.dumps(content, indent=1) + "\n"))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -97,3 +97,43 @@ def official_parameters(checkpoint_name: str) -> dict[str, tuple[int, ...]]:
     lines = (GOLDEN / "parameters" / f"{checkpoint_name}.txt").read_text().splitlines()
     pairs = (line.split("\t") for line in lines if line)
     return {name: tuple(int(n) for n in shape.split("x")) for name, shape in pairs}
+
+
+@pytest.fixture
+def written_engines(empty_store: Path) -> Path:
+    """Engines of micro in the store that are right in all that can be told without a GPU, and run nowhere."""
+    import json
+    import platform
+
+    from sam2edge import contract, store
+    from sam2edge.manifest import EngineManifest, manifest_path
+    from sam2edge.variants import find_variant
+
+    variant = find_variant("sam2/hiera_micro")
+    folder = store.engine_dir(variant, 512, "fp16")
+    folder.mkdir(parents=True)
+    for name in contract.graph_specs(variant, 512):
+        engine = folder / f"{name}.engine"
+        engine.write_bytes(f"engine of {name}".encode() * 50)
+        manifest = EngineManifest(
+            graph=name,
+            model=variant.name,
+            image_size=512,
+            precision="fp16",
+            prompt_slots=contract.NUM_PROMPT_SLOTS,
+            contract_version=contract.CONTRACT_VERSION,
+            builder="tensorrt",
+            builder_version="10.3.0",
+            machine=platform.machine(),
+            graph_sha256="0" * 64,
+            engine_sha256=store.file_sha256(engine),
+            engine_bytes=engine.stat().st_size,
+            build_seconds=1.5,
+            checkpoint_sha256="1" * 64,
+            gpu="Orin",
+            compute_capability="8.7",
+            driver_cuda="12.6",
+            device_memory_bytes=1 << 20,
+        )
+        manifest_path(engine).write_text(json.dumps(manifest.to_json()))
+    return folder

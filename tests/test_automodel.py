@@ -83,7 +83,10 @@ def test_without_a_gpu_auto_does_not_load_torch(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(registry, "has_nvidia_gpu", lambda: False)
     monkeypatch.setitem(registry.BACKENDS, "torch", registry.BACKENDS["torch"]._replace(location="never_loaded:Class"))
     model = AutoModel.from_pretrained()
-    assert model.report.passed_over == (("torch on cuda", "no NVIDIA GPU on this machine"),)
+    (engines, reason), torch_on_cuda = model.report.passed_over
+    assert engines == "tensorrt on cuda"
+    assert reason.startswith("no engine of sam2/hiera_micro at image size 512 was built; remedy: sam2edge build")
+    assert torch_on_cuda == ("torch on cuda", "no NVIDIA GPU on this machine")
 
 
 @pytest.mark.parametrize(

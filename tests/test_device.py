@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sam2edge.device import available_memory_bytes, has_nvidia_gpu
+from sam2edge.device import Gpu, available_memory_bytes, find_gpu, has_nvidia_gpu
 
 GIB = 1 << 30
 
@@ -50,3 +52,50 @@ def test_available_memory(files: dict[str, str], expected: int | None, tmp_path:
 def test_a_gpu_shows_in_its_device_nodes(node: str, tmp_path: Path) -> None:
     assert not has_nvidia_gpu(tmp_path)
     assert has_nvidia_gpu(_write(tmp_path, {node: ""}))
+
+
+class _Driver:
+    """CUDA's driver library of a machine with one device; `failing` calls return an error."""
+
+    def __init__(self, *failing: str) -> None:
+        self._failing = failing
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._failing:
+            return lambda *arguments: 100
+        return getattr(type(self), f"_{name}", type(self)._done).__get__(self)
+
+    def _done(self, *arguments: Any) -> int:
+        return 0
+
+    def _cuDriverGetVersion(self, version: Any) -> int:
+        version._obj.value = 12060
+        return 0
+
+    def _cuDeviceGetName(self, name: Any, size: int, device: ctypes.c_int) -> int:
+        name.value = b"Orin"
+        return 0
+
+    def _cuDeviceTotalMem_v2(self, total: Any, device: ctypes.c_int) -> int:
+        total._obj.value = 8 * GIB
+        return 0
+
+    def _cuDeviceGetAttribute(self, value: Any, which: int, device: ctypes.c_int) -> int:
+        value._obj.value = {18: 1, 75: 8, 76: 7}[which]
+        return 0
+
+
+def test_the_gpu_as_the_driver_tells_it() -> None:
+    assert find_gpu(lambda name: _Driver()) == Gpu("Orin", "8.7", 8 * GIB, "12.6", True)
+
+
+@pytest.mark.parametrize("call", ["cuInit", "cuDeviceGet", "cuDeviceGetName", "cuDeviceTotalMem_v2"])
+def test_a_driver_without_a_device(call: str) -> None:
+    assert find_gpu(lambda name: _Driver(call)) is None
+
+
+def test_no_driver() -> None:
+    def load(name: str) -> Any:
+        raise OSError(name)
+
+    assert find_gpu(load) is None

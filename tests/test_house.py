@@ -29,6 +29,7 @@ FLOORS = {
     "cache.py": 1,
     "device.py": 1,
     "store.py": 1,
+    "manifest.py": 2,
     "backends/base.py": 1,
     "session_file.py": 2,
     "memory_bank.py": 2,

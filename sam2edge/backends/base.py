@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.contract import ABSENT, NUM_MASKS, NUM_POINTER_SLOTS
+from sam2edge.datatypes import BackendReport
 from sam2edge.errors import GraphError, InvalidInputError
 from sam2edge.variants import Variant
 
@@ -68,8 +69,9 @@ class BackendRequest:
     """What a backend is opened with.
 
     `image_size` in pixels; `device` as the framework names it (None: its best); `checkpoint` a weight file,
-    `graph_dir` a folder with the exported graphs, each None where there is none. `checkpoint_sha256` is set where the
-    caller named the checkpoint: graphs made of another one are then refused.
+    `graph_dir` and `engine_dir` folders with exported graphs and with engines built of them, each None where there is
+    none. `checkpoint_sha256` is set where the caller named the checkpoint: graphs and engines made of another one are
+    then refused. `precision` is "fp32", "fp16" or "auto".
     """
 
     variant: Variant
@@ -78,6 +80,8 @@ class BackendRequest:
     checkpoint: Path | None = None
     graph_dir: Path | None = None
     checkpoint_sha256: str | None = None
+    precision: str = "auto"
+    engine_dir: Path | None = None
 
 
 class Backend(ABC):
@@ -86,6 +90,10 @@ class Backend(ABC):
     name: str
     variant: Variant
     image_size: int
+    precision: str = "fp32"
+    """Of the arithmetic: "fp32" or "fp16"."""
+    report: BackendReport | None = None
+    """Which backend "auto" took and why no better one; changes when one gives way to the next."""
 
     @classmethod
     @abstractmethod
@@ -164,6 +172,9 @@ class Backend(ABC):
     @abstractmethod
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
         """`mask_prompt` on a checked mask."""
+
+    def set_relief(self, relieve: Callable[[], None] | None) -> None:  # noqa: B027  # most have no memory to run out of
+        """What to call where device memory runs out, before the one more try: it lets go of cached embeddings."""
 
     def close(self) -> None:  # noqa: B027  # a backend without memory of its own has nothing to give back
         """Gives the model's memory back; the backend is not used afterwards."""

@@ -35,6 +35,7 @@ class OnnxRuntimeBackend(Backend):
         self.image_size = request.image_size
         self._encoder = _open_session(request.graph_dir / f"{contract.IMAGE_ENCODER}.onnx")
         self._decoder = _open_session(request.graph_dir / f"{contract.MASK_DECODER}.onnx")
+        self.precision = self._encoder.get_modelmeta().custom_metadata_map.get("sam2edge_precision", "fp32")
         self._slots = _prompt_slots(self._decoder)
         specs = contract.graph_specs(self.variant, self.image_size, self._slots)
         for session, name in ((self._encoder, contract.IMAGE_ENCODER), (self._decoder, contract.MASK_DECODER)):

@@ -48,6 +48,10 @@ class TorchBackend(Backend):
             raise BackendUnavailableError(
                 "torch finds no CUDA device", expected="an NVIDIA GPU and a CUDA build of torch", got="none"
             )
+        if request.precision == "fp16":
+            raise BackendUnavailableError(
+                "the torch backend computes in fp32 alone", expected="precision 'auto' or 'fp32'", got="'fp16'"
+            )
         if request.checkpoint is None:
             raise CheckpointError(
                 f"no weights of {request.variant.model_id} on this machine",

@@ -8,6 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import click
 
 PATIENCE_SECONDS = 1.0
 
@@ -77,3 +80,12 @@ def quiet_native_stderr() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nowhere)
+
+
+def tell_engine_passed_over(model: Any) -> None:
+    """One line on standard error where an engine was built for the model and could not be used, with the reason."""
+    from sam2edge.store import find_engines
+
+    reasons = [reason for label, reason in getattr(model.report, "passed_over", ()) if label.startswith("tensorrt")]
+    if reasons and find_engines(model.variant, model.image_size) is not None:
+        click.echo(f"note: the built engine was not used: {' '.join(reasons[0].split())}", err=True)

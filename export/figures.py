@@ -1,0 +1,113 @@
+"""How far two runs of a graph are apart, and how far they may be. Numpy alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2edge.errors import GraphError
+
+Tensors = Mapping[str, NDArray[Any]]
+
+FEW = 16
+"""An output of at most so many elements is a handful of scores: its direction says nothing, and its error is taken
+relative to 1 where the scores themselves are smaller."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The worst of all outputs and cases: cosine similarity, |error| / |reference| (L2), IoU of the best mask.
+
+    A figure that no output has is perfect: 1, 0, 1.
+    """
+
+    cosine: float = 1.0
+    relative_error: float = 0.0
+    mask_iou: float = 1.0
+
+    def worse_of(self, other: Figures) -> Figures:
+        # max and min let a NaN through or not by the order of their arguments; a NaN must win.
+        return Figures(
+            _worst(min, self.cosine, other.cosine),
+            _worst(max, self.relative_error, other.relative_error),
+            _worst(min, self.mask_iou, other.mask_iou),
+        )
+
+    def within(self, bounds: Figures) -> bool:
+        """Whether every figure is at least as good as its bound; a NaN is not."""
+        return (
+            self.cosine >= bounds.cosine
+            and self.relative_error <= bounds.relative_error
+            and self.mask_iou >= bounds.mask_iou
+        )
+
+
+BOUNDS = {
+    "fp32": Figures(cosine=0.99999, relative_error=2e-3, mask_iou=0.999),
+    "fp16": Figures(cosine=0.9995, relative_error=3e-2, mask_iou=0.995),
+}
+
+
+@dataclass(frozen=True)
+class GraphParity:
+    """What was measured of one graph, and the layer where its error starts if it failed."""
+
+    graph: str
+    figures: Figures
+    bounds: Figures
+    first_bad_layer: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.figures.within(self.bounds)
+
+    def __str__(self) -> str:
+        f, b = self.figures, self.bounds
+        return (
+            f"{self.graph}: cosine {f.cosine:.6f} (at least {b.cosine}), relative error {f.relative_error:.2e} "
+            f"(at most {b.relative_error}), mask IoU {f.mask_iou:.4f} (at least {b.mask_iou})"
+        )
+
+
+def compare(reference: Tensors, found: Tensors) -> Figures:
+    """Figures of one graph's outputs, by contract name."""
+    worst = Figures()
+    for name, wanted in reference.items():
+        a, b = wanted.astype(np.float64).ravel(), found[name].astype(np.float64).ravel()
+        size = float(np.linalg.norm(a))
+        scale = max(size, math.sqrt(a.size)) if a.size <= FEW else size
+        error = float(np.linalg.norm(a - b)) / scale if scale else float(np.abs(b).max(initial=0.0))
+        both = size * float(np.linalg.norm(b))
+        cosine = 1.0 if a.size <= FEW or not (size or b.any()) else float(a @ b) / both if both else 0.0
+        worst = worst.worse_of(Figures(cosine, error))
+    if "low_res_masks" in reference:
+        worst = worst.worse_of(Figures(mask_iou=_best_mask_iou(reference, found)))
+    return worst
+
+
+def require_passed(outcomes: Mapping[str, GraphParity]) -> None:
+    """Raises GraphError naming every graph that failed, its figures and the layer where its error starts."""
+    failed = [outcome for outcome in outcomes.values() if not outcome.passed]
+    if failed:
+        raise GraphError(
+            "exported graphs differ from the model they were made of",
+            got="; ".join(f"{o}, from layer {o.first_bad_layer} on" for o in failed),
+            remedy=f"kept aside as {', '.join(f'{o.graph}.failed.onnx' for o in failed)}; try --precision fp32",
+        )
+
+
+def _best_mask_iou(reference: Tensors, found: Tensors) -> float:
+    """IoU of the mask that the reference scores best, (K, 4, h, w) logits above 0; 1 where both are empty."""
+    rows = np.arange(len(reference["iou_scores"])), reference["iou_scores"].argmax(axis=1)
+    a, b = (masks[rows] > 0 for masks in (reference["low_res_masks"], found["low_res_masks"]))
+    union = np.count_nonzero(a | b)
+    return float(np.count_nonzero(a & b) / union) if union else 1.0
+
+
+def _worst(choose: Callable[[float, float], float], a: float, b: float) -> float:
+    return math.nan if math.isnan(a) or math.isnan(b) else choose(a, b)

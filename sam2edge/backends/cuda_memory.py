@@ -1,0 +1,224 @@
+"""Device memory and copies on pycuda: who owns a buffer, what is in use, what happens when there is no more.
+
+The device's primary context is retained, so that torch in the same process uses the same one, and it is current only
+inside `CudaDevice.active()`. pycuda frees nothing that is dropped while no context is current (pycuda issue 305):
+buffers are freed by name here, also those that Python collects somewhere else.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pycuda.driver as cuda
+from numpy.typing import NDArray
+
+from sam2edge.contract import TensorSpec
+from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError
+
+ALIGNMENT = 256
+"""Bytes at whose multiples TensorRT wants its tensors and its scratch memory."""
+
+_contexts: dict[int, Any] = {}  # retained once a process and never given back: pycuda can only do that in its thread
+_contexts_lock = threading.Lock()
+
+
+class CudaDevice:
+    """One model's use of one GPU: a stream, its buffers, its pinned staging memory.
+
+    `relieve`, when set, is called once where memory runs out, and is to let go of what can be computed again.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        self.relieve: Callable[[], None] | None = None
+        self.current_bytes = 0
+        """Bytes of device memory held now."""
+        self.peak_bytes = 0
+        """The most bytes held at any time."""
+        self._lock = threading.RLock()
+        self._dropped: deque[tuple[Any, int]] = deque()
+        self._staging: dict[str, NDArray[Any]] = {}
+        self._being_read: set[int] = set()  # staging memory that a copy may still read
+        self._context = _primary_context(index)
+        self._depth = 0
+        with self.active():
+            self._stream: Any = cuda.Stream()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Makes the context current in this thread, for one thread at a time; CUDA's errors come out as GraphError."""
+        with self._lock:
+            if self._depth == 0:
+                self._context.push()
+            self._depth += 1
+            try:
+                self._free_dropped()
+                yield
+                if self._depth == 1:
+                    self._free_dropped()
+            except cuda.MemoryError as error:
+                raise self._out_of_memory("a CUDA call") from error
+            except cuda.Error as error:
+                raise GraphError("a CUDA call failed", got=str(error), remedy="load the model again") from error
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._context.pop()
+
+    @property
+    def stream_handle(self) -> int:
+        """The stream as TensorRT takes it."""
+        return int(self._stream.handle)
+
+    def allocate(self, num_bytes: int) -> DeviceBuffer:
+        """A new buffer, owned by who holds it.
+
+        When there is no memory, `relieve` is called and the allocation tried once more; raises OutOfMemoryError then.
+        """
+        size = -(-max(num_bytes, 1) // ALIGNMENT) * ALIGNMENT
+        with self.active():
+            try:
+                allocation = cuda.mem_alloc(size)
+            except cuda.MemoryError:
+                allocation = self._allocate_again(size)
+            self.current_bytes += size
+            self.peak_bytes = max(self.peak_bytes, self.current_bytes)
+            return DeviceBuffer(self, allocation, size)
+
+    def tensors(self, specs: Sequence[TensorSpec]) -> dict[str, DeviceTensor]:
+        """Tensors in one buffer that they share, by name; it lives as long as any of them."""
+        offsets, end = [], 0
+        for spec in specs:
+            offsets.append(end)
+            end += -(-num_bytes_of(spec) // ALIGNMENT) * ALIGNMENT
+        buffer = self.allocate(end)
+        return {spec.name: DeviceTensor(spec, buffer, offset) for spec, offset in zip(specs, offsets, strict=True)}
+
+    def upload(self, values: NDArray[Any], tensor: DeviceTensor) -> None:
+        """Copies an array of the tensor's shape to the device, by way of pinned memory; not waited for."""
+        with self.active():
+            staged = self._staged(tensor.spec)
+            if id(staged) in self._being_read:
+                self.synchronize()
+            staged[...] = values
+            self._being_read.add(id(staged))
+            cuda.memcpy_htod_async(tensor.address, staged, self._stream)
+
+    def download(self, tensors: Sequence[DeviceTensor]) -> list[NDArray[Any]]:
+        """Copies tensors to the host once all work before is done."""
+        with self.active():
+            staged = [self._staged(tensor.spec) for tensor in tensors]
+            for tensor, target in zip(tensors, staged, strict=True):
+                cuda.memcpy_dtoh_async(target, tensor.address, self._stream)
+            self.synchronize()
+            return [target.copy() for target in staged]
+
+    def synchronize(self) -> None:
+        """Waits until the stream is done."""
+        with self.active():
+            self._stream.synchronize()
+            self._being_read.clear()
+
+    def free_staging(self) -> None:
+        """Gives the pinned memory back; it comes again when it is needed."""
+        with self.active():
+            self.synchronize()
+            self._staging.clear()
+
+    def _staged(self, spec: TensorSpec) -> NDArray[Any]:
+        key = f"{spec.name}{spec.shape}{spec.dtype}"
+        if key not in self._staging:
+            self._staging[key] = cuda.pagelocked_empty(spec.shape, np.dtype(spec.dtype))
+        return self._staging[key]
+
+    def _allocate_again(self, size: int) -> Any:
+        if self.relieve is not None:
+            self.relieve()
+        self._free_dropped()
+        try:
+            return cuda.mem_alloc(size)
+        except cuda.MemoryError as error:
+            raise self._out_of_memory(f"{size >> 20} MiB") from error
+
+    def _out_of_memory(self, wanted: str) -> OutOfMemoryError:
+        free, total = cuda.mem_get_info()
+        return OutOfMemoryError(
+            f"no device memory for {wanted}",
+            got=f"{free >> 20} of {total >> 20} MiB free, {self.current_bytes >> 20} MiB held by this model",
+            remedy="use a smaller model or size, or hold fewer embeddings",
+        )
+
+    def _drop(self, allocation: Any, size: int) -> None:
+        """Takes back a buffer, in whatever thread and state its owner let go of it."""
+        self._dropped.append((allocation, size))
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._depth == 0:
+                    with self.active():
+                        pass
+            finally:
+                self._lock.release()
+
+    def _free_dropped(self) -> None:
+        while self._dropped:
+            allocation, size = self._dropped.popleft()
+            self.current_bytes -= size
+            allocation.free()
+
+
+class DeviceBuffer:
+    """Device memory that is freed with its last holder."""
+
+    def __init__(self, device: CudaDevice, allocation: Any, num_bytes: int) -> None:
+        self.address = int(allocation)
+        self.nbytes = num_bytes
+        self._device = device
+        self._allocation: Any = allocation
+
+    def free(self) -> None:
+        """Frees the memory now; nothing may use it any more."""
+        allocation, self._allocation = self._allocation, None
+        if allocation is not None:
+            self._device._drop(allocation, self.nbytes)
+
+    def __del__(self) -> None:
+        # Not all there where the constructor failed; nothing can be told at this point.
+        if getattr(self, "_allocation", None) is not None:
+            self.free()
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceTensor:
+    """A tensor of the contract at a place in a buffer, which it keeps alive."""
+
+    spec: TensorSpec
+    buffer: DeviceBuffer
+    offset: int = 0
+
+    @property
+    def address(self) -> int:
+        return self.buffer.address + self.offset
+
+
+def num_bytes_of(spec: TensorSpec) -> int:
+    """Bytes that a tensor takes."""
+    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+
+
+def _primary_context(index: int) -> Any:
+    with _contexts_lock:
+        if index not in _contexts:
+            try:
+                cuda.init()
+                _contexts[index] = cuda.Device(index).retain_primary_context()
+            except cuda.Error as error:
+                raise BackendUnavailableError(
+                    "CUDA cannot be used", expected=f"device {index}", got=str(error)
+                ) from error
+        return _contexts[index]

@@ -1,0 +1,142 @@
+"""A model's backend that gives way to the next one when it fails in its first inference."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, IntArray, Recalled
+from sam2edge.datatypes import BackendReport
+from sam2edge.errors import BackendUnavailableError, InvalidInputError, Sam2EdgeError
+
+_log = logging.getLogger("sam2edge")
+
+T = TypeVar("T")
+
+
+class Search(Protocol):
+    """The backends still to be tried."""
+
+    def next(self) -> tuple[str, Backend]:
+        """The next one that opens, and its label. Raises Sam2EdgeError when none is left."""
+
+    def pass_over(self, label: str, error: Exception) -> None:
+        """Notes why the one of that label is not used."""
+
+    def report(self, chosen: str) -> BackendReport:
+        """Which one was taken, and the notes on all that were not."""
+
+
+class FallbackBackend(Backend):
+    """What "auto" opens: the first backend that opens, until its first inference says otherwise.
+
+    A plan can load and still not run, and memory can run out only then. Each kind of call is trusted once it has
+    worked; errors after that are raised as they are, and so are those of unusable input.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._lock = threading.Lock()
+        self._trusted: set[str] = set()
+        self._gave_way = False
+        self._features_type: type | None = None
+        self._relieve: Callable[[], None] | None = None
+        self._take(*search.next())
+
+    @classmethod
+    def open(cls, request: BackendRequest) -> Backend:
+        raise NotImplementedError("opened by sam2edge.backends.registry, with a search")
+
+    @property
+    def max_points(self) -> int | None:
+        return self._current.max_points
+
+    def encode_impl(self, image: FloatArray) -> Any:
+        features = self._run("encode", lambda backend: backend.encode(image))
+        self._features_type = type(features)
+        return features
+
+    def decode_impl(
+        self, features: Any, point_coords: FloatArray, point_labels: IntArray, mask_input: FloatArray | None
+    ) -> DecodedPrompts:
+        def decode(backend: Backend) -> DecodedPrompts:
+            return backend.decode(self._readable(features), point_coords, point_labels, mask_input)
+
+        return self._run("decode", decode)
+
+    def attend_memory_impl(self, features: Any, recalled: Recalled) -> Any:
+        def attend(backend: Backend) -> Any:
+            memories = [m.to_host() for m in recalled.memories] if self._gave_way else recalled.memories
+            return backend.attend_memory(self._readable(features), recalled._replace(memories=memories))
+
+        return self._run("attend_memory", attend)
+
+    def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> Any:
+        def encode(backend: Backend) -> Any:
+            return backend.encode_memory(self._readable(features), mask, object_score, binarise)
+
+        return self._run("encode_memory", encode)
+
+    def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
+        return self._run("mask_prompt", lambda backend: backend.mask_prompt(self._readable(features), mask))
+
+    def set_relief(self, relieve: Callable[[], None] | None) -> None:
+        self._relieve = relieve
+        self._current.set_relief(relieve)
+
+    def close(self) -> None:
+        self._current.close()
+
+    def _readable(self, features: Any) -> Any:
+        """The features as the backend in use can read them: by way of the host if another one made them."""
+        foreign = self._gave_way and type(features) is not self._features_type
+        return features.to_host() if foreign else features
+
+    def _run(self, kind: str, call: Callable[[Backend], T]) -> T:
+        while True:
+            backend = self._current
+            try:
+                result = call(backend)
+            except InvalidInputError:
+                raise
+            # Whatever a native library raises; it is raised on when there is nothing to give way to.
+            except Exception as error:
+                if kind in self._trusted or not self._give_way(backend, error):
+                    raise
+                continue
+            self._trusted.add(kind)
+            return result
+
+    def _give_way(self, failed: Backend, error: Exception) -> bool:
+        with self._lock:
+            if self._current is not failed:  # another thread was here first
+                return True
+            self._search.pass_over(self._label, error)
+            try:
+                label, backend = self._search.next()
+            except Sam2EdgeError:
+                return False
+            _log.warning("%s failed in its first inference (%s); using %s", self._label, error, label)
+            self._trusted.clear()
+            self._gave_way, self._features_type = True, None
+            self._take(label, backend)
+        # Its device may be in a bad state, and nothing of it is needed any more.
+        with suppress(Exception):
+            failed.close()
+        return True
+
+    def _take(self, label: str, backend: Backend) -> None:
+        self._label, self._current = label, backend
+        self.name, self.variant = backend.name, backend.variant
+        self.image_size, self.precision = backend.image_size, backend.precision
+        self.report = self._search.report(label)
+        backend.set_relief(self._relieve)
+
+
+def no_backend(model_id: str, errors: list[tuple[str, Exception]], device: str | None) -> BackendUnavailableError:
+    """The error that tells every reason."""
+    reasons = " | ".join(f"{label}: {error}" for label, error in errors)
+    return BackendUnavailableError(f"no backend can run {model_id}", got=reasons or f"device {device!r}")

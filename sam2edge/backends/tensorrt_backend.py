@@ -1,0 +1,265 @@
+"""Engines built by `sam2edge build`, on TensorRT or TensorRT-RTX. No torch on this path.
+
+Prompts and results pass through pinned memory; embeddings stay on the device between the graphs. All contexts share
+one scratch buffer, so that a model runs one graph at a time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from sam2edge import contract
+from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray
+from sam2edge.backends.cuda_memory import CudaDevice, DeviceBuffer, DeviceTensor
+from sam2edge.contract import ABSENT, GraphSpec, TensorSpec
+from sam2edge.device import find_gpu
+from sam2edge.errors import BackendUnavailableError, GraphError
+from sam2edge.manifest import EngineManifest, check_files, check_machine
+from sam2edge.store import ENGINE_SUFFIX
+
+LIBRARIES = ("tensorrt", "tensorrt_rtx")
+_LOG_LINES = 4
+
+
+class DeviceFeatures:
+    """An encoded image on the device: tensors by contract name, in one buffer of its own."""
+
+    def __init__(self, device: CudaDevice, tensors: Mapping[str, DeviceTensor]) -> None:
+        self._device = device
+        self.tensors: Mapping[str, Any] = dict(tensors)
+
+    @property
+    def nbytes(self) -> int:
+        buffers = {id(tensor.buffer): tensor.buffer.nbytes for tensor in self.tensors.values()}
+        return sum(buffers.values())
+
+    def to_host(self) -> HostFeatures:
+        return HostFeatures(dict(zip(self.tensors, self._device.download(list(self.tensors.values())), strict=True)))
+
+
+class TensorRtBackend(Backend):
+    """One model's engines."""
+
+    name = "tensorrt"
+
+    def __init__(self, request: BackendRequest, manifests: Mapping[str, EngineManifest], library: ModuleType) -> None:
+        assert request.engine_dir is not None
+        self.variant = request.variant
+        self.image_size = request.image_size
+        decoder = manifests[contract.MASK_DECODER]
+        self.precision = decoder.precision
+        self._slots = decoder.prompt_slots
+        # Photos alone for now: the memory's engines are built, and not loaded.
+        specs = contract.graph_specs(self.variant, self.image_size, self._slots)
+        self._specs = {name: specs[name] for name in contract.IMAGE_GRAPHS}
+        self._device = CudaDevice()
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
+        self._scratch: DeviceBuffer | None = None
+        with self._device.active():
+            runtime = library.Runtime(_make_logger(library, self._log))
+            self._engines = {
+                name: _Engine(library, runtime, request.engine_dir / f"{name}{ENGINE_SUFFIX}", spec, self._log)
+                for name, spec in self._specs.items()
+            }
+            self._runtime = runtime  # engines need it for as long as they live
+            self._share_scratch()
+        self._inputs: dict[str, DeviceTensor] = {}
+        self._decoded = self._device.tensors(self._specs[contract.MASK_DECODER].outputs)
+
+    @classmethod
+    def open(cls, request: BackendRequest) -> TensorRtBackend:
+        if request.engine_dir is None:
+            raise BackendUnavailableError(
+                f"no engine of {request.variant.model_id} at image size {request.image_size} was built",
+                remedy=f"sam2edge build {request.variant.model_id} --size {request.image_size}",
+            )
+        size, digest = request.image_size, request.checkpoint_sha256
+        manifests = check_files(request.engine_dir, contract.IMAGE_GRAPHS, request.variant, size, digest)
+        gpu = find_gpu()
+        if gpu is None:
+            raise BackendUnavailableError("no NVIDIA GPU on this machine", expected="a CUDA device", got="none")
+        library = _library(next(iter(manifests.values())).builder)
+        for manifest in manifests.values():
+            check_machine(manifest, library.__name__, library.__version__, gpu)
+        return cls(request, manifests, library)
+
+    @property
+    def max_points(self) -> int | None:
+        return self._slots
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most device memory that embeddings, inputs, outputs and scratch took together; engines not counted."""
+        return self._device.peak_bytes
+
+    def set_relief(self, relieve: Callable[[], None] | None) -> None:
+        self._device.relieve = relieve
+
+    def encode_impl(self, image: FloatArray) -> DeviceFeatures:
+        spec = self._specs[contract.IMAGE_ENCODER]
+        # New memory for every embedding, so that none changes with a later call.
+        outputs = self._device.tensors(spec.outputs)
+        self._run(spec.name, {"image": image}, outputs)
+        self._device.synchronize()  # an error of this graph is to be told here and not with the next one
+        return DeviceFeatures(self._device, outputs)
+
+    def decode_impl(
+        self, features: Any, point_coords: FloatArray, point_labels: IntArray, mask_input: FloatArray | None
+    ) -> DecodedPrompts:
+        embedding, outputs = self._on_device(features), self._decoded
+        given = np.array([mask_input is not None], np.float32)
+        rows = []
+        for k in range(len(point_coords)):
+            coords, labels = self._fill_slots(point_coords[k], point_labels[k])
+            mask = np.float32(0) if mask_input is None else mask_input[k][None, None]
+            prompt = {"point_coords": coords, "point_labels": labels, "mask_input": mask, "has_mask": given}
+            with self._device.active():  # another thread's prompt would go into the same places
+                self._run(contract.MASK_DECODER, {**embedding, **prompt}, outputs)
+                rows.append(self._device.download([outputs[name] for name in DecodedPrompts._fields]))
+        return DecodedPrompts(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
+
+    def close(self) -> None:
+        """Frees engines, inputs and scratch; embeddings that someone still holds stay readable."""
+        with self._device.active():
+            self._device.synchronize()
+            self._device.free_staging()
+            self._inputs.clear()
+            self._decoded.clear()
+            self._engines.clear()
+            self._runtime = None
+            self._scratch = None
+
+    def _run(self, graph: str, feed: Mapping[str, Any], outputs: Mapping[str, DeviceTensor]) -> None:
+        """Starts one graph on arrays and device tensors by name; what it gives lies in `outputs` once it is done."""
+        with self._device.active():
+            engine = self._engines[graph]
+            for spec in engine.spec.inputs:
+                value = feed[spec.name]
+                engine.bind(value if isinstance(value, DeviceTensor) else self._uploaded(graph, spec, value))
+            for tensor in outputs.values():
+                engine.bind(tensor)
+            engine.execute(self._device.stream_handle)
+
+    def _uploaded(self, graph: str, spec: TensorSpec, value: Any) -> DeviceTensor:
+        """An array in its own place on the device, the same in every call."""
+        key = f"{graph}/{spec.name}"
+        if key not in self._inputs:
+            self._inputs[key] = self._device.tensors([spec])[spec.name]
+        self._device.upload(value, self._inputs[key])
+        return self._inputs[key]
+
+    def _on_device(self, features: Any) -> dict[str, DeviceTensor]:
+        """The embedding's tensors here; those in host memory, or of another backend, are uploaded for this call."""
+        specs = [s for s in self._specs[contract.MASK_DECODER].inputs if s.name in features.tensors]
+        found = {spec.name: features.tensors[spec.name] for spec in specs}
+        if all(isinstance(tensor, DeviceTensor) for tensor in found.values()):
+            return found
+        values = features.to_host().tensors
+        tensors = self._device.tensors(specs)
+        for name, tensor in tensors.items():
+            self._device.upload(values[name], tensor)
+        return tensors
+
+    def _share_scratch(self) -> None:
+        size = max(engine.scratch_bytes for engine in self._engines.values())
+        self._scratch = self._device.allocate(size)
+        for engine in self._engines.values():
+            engine.use_scratch(self._scratch)
+
+    def _fill_slots(self, coords: FloatArray, labels: IntArray) -> tuple[FloatArray, IntArray]:
+        used = labels > ABSENT
+        count = int(used.sum())
+        slots_xy = np.zeros((1, self._slots, 2), np.float32)
+        slots_label = np.full((1, self._slots), ABSENT, np.int32)
+        slots_xy[0, :count], slots_label[0, :count] = coords[used], labels[used]
+        return slots_xy, slots_label
+
+
+class _Engine:
+    """One deserialised engine and its execution context."""
+
+    def __init__(self, library: ModuleType, runtime: Any, path: Path, spec: GraphSpec, log: deque[str]) -> None:
+        self.spec = spec
+        self._log = log
+        self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise self._failure("cannot be loaded", "build it again: sam2edge build")
+        self._check_tensors(library)
+        strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._context = self._engine.create_execution_context(strategy)
+        if self._context is None:
+            raise self._failure("gave no execution context", "free memory, or build it again: sam2edge build")
+        self.scratch_bytes = int(self._engine.device_memory_size_v2)
+
+    def use_scratch(self, scratch: DeviceBuffer) -> None:
+        self._context.set_device_memory(scratch.address, scratch.nbytes)
+
+    def bind(self, tensor: DeviceTensor) -> None:
+        if not self._context.set_tensor_address(tensor.spec.name, tensor.address):
+            raise self._failure(f"refused the address of {tensor.spec.name}")
+
+    def execute(self, stream_handle: int) -> None:
+        if not self._context.execute_async_v3(stream_handle):
+            raise self._failure("could not be run")
+
+    def _check_tensors(self, library: ModuleType) -> None:
+        engine = self._engine
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        dtypes = {library.float32: "float32", library.int32: "int32"}
+        for kind, mode, wanted in (
+            ("inputs", library.TensorIOMode.INPUT, self.spec.inputs),
+            ("outputs", library.TensorIOMode.OUTPUT, self.spec.outputs),
+        ):
+            found = {
+                TensorSpec(n, tuple(engine.get_tensor_shape(n)), dtypes.get(engine.get_tensor_dtype(n), "other"))
+                for n in names
+                if engine.get_tensor_mode(n) == mode
+            }
+            if found != set(wanted):
+                raise GraphError(
+                    f"{kind} of engine {self.spec.name} break the contract",
+                    expected=", ".join(map(str, wanted)),
+                    got=", ".join(sorted(map(str, found))),
+                    remedy="build it again with this version of sam2edge: sam2edge build",
+                )
+
+    def _failure(self, problem: str, remedy: str | None = None) -> GraphError:
+        said = " | ".join(self._log) or "nothing in the log"
+        return GraphError(f"engine {self.spec.name} {problem}", got=said, remedy=remedy)
+
+
+def _library(name: str) -> ModuleType:
+    """The library that the engines were built with."""
+    if name not in LIBRARIES:
+        raise GraphError(
+            "engines of an unknown builder", expected=" or ".join(LIBRARIES), got=repr(name), remedy="sam2edge build"
+        )
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        remedy = {
+            "tensorrt": "sudo apt install python3-libnvinfer (Jetson) or pip install tensorrt",
+            "tensorrt_rtx": "pip install 'sam2edge[rtx]'",
+        }[name]
+        raise BackendUnavailableError(f"{name} cannot be imported", got=str(error), remedy=remedy) from error
+
+
+def _make_logger(library: ModuleType, lines: deque[str]) -> Any:
+    """A logger that keeps the last errors and warnings, to be told with what failed."""
+
+    class Log(library.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            library.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (library.ILogger.INTERNAL_ERROR, library.ILogger.ERROR, library.ILogger.WARNING):
+                lines.append(" ".join(message.split()))
+
+    return Log()

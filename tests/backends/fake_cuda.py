@@ -1,0 +1,212 @@
+"""Stands for pycuda and for TensorRT's runtime where there is no GPU.
+
+Device memory is bytes by address, every call wants the context current, and an "engine" is the path of an ONNX graph
+that ONNX Runtime computes from and into that memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+
+class Error(Exception):
+    pass
+
+
+class OutOfMemory(Error):
+    pass
+
+
+class _Context:
+    def __init__(self) -> None:
+        self.of_thread = threading.local()
+
+    @property
+    def depth(self) -> int:
+        return getattr(self.of_thread, "depth", 0)
+
+    def push(self) -> None:
+        self.of_thread.depth = self.depth + 1
+
+    def pop(self) -> None:
+        assert self.depth > 0
+        self.of_thread.depth -= 1
+
+
+class _Allocation:
+    def __init__(self, driver: FakeDriver, address: int) -> None:
+        self.driver, self.address = driver, address
+
+    def __int__(self) -> int:
+        return self.address
+
+    def free(self) -> None:
+        self.driver.check()
+        del self.driver.blocks[self.address]
+
+
+class _Stream:
+    handle = 4711
+
+    def __init__(self, driver: FakeDriver) -> None:
+        driver.check()
+        self.driver = driver
+
+    def synchronize(self) -> None:
+        self.driver.check()
+        self.driver.calls.append("synchronize")
+
+
+class FakeDriver(ModuleType):
+    """`pycuda.driver` of a device with `limit` bytes."""
+
+    Error, MemoryError = Error, OutOfMemory
+
+    def __init__(self, limit: int = 1 << 30) -> None:
+        super().__init__("pycuda.driver")
+        self.limit = limit
+        self.blocks: dict[int, bytearray] = {}
+        self.calls: list[str] = []
+        self.context = _Context()
+        self.next_address = 4096
+
+    @property
+    def used(self) -> int:
+        return sum(map(len, self.blocks.values()))
+
+    def check(self) -> None:
+        assert self.context.depth == 1, "the context is current once, and only while the device is in use"
+
+    def init(self) -> None:
+        self.calls.append("init")
+
+    def Device(self, index: int) -> Any:
+        return SimpleNamespace(retain_primary_context=lambda: self.context)
+
+    def Stream(self) -> _Stream:
+        return _Stream(self)
+
+    def mem_alloc(self, size: int) -> _Allocation:
+        self.check()
+        if self.used + size > self.limit:
+            self.calls.append("refused")
+            raise OutOfMemory("cuMemAlloc failed: out of memory")
+        address, self.next_address = self.next_address, self.next_address + size
+        self.blocks[address] = bytearray(size)
+        return _Allocation(self, address)
+
+    def mem_get_info(self) -> tuple[int, int]:
+        self.check()
+        return self.limit - self.used, self.limit
+
+    def pagelocked_empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        self.check()
+        return np.full(shape, 77, dtype)
+
+    def memcpy_htod_async(self, address: int, source: np.ndarray, stream: _Stream) -> None:
+        self.view(address, source.nbytes)[:] = source.tobytes()
+
+    def memcpy_dtoh_async(self, target: np.ndarray, address: int, stream: _Stream) -> None:
+        target[...] = np.frombuffer(self.view(address, target.nbytes), target.dtype).reshape(target.shape)
+
+    def view(self, address: int, size: int) -> memoryview:
+        self.check()
+        start, block = next((a, b) for a, b in self.blocks.items() if a <= address < a + len(b))
+        assert address + size <= start + len(block), "outside of its buffer"
+        return memoryview(block)[address - start : address - start + size]
+
+
+class _ExecutionContext:
+    def __init__(self, engine: _FakeEngine) -> None:
+        self.engine = engine
+        self.addresses: dict[str, int] = {}
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert address % 256 == 0
+        assert size >= self.engine.device_memory_size_v2
+        self.engine.driver.view(address, size)
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return address % 256 == 0
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        assert stream_handle == _Stream.handle
+        engine = self.engine
+        if engine.library.fails_to_run:
+            engine.library.logger.log(ILogger.ERROR, "Cuda Runtime\n  (an illegal memory access)")
+            return False
+        feed = {name: engine.read(self.addresses[name], name) for name in engine.inputs}
+        for name, value in zip(engine.outputs, engine.session.run(engine.outputs, feed), strict=True):
+            engine.driver.view(self.addresses[name], value.nbytes)[:] = value.tobytes()
+        return True
+
+
+class _FakeEngine:
+    device_memory_size_v2 = 1000
+
+    def __init__(self, library: FakeTensorRt, path: str) -> None:
+        self.library, self.driver = library, library.driver
+        self.session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.inputs = [t.name for t in self.session.get_inputs()]
+        self.outputs = [t.name for t in self.session.get_outputs()]
+        self.tensors = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
+        self.num_io_tensors = len(self.tensors)
+
+    def read(self, address: int, name: str) -> np.ndarray:
+        dtype = np.dtype(np.int32 if self.get_tensor_dtype(name) == "i4" else np.float32)
+        shape = self.get_tensor_shape(name)
+        size = int(np.prod(shape)) * dtype.itemsize
+        return np.frombuffer(bytes(self.driver.view(address, size)), dtype).reshape(shape)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.tensors)[index]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.tensors[name].shape)
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "i4" if "int32" in self.tensors[name].type else "f4"
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "in" if name in self.inputs else "out"
+
+    def create_execution_context(self, strategy: str) -> _ExecutionContext:
+        assert strategy == "user managed"
+        return _ExecutionContext(self)
+
+
+class ILogger:
+    INTERNAL_ERROR, ERROR, WARNING = "internal error", "error", "warning"
+
+
+class FakeTensorRt(ModuleType):
+    """`tensorrt`: engines are files that hold the path of an ONNX graph."""
+
+    __version__ = "10.3.0"
+    ILogger = ILogger
+    float32, int32 = "f4", "i4"
+    TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
+    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
+
+    def __init__(self, driver: FakeDriver) -> None:
+        super().__init__("tensorrt")
+        self.driver = driver
+        self.fails_to_run = False
+        self.logger: Any = None
+
+    def Runtime(self, logger: Any) -> Any:
+        self.logger = logger
+        return SimpleNamespace(deserialize_cuda_engine=self._deserialize)
+
+    def _deserialize(self, blob: bytes) -> _FakeEngine | None:
+        self.driver.check()
+        if blob == b"unreadable":
+            self.logger.log(ILogger.ERROR, "Serialization assertion failed")
+            return None
+        return _FakeEngine(self, blob.decode())

@@ -1,0 +1,223 @@
+"""The engine backend and its device memory on stand-ins for CUDA and TensorRT: what can be known without a GPU."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sam2edge import AutoModel, store
+from sam2edge.backends import registry
+from sam2edge.contract import TensorSpec
+from sam2edge.device import Gpu
+from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError
+from tests.backends.fake_cuda import Error, FakeDriver, FakeTensorRt
+
+ASSETS = Path(store.__file__).parent / "assets"
+BOX = np.array([75, 20, 480, 385])
+MODULES = ("sam2edge.backends.cuda_memory", "sam2edge.backends.tensorrt_backend")
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
+    """pycuda on a device of 1 GiB, and the modules that use it loaded anew."""
+    found = FakeDriver()
+    pycuda = ModuleType("pycuda")
+    pycuda.driver = found  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pycuda", pycuda)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", found)
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        package, _, own = name.rpartition(".")
+        monkeypatch.delattr(sys.modules[package], own, raising=False)
+    return found
+
+
+@pytest.fixture
+def device(driver: FakeDriver) -> Any:
+    return importlib.import_module(MODULES[0]).CudaDevice()
+
+
+@pytest.fixture
+def tensorrt(driver: FakeDriver, written_engines: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
+    """TensorRT on an Orin, with engines that compute as the embedded graphs do."""
+    library = FakeTensorRt(driver)
+    monkeypatch.setitem(sys.modules, "tensorrt", library)
+    for engine in written_engines.glob("*.engine"):
+        _rewrite(engine, str(ASSETS / f"{engine.stem}.onnx").encode())
+    backend = importlib.import_module(MODULES[1])
+    monkeypatch.setattr(backend, "find_gpu", lambda: Gpu("Orin", "8.7", 8 << 30, "12.6", True))
+    monkeypatch.setattr(registry, "has_nvidia_gpu", lambda: True)
+    return library
+
+
+def _rewrite(engine: Path, content: bytes) -> None:
+    engine.write_bytes(content)
+    path = engine.with_name(f"{engine.name}.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"engine_sha256": store.file_sha256(engine)}))
+
+
+def test_masks_are_those_of_the_graphs(tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray) -> None:
+    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    assert str(model.report) == "tensorrt on cuda: in use"
+    flipped = photo_bgr[:, ::-1].copy()
+    embeddings = [model.embed_images(image)[0] for image in (photo_bgr, flipped)]
+    prompts = {"boxes": np.stack((BOX, BOX + 20)), "point_coordinates": np.full((2, 1, 2), 300.0)}
+    prompts["point_labels"] = np.ones((2, 1), int)
+    for embedding, image in zip(embeddings, (photo_bgr, flipped), strict=True):
+        found = model.segment_images(embeddings=embedding, **prompts)[0]
+        wanted = micro_onnx.segment_images(image, **prompts)[0]
+        np.testing.assert_allclose(found.logits, wanted.logits, atol=1e-4)
+        refined = model.segment_images(embeddings=embedding, **prompts, mask_input=found.logits)[0]
+        expected = micro_onnx.segment_images(image, **prompts, mask_input=wanted.logits)[0]
+        np.testing.assert_allclose(refined.logits, expected.logits, atol=1e-3)
+
+
+def test_embeddings_own_their_memory(tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray) -> None:
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model.embeddings_cache = None
+    model.segment_images(photo_bgr, boxes=BOX)
+    rest = driver.used
+    held = model.embed_images(photo_bgr)[0]
+    assert driver.used == rest + held.nbytes
+    before = held.to_host().features.tensors["image_embed"].copy()
+    for _ in range(3):
+        model.segment_images(255 - photo_bgr, boxes=BOX)
+    np.testing.assert_array_equal(held.to_host().features.tensors["image_embed"], before)
+    model.segment_images(embeddings=held.to_host(), boxes=BOX)
+    assert driver.used == rest + held.nbytes
+    assert model.backend.peak_bytes >= driver.used
+    model.close()
+    assert driver.used == held.nbytes
+    np.testing.assert_array_equal(held.to_host().features.tensors["image_embed"], before)
+    del held
+    assert driver.used == 0
+
+
+def test_out_of_memory_empties_the_cache_and_tries_once_more(
+    tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray
+) -> None:
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model.embed_images([photo_bgr, 255 - photo_bgr])
+    assert model.embeddings_cache is not None
+    assert model.embeddings_cache.statistics.num_entries == 2
+    driver.limit = driver.used + 100
+    held = model.embed_images(photo_bgr // 2)[0]
+    assert driver.calls.count("refused") == 1
+    assert model.embeddings_cache.statistics.num_entries == 1
+    driver.limit = driver.used
+    with pytest.raises(OutOfMemoryError, match=r"no device memory for \d+ MiB; got 0 of \d+ MiB free"):
+        model.embed_images(photo_bgr // 3)
+    assert held.to_host().nbytes > 0
+
+
+def test_an_engine_that_does_not_load_or_run(
+    tensorrt: FakeTensorRt, written_engines: Path, photo_bgr: np.ndarray
+) -> None:
+    tensorrt.fails_to_run = True
+    by_name = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    with pytest.raises(GraphError, match=r"image_encoder could not be run; got Cuda Runtime \(an illegal memory acc"):
+        by_name.embed_images(photo_bgr)
+    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    assert model.backend_name == "tensorrt"
+    assert model.segment_images(photo_bgr, boxes=BOX)[0].masks.any()
+    assert model.backend_name != "tensorrt"
+    assert "illegal memory access" in str(model.report)
+    _rewrite(written_engines / "mask_decoder.engine", b"unreadable")
+    with pytest.raises(GraphError, match="mask_decoder cannot be loaded; got Serialization assertion failed"):
+        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    _rewrite(written_engines / "mask_decoder.engine", str(ASSETS / "image_encoder.onnx").encode())
+    with pytest.raises(GraphError, match="inputs of engine mask_decoder break the contract"):
+        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+
+
+def test_another_version_is_refused_before_it_is_read(tensorrt: FakeTensorRt, written_engines: Path) -> None:
+    tensorrt.__version__ = "10.7.0"  # type: ignore[misc]
+    with pytest.raises(GraphError, match="expected an engine of tensorrt 10.7.0; got tensorrt 10.3.0"):
+        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    assert tensorrt.logger is None, "no runtime was made"
+
+
+def test_libraries_that_are_missing(
+    tensorrt: FakeTensorRt, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BackendUnavailableError, match="tensorrt cannot be imported.*python3-libnvinfer"):
+        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    with pytest.raises(BackendUnavailableError, match="backend tensorrt cannot be imported.*pycuda"):
+        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    assert AutoModel.from_pretrained("sam2/hiera_micro").backend_name != "tensorrt"
+
+
+def test_cuda_without_a_device(tensorrt: FakeTensorRt, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init() -> None:
+        raise Error("cuInit failed: no CUDA-capable device is detected")
+
+    monkeypatch.setattr(driver, "init", init)
+    with pytest.raises(BackendUnavailableError, match="CUDA cannot be used.*no CUDA-capable device"):
+        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    monkeypatch.setattr(sys.modules[MODULES[1]], "find_gpu", lambda: None)
+    with pytest.raises(BackendUnavailableError, match="no NVIDIA GPU"):
+        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+
+
+def test_a_buffer_dropped_elsewhere_is_freed(device: Any, driver: FakeDriver) -> None:
+    buffers = [device.allocate(1000) for _ in range(3)]
+    assert {b.address % 256 for b in buffers} == {0}
+    assert device.current_bytes == driver.used == 3 * 1024
+    thread = threading.Thread(target=buffers.clear)
+    thread.start()
+    thread.join()
+    assert device.current_bytes == driver.used == 0
+    assert device.peak_bytes == 3 * 1024
+    with device.active():
+        inner = device.allocate(10)
+        del inner
+        assert driver.used == 256, "nothing is freed in the middle of the work"
+    device.synchronize()
+    assert driver.used == 0
+
+
+def test_copies(device: Any) -> None:
+    specs = [TensorSpec("a", (3,)), TensorSpec("b", (2, 2), "int32")]
+    tensors = device.tensors(specs)
+    assert tensors["b"].address - tensors["a"].address == 256
+    device.upload(np.array([1, 2, 3], np.float32), tensors["a"])
+    device.upload(np.array([[4, 5], [6, 7]], np.int32), tensors["b"])
+    a, b = device.download([tensors["a"], tensors["b"]])
+    device.upload(np.float32(0), tensors["a"])
+    assert a.tolist() == [1, 2, 3]
+    assert b.tolist() == [[4, 5], [6, 7]]
+
+
+def test_pinned_memory_is_not_written_while_it_is_read(device: Any, driver: FakeDriver) -> None:
+    tensor = device.tensors([TensorSpec("a", (3,))])["a"]
+    driver.calls.clear()
+    device.upload(np.float32(1), tensor)
+    assert driver.calls == []
+    device.upload(np.float32(2), tensor)
+    assert driver.calls == ["synchronize"]
+
+
+def test_the_engine_path_never_imports_torch() -> None:
+    program = """
+import sys, types
+sys.modules["torch"] = sys.modules["onnxruntime"] = None
+sys.modules["pycuda"] = package = types.ModuleType("pycuda")
+sys.modules["pycuda.driver"] = package.driver = types.ModuleType("pycuda.driver")
+import sam2edge.backends.tensorrt_backend
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

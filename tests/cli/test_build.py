@@ -1,0 +1,72 @@
+"""`sam2edge build` from end to end, with the real TensorRT-RTX, and `segment` beside engines of every kind."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sam2edge import store
+from sam2edge.cli import build as module
+from sam2edge.cli.main import main
+from sam2edge.manifest import check_files
+from sam2edge.variants import find_variant
+
+MICRO = find_variant("sam2/hiera_micro")
+ASSETS = Path(store.__file__).parent / "assets"
+
+
+def test_build_writes_engines_with_manifests(empty_store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    assert main(["build", "sam2/hiera_micro", "--compiler", "tensorrt"]) == 0
+    folder = store.find_engines(MICRO, 512)
+    assert folder == empty_store / "engines" / MICRO.name / "512-fp16"
+    graphs = tuple(path.stem for path in store.graph_dir(MICRO, 512, "fp16").glob("*.onnx"))
+    assert len(graphs) >= 2
+    for manifest in check_files(folder, graphs, MICRO, 512).values():
+        assert manifest.parity["graph"]["passed"] is True
+        assert manifest.parity["graph"]["figures"]["mask_iou"] >= 0.995
+    out, err = capfd.readouterr()
+    assert "mask_decoder.engine" in out
+    assert "Traceback" not in err
+    assert main(["build", "sam2/hiera_micro", "--skip-built"]) == 0
+    assert capfd.readouterr().err.count("built already") == len(graphs)
+
+
+def test_without_torch_graphs_are_enough(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "_run", lambda context, script, arguments: started.append(script))
+    assert main(["build", "sam2/hiera_micro", "--precision", "fp32"]) == 0, "the package has these graphs"
+    assert started == ["to_engine"]
+    assert main(["build", "sam2/hiera_micro"]) == 1
+    err = capfd.readouterr().err
+    assert "no torch, onnx, safetensors; remedy: pip install 'sam2edge[export]', or copy graphs into " in err
+    folder = store.graph_dir(MICRO, 512, "fp16")
+    shutil.copytree(ASSETS, folder)
+    assert main(["build", "sam2/hiera_micro"]) == 0
+    assert started == ["to_engine", "to_engine"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ("sam9/none", 1, "unknown model id"),
+        ("sam2/hiera_micro --size 100", 1, "multiple of 32"),
+        ("sam2/hiera_micro --precision int8", 2, "int8"),
+        ("sam2/hiera_micro --compiler torch2trt", 1, "pip install git+https://github.com/NVIDIA-AI-IOT/torch2trt"),
+        ("sam2/hiera_micro --checkpoint none.pt", 1, "checkpoint not found"),
+        ("", 2, "Usage"),
+    ],
+)
+def test_what_is_refused(arguments: str, status: int, words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    assert main(["build", *arguments.split()]) == status
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert words in err
+    if arguments:
+        assert len(err.strip().splitlines()) == 1

@@ -1,0 +1,25 @@
+"""Graphs of the embedded model, exported once a test run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sam2edge import store
+from sam2edge.variants import find_variant
+
+
+@pytest.fixture(scope="session")
+def half_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of micro's float16 graphs at 512, in a store that holds nothing else."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("torch")
+    from sam2edge.export.to_onnx import export_graphs
+
+    variant = find_variant("sam2/hiera_micro")
+    checkpoint = store.find_checkpoint(variant)
+    assert checkpoint is not None
+    folder = tmp_path_factory.mktemp("store") / "graphs" / variant.name / "512-fp16"
+    export_graphs(variant, checkpoint, 512, folder, precision="fp16")
+    return folder

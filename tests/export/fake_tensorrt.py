@@ -1,0 +1,110 @@
+"""Stands for `tensorrt` where none is installed: has the calls that building makes, and ends as it is told to.
+
+`FAKE_TENSORRT` in the environment says how: "ok", "killed", "crash", "no memory", "refuses", "full", "slow".
+"""
+
+import os
+import signal
+import time
+from types import SimpleNamespace
+
+import onnxruntime as ort
+
+__version__ = "10.3.0"
+float32, float16, int32, int64 = "f4", "f2", "i4", "i8"
+NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+MemoryPoolType = SimpleNamespace(WORKSPACE=0)
+
+
+class ILogger:
+    INTERNAL_ERROR, ERROR, WARNING = (SimpleNamespace(name=name) for name in ("INTERNAL_ERROR", "ERROR", "WARNING"))
+
+
+class IProgressMonitor:
+    pass
+
+
+class _Network:
+    def load(self, path):
+        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        kinds = {"tensor(float)": float32, "tensor(int32)": int32}
+        self.inputs, self.outputs = (
+            [SimpleNamespace(name=t.name, shape=tuple(t.shape), dtype=kinds[t.type]) for t in found]
+            for found in (session.get_inputs(), session.get_outputs())
+        )
+        self.num_inputs, self.num_outputs = len(self.inputs), len(self.outputs)
+
+    def get_input(self, index):
+        return self.inputs[index]
+
+    def get_output(self, index):
+        return self.outputs[index]
+
+
+class OnnxParser:
+    num_errors = 1
+
+    def __init__(self, network, logger):
+        self.network = network
+
+    def parse_from_file(self, path):
+        if os.environ["FAKE_TENSORRT"] == "refuses":
+            return False
+        self.network.load(path)
+        return True
+
+    def get_error(self, index):
+        return "node Einsum is not supported"
+
+
+class _Config:
+    def set_memory_pool_limit(self, pool, limit):
+        assert limit > 0
+
+    def create_timing_cache(self, content):
+        return SimpleNamespace(content=content)
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        self.cache = cache
+        return cache.content != b"of another version"
+
+    def get_timing_cache(self):
+        return SimpleNamespace(serialize=lambda: self.cache.content + b"timed")
+
+
+class Builder:
+    def __init__(self, logger):
+        self.logger = logger
+
+    def create_network(self, flags):
+        assert flags == 2
+        return _Network()
+
+    def create_builder_config(self):
+        return _Config()
+
+    def build_serialized_network(self, network, config):
+        config.progress_monitor.phase_start("Building", None, 2)
+        assert config.progress_monitor.step_complete("Building", 0)
+        how = os.environ["FAKE_TENSORRT"]
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if how == "no memory":
+            self.logger.log(ILogger.ERROR, "Error Code 10: Could not find any implementation for node {Conv_0}")
+            return None
+        if how == "full":
+            raise OSError(28, "No space left on device")
+        if how == "slow":
+            time.sleep(1)
+        config.progress_monitor.phase_finish("Building")
+        return b"engine built by process %d" % os.getpid()
+
+
+class Runtime:
+    def __init__(self, logger):
+        pass
+
+    def deserialize_cuda_engine(self, engine):
+        return SimpleNamespace(device_memory_size_v2=12345)
