@@ -10,9 +10,10 @@ import pytest
 
 from sam2edge.backends.base import Backend, Recalled
 from sam2edge.contract import IMAGE_GRAPHS, MEMORY_GRAPHS, graph_specs
-from sam2edge.errors import GraphError, InvalidInputError
+from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError
 from sam2edge.variants import VARIANTS, find_variant
 from tests.conftest import ROOT, load_micro
+from tests.fake_backend import FakeBackend, bright_square
 
 ASSETS = ROOT / "sam2edge" / "assets"
 MICRO = find_variant("sam2/hiera_micro")
@@ -113,15 +114,43 @@ def test_images_need_no_memory_graphs(tmp_path: Path, monkeypatch, photo_bgr: np
         model.backend.encode_memory(embedding.features, mask, 1.0, False)
 
 
-@pytest.mark.parametrize("model_id", ["sam2/hiera_micro", "sam2.0_hiera_tiny"])
-def test_exported_graphs_keep_the_contract(model_id: str, golden_checkpoint, tmp_path: Path) -> None:
+def test_exported_graphs_of_sam_2_0_track_as_torch_does(golden_checkpoint, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("onnx")
+    from sam2edge import AutoModel, VideoTracker
     from sam2edge.export.to_onnx import export_graphs
 
-    variant = find_variant(model_id)
-    checkpoint = golden_checkpoint(model_id) if variant.checkpoint else ASSETS / f"{variant.name}.safetensors"
-    paths = export_graphs(variant, checkpoint, 128, tmp_path)  # checks each graph against its spec
+    model_id, size = "sam2.0_hiera_tiny", 128
+    variant, checkpoint = find_variant(model_id), golden_checkpoint(model_id)
+    folder = tmp_path / "graphs" / variant.name / f"{size}-fp32"
+    paths = export_graphs(variant, checkpoint, size, folder)  # checks each graph against its spec
     assert [path.stem for path in paths] == [*IMAGE_GRAPHS, *MEMORY_GRAPHS]
+    monkeypatch.setenv("SAM2EDGE_HOME", str(tmp_path))
+    found = []
+    for backend in ("onnxruntime", "torch"):
+        model = AutoModel.from_pretrained(model_id, backend=backend, checkpoint=checkpoint, image_size=size)
+        tracker = VideoTracker(model)
+        tracker.prompt(bright_square(8), 1, mask=bright_square(8)[..., 0] > 0)
+        tracker.prompt(None, 2, points=[[20, 20]], labels=[1])
+        found.append([tracker.track(bright_square(10 + 2 * i)) for i in range(3)])
+        found[-1].append(tracker.prompt(None, 1, box=[5, 5, 60, 50]))
+        found[-1].append(tracker.track(bright_square(30)))
+    for onnx, torch in zip(*found, strict=True):
+        np.testing.assert_allclose(onnx.logits, torch.logits, atol=5e-3)
+        np.testing.assert_allclose(onnx.scores, torch.scores, atol=1e-3)
+
+
+def test_a_backend_without_memory_says_so(image, logits) -> None:
+    class ImagesAlone(FakeBackend):
+        attend_memory_impl = Backend.attend_memory_impl
+        encode_memory_impl = Backend.encode_memory_impl
+        mask_prompt_impl = Backend.mask_prompt_impl
+
+    backend = ImagesAlone(MICRO.image_size)
+    features = backend.encode(image)
+    with pytest.raises(BackendUnavailableError, match="images alone"):
+        backend.encode_memory(features, logits, 1.0, True)
+    with pytest.raises(BackendUnavailableError, match="images alone"):
+        backend.mask_prompt(features, logits)
 
 
 def test_the_embedded_files_are_small() -> None:

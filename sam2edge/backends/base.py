@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sam2edge.contract import ABSENT, NUM_MASKS, NUM_POINTER_SLOTS
 from sam2edge.datatypes import BackendReport
-from sam2edge.errors import GraphError, InvalidInputError
+from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError
 from sam2edge.variants import Variant
 
 FloatArray = NDArray[np.float32]
@@ -161,17 +161,17 @@ class Backend(ABC):
     ) -> DecodedPrompts:
         """`decode` on checked prompts."""
 
-    @abstractmethod
     def attend_memory_impl(self, features: Any, recalled: Recalled) -> Any:
         """`attend_memory` on checked memories."""
+        raise self._cannot_track()
 
-    @abstractmethod
     def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> Any:
         """`encode_memory` on a checked mask."""
+        raise self._cannot_track()
 
-    @abstractmethod
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
         """`mask_prompt` on a checked mask."""
+        raise self._cannot_track()
 
     def set_relief(self, relieve: Callable[[], None] | None) -> None:  # noqa: B027  # most have no memory to run out of
         """What to call where device memory runs out, before the one more try: it lets go of cached embeddings."""
@@ -202,6 +202,14 @@ class Backend(ABC):
                 got=used,
                 remedy="use fewer points, the torch backend, or export with more prompt slots",
             )
+
+    def _cannot_track(self) -> BackendUnavailableError:
+        return BackendUnavailableError(
+            f"backend {self.name} segments images alone",
+            expected="a backend with the memory modules",
+            got=self.name,
+            remedy="use backend='onnxruntime' or 'torch' to track",
+        )
 
     def _check_recalled(self, recalled: Recalled) -> None:
         count, pointers = len(recalled.memories), recalled.pointers
