@@ -117,12 +117,25 @@ def test_a_graph_that_cannot_be_built_does_not_stop_the_others(builder: pytest.M
     assert "break the contract" in str(outcome)
 
 
+def test_torch2trt_is_another_compiler(builder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    shutil.copy(Path(__file__).parent / "fake_torch2trt.py", tmp_path / "libraries" / "torch2trt.py")
+    command = ["sam2/hiera_micro", "--precision", "fp32", "--compiler", "torch2trt", "--out", str(tmp_path / "out")]
+    assert main(command) == 0, capsys.readouterr().err
+    for name, manifest in check_files(tmp_path / "out", GRAPHS, MICRO, 512).items():
+        assert (manifest.compiler, manifest.builder, manifest.device_memory_bytes) == ("torch2trt", "tensorrt", 777)
+        assert (tmp_path / "out" / f"{name}.engine").read_bytes() == b"engine of torch2trt in fp32"
+    (tmp_path / "libraries" / "torch2trt.py").write_text("def torch2trt(*a, **k): raise ValueError('no such layer')")
+    assert main(command) == 1
+    assert "image_encoder was not built; got ValueError: no such layer" in capsys.readouterr().err
+
+
 def test_two_builds_at_once(builder: pytest.MonkeyPatch, tmp_path: Path) -> None:
     builder.setenv("FAKE_TENSORRT", "slow")
     command = [sys.executable, "-m", "sam2edge.export.to_engine", "sam2/hiera_micro", "--precision", "fp32"]
     command += ["--graphs", str(ASSETS), "--out", str(tmp_path / "out")]
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(180) for process in both] == [0, 0]
     check_files(tmp_path / "out", GRAPHS, MICRO, 512)
     assert len(_visible(tmp_path / "out")) == 2 * len(GRAPHS)
 
@@ -134,11 +147,11 @@ def test_an_interrupted_build_leaves_nothing_that_counts(builder, tmp_path: Path
     command = [sys.executable, "-m", "sam2edge.export.to_engine", "sam2/hiera_micro", "--precision", "fp32"]
     command += ["--graphs", str(ASSETS), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not list(out.glob("*.part")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(how)
-    words = process.communicate(timeout=30)[1]
+    words = process.communicate(timeout=120)[1]
     assert store.find_engines(MICRO, 512) is None
     if how == signal.SIGINT:
         assert process.returncode == 130
