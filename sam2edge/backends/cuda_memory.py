@@ -110,6 +110,11 @@ class CudaDevice:
             self._being_read.add(id(staged))
             cuda.memcpy_htod_async(tensor.address, staged, self._stream)
 
+    def copy(self, source: DeviceTensor, target: DeviceTensor) -> None:
+        """Copies a tensor to another place on the device; not waited for."""
+        with self.active():
+            cuda.memcpy_dtod_async(target.address, source.address, num_bytes_of(source.spec), self._stream)
+
     def download(self, tensors: Sequence[DeviceTensor]) -> list[NDArray[Any]]:
         """Copies tensors to the host once all work before is done."""
         with self.active():

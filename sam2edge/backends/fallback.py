@@ -69,7 +69,7 @@ class FallbackBackend(Backend):
 
     def attend_memory_impl(self, features: Any, recalled: Recalled) -> Any:
         def attend(backend: Backend) -> Any:
-            memories = [m.to_host() for m in recalled.memories] if self._gave_way else recalled.memories
+            memories = [self._readable(memory) for memory in recalled.memories]
             return backend.attend_memory(self._readable(features), recalled._replace(memories=memories))
 
         return self._run("attend_memory", attend)

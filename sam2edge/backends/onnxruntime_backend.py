@@ -12,7 +12,8 @@ import onnxruntime as ort
 
 from sam2edge import contract
 from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
-from sam2edge.contract import ABSENT, CONTRACT_VERSION, MASKED_OUT, NUM_POINTER_SLOTS, GraphSpec, TensorSpec
+from sam2edge.backends.slots import memory_feed, recalled_feed
+from sam2edge.contract import ABSENT, CONTRACT_VERSION, GraphSpec, TensorSpec
 from sam2edge.errors import GraphError, InvalidInputError
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
@@ -81,30 +82,23 @@ class OnnxRuntimeBackend(Backend):
         return DecodedPrompts(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
     def attend_memory_impl(self, features: Any, recalled: Recalled) -> HostFeatures:
-        slots, count = self.variant.num_mask_slots, len(recalled.memories)
+        slots = self.variant.num_mask_slots
         memory = np.zeros((1, slots, (self.image_size // 16) ** 2, self.variant.memory_dim), np.float32)
         for slot, remembered in enumerate(recalled.memories):
             memory[0, slot] = remembered.to_host().tensors["memory"][0]
-        feed = {
-            "memory": memory,
-            "memory_age": _in_slots(recalled.memory_ages, slots),
-            "memory_mask": _slot_mask(count, slots),
-            "pointers": _in_slots(recalled.pointers, NUM_POINTER_SLOTS),
-            "pointer_mask": _slot_mask(len(recalled.pointers), NUM_POINTER_SLOTS),
-            "pointer_age": _in_slots(recalled.pointer_ages, NUM_POINTER_SLOTS),
-        }
+        feed = {"memory": memory, **recalled_feed(recalled, slots)}
         host = features.to_host()
         image_embed = self._run_memory_graph(contract.MEMORY_ATTENTION, "image_embed", host, feed)
         return host.with_image_embed(image_embed)
 
     def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> HostFeatures:
-        feed = _memory_feed(mask, object_score, binarise)
+        feed = memory_feed(mask, object_score, binarise)
         return HostFeatures(
             {"memory": self._run_memory_graph(contract.MEMORY_ENCODER, "memory", features.to_host(), feed)}
         )
 
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
-        feed = _memory_feed(mask, 1.0, True)
+        feed = memory_feed(mask, 1.0, True)
         return self._run_memory_graph(contract.MEMORY_ENCODER, "mask_prompt", features.to_host(), feed)[0, 0]
 
     def _run_memory_graph(self, name: str, output: str, host: HostFeatures, feed: dict[str, Any]) -> FloatArray:
@@ -139,22 +133,6 @@ class OnnxRuntimeBackend(Backend):
         slots_label = np.full((1, self._slots), ABSENT, np.int32)
         slots_xy[0, :count], slots_label[0, :count] = coords[used], labels[used]
         return slots_xy, slots_label
-
-
-def _in_slots(values: Any, slots: int) -> Any:
-    """(N, ...) -> (1, slots, ...), the rest filled with zeros."""
-    filled = np.zeros((1, slots, *values.shape[1:]), values.dtype)
-    filled[0, : len(values)] = values
-    return filled
-
-
-def _slot_mask(used: int, slots: int) -> FloatArray:
-    return np.where(np.arange(slots) < used, 0, MASKED_OUT).astype(np.float32)[None]
-
-
-def _memory_feed(mask: FloatArray, object_score: float, binarise: bool) -> dict[str, FloatArray]:
-    score, flag = np.array([[object_score]], np.float32), np.array([binarise], np.float32)
-    return {"mask": mask[None, None], "object_score": score, "binarise": flag}
 
 
 def _open_session(path: Path) -> ort.InferenceSession:

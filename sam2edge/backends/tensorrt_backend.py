@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from sam2edge import contract
-from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray
-from sam2edge.backends.cuda_memory import CudaDevice, DeviceBuffer, DeviceTensor
+from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
+from sam2edge.backends.cuda_memory import CudaDevice, DeviceBuffer, DeviceTensor, num_bytes_of
+from sam2edge.backends.slots import memory_feed, recalled_feed
 from sam2edge.contract import ABSENT, GraphSpec, TensorSpec
 from sam2edge.device import find_gpu
 from sam2edge.errors import BackendUnavailableError, GraphError
@@ -56,9 +57,7 @@ class TensorRtBackend(Backend):
         decoder = manifests[contract.MASK_DECODER]
         self.precision = decoder.precision
         self._slots = decoder.prompt_slots
-        # Photos alone for now: the memory's engines are built, and not loaded.
-        specs = contract.graph_specs(self.variant, self.image_size, self._slots)
-        self._specs = {name: specs[name] for name in contract.IMAGE_GRAPHS}
+        self._specs = contract.graph_specs(self.variant, self.image_size, self._slots)
         self._device = CudaDevice()
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._scratch: DeviceBuffer | None = None
@@ -80,8 +79,9 @@ class TensorRtBackend(Backend):
                 f"no engine of {request.variant.model_id} at image size {request.image_size} was built",
                 remedy=f"sam2edge build {request.variant.model_id} --size {request.image_size}",
             )
+        names = tuple(contract.graph_specs(request.variant, request.image_size))
         size, digest = request.image_size, request.checkpoint_sha256
-        manifests = check_files(request.engine_dir, contract.IMAGE_GRAPHS, request.variant, size, digest)
+        manifests = check_files(request.engine_dir, names, request.variant, size, digest)
         gpu = find_gpu()
         if gpu is None:
             raise BackendUnavailableError("no NVIDIA GPU on this machine", expected="a CUDA device", got="none")
@@ -113,7 +113,8 @@ class TensorRtBackend(Backend):
     def decode_impl(
         self, features: Any, point_coords: FloatArray, point_labels: IntArray, mask_input: FloatArray | None
     ) -> DecodedPrompts:
-        embedding, outputs = self._on_device(features), self._decoded
+        embedding = self._on_device(features, self._specs[contract.MASK_DECODER].inputs)
+        outputs = self._decoded
         given = np.array([mask_input is not None], np.float32)
         rows = []
         for k in range(len(point_coords)):
@@ -124,6 +125,49 @@ class TensorRtBackend(Backend):
                 self._run(contract.MASK_DECODER, {**embedding, **prompt}, outputs)
                 rows.append(self._device.download([outputs[name] for name in DecodedPrompts._fields]))
         return DecodedPrompts(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
+
+    def attend_memory_impl(self, features: Any, recalled: Recalled) -> DeviceFeatures:
+        spec = self._specs[contract.MEMORY_ATTENTION]
+        with self._device.active():
+            embedding = self._on_device(features, self._specs[contract.IMAGE_ENCODER].outputs)
+            memory = self._gathered(recalled)
+            feed = {**embedding, "memory": memory, **recalled_feed(recalled, self.variant.num_mask_slots)}
+            outputs = self._device.tensors(spec.outputs)
+            self._run(spec.name, feed, outputs)
+            return DeviceFeatures(self._device, {**embedding, **outputs})
+
+    def encode_memory_impl(
+        self, features: Any, mask: FloatArray, object_score: float, binarise: bool
+    ) -> DeviceFeatures:
+        memory = self._encoded_memory(features, memory_feed(mask, object_score, binarise))["memory"]
+        # Beside it lies the mask prompt, small enough to live as long.
+        return DeviceFeatures(self._device, {"memory": memory})
+
+    def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
+        with self._device.active():
+            outputs = self._encoded_memory(features, memory_feed(mask, 1.0, True))
+            found: FloatArray = self._device.download([outputs["mask_prompt"]])[0][0, 0]
+        return found
+
+    def _encoded_memory(self, features: Any, feed: Mapping[str, Any]) -> dict[str, DeviceTensor]:
+        spec = self._specs[contract.MEMORY_ENCODER]
+        with self._device.active():
+            outputs = self._device.tensors(spec.outputs)
+            self._run(spec.name, {**self._on_device(features, spec.inputs), **feed}, outputs)
+            return outputs
+
+    def _gathered(self, recalled: Recalled) -> DeviceTensor:
+        """The memories side by side, as the attention takes them; what an empty slot held before does not matter."""
+        spec = next(t for t in self._specs[contract.MEMORY_ATTENTION].inputs if t.name == "memory")
+        one = TensorSpec("memory", (1, *spec.shape[2:]))
+        if spec.name not in self._inputs:
+            self._inputs[spec.name] = self._device.tensors([spec])[spec.name]
+            self._device.upload(np.float32(0), self._inputs[spec.name])  # anything finite, which new memory may not be
+        gathered = self._inputs[spec.name]
+        for slot, remembered in enumerate(recalled.memories):
+            place = DeviceTensor(one, gathered.buffer, gathered.offset + slot * num_bytes_of(one))
+            self._device.copy(self._on_device(remembered, [one])["memory"], place)
+        return gathered
 
     def close(self) -> None:
         """Frees engines, inputs and scratch; embeddings that someone still holds stay readable."""
@@ -155,9 +199,9 @@ class TensorRtBackend(Backend):
         self._device.upload(value, self._inputs[key])
         return self._inputs[key]
 
-    def _on_device(self, features: Any) -> dict[str, DeviceTensor]:
-        """The embedding's tensors here; those in host memory, or of another backend, are uploaded for this call."""
-        specs = [s for s in self._specs[contract.MASK_DECODER].inputs if s.name in features.tensors]
+    def _on_device(self, features: Any, wanted: Sequence[TensorSpec]) -> dict[str, DeviceTensor]:
+        """Those of the wanted tensors that the features have, here; what lies elsewhere is uploaded for this call."""
+        specs = [spec for spec in wanted if spec.name in features.tensors]
         found = {spec.name: features.tensors[spec.name] for spec in specs}
         if all(isinstance(tensor, DeviceTensor) for tensor in found.values()):
             return found

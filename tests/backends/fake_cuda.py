@@ -114,6 +114,9 @@ class FakeDriver(ModuleType):
     def memcpy_dtoh_async(self, target: np.ndarray, address: int, stream: _Stream) -> None:
         target[...] = np.frombuffer(self.view(address, target.nbytes), target.dtype).reshape(target.shape)
 
+    def memcpy_dtod_async(self, target: int, source: int, size: int, stream: _Stream) -> None:
+        self.view(target, size)[:] = bytes(self.view(source, size))
+
     def view(self, address: int, size: int) -> memoryview:
         self.check()
         start, block = next((a, b) for a, b in self.blocks.items() if a <= address < a + len(b))

@@ -221,3 +221,27 @@ import sam2edge.backends.tensorrt_backend
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_memories_are_those_of_the_graphs(tensorrt: FakeTensorRt, driver: FakeDriver, micro_onnx: Any) -> None:
+    from sam2edge.backends.base import Recalled
+
+    random = np.random.default_rng(0)
+    image = random.standard_normal((1, 3, 512, 512)).astype(np.float32)
+    y, x = np.mgrid[:512, :512].astype(np.float32)
+    logits = (90 - np.hypot(x - 200, y - 260)) / 20
+    pointers, ages = random.standard_normal((4, 128)).astype(np.float32), np.arange(4, dtype=np.float32) / 15
+    engines = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt").backend
+    found = []
+    for backend in (micro_onnx.backend, engines):
+        features = backend.encode(image)
+        memories = [backend.encode_memory(features, logits - i, 3.0 - i, binarise=i == 0) for i in range(3)]
+        recalled = Recalled(memories, np.arange(3, dtype=np.int32), pointers, ages)
+        attended = backend.attend_memory(features, recalled)
+        found.append({**attended.to_host().tensors, "memory": memories[1].to_host().tensors["memory"]})
+        found[-1]["mask_prompt"] = backend.mask_prompt(features, logits)
+    for name, wanted in found[0].items():
+        np.testing.assert_allclose(found[1][name], wanted, atol=1e-5, err_msg=name)
+    on_host = recalled._replace(memories=[memory.to_host() for memory in memories])
+    again = engines.attend_memory(features.to_host(), on_host)
+    np.testing.assert_allclose(again.to_host().tensors["image_embed"], found[0]["image_embed"], atol=1e-5)

@@ -1,0 +1,37 @@
+"""What is remembered of an object, laid out in the static slots of the memory graphs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sam2edge.backends.base import FloatArray, Recalled
+from sam2edge.contract import MASKED_OUT, NUM_POINTER_SLOTS
+
+
+def recalled_feed(recalled: Recalled, slots: int) -> dict[str, Any]:
+    """Inputs of the memory attention but for the memories themselves, by contract name."""
+    return {
+        "memory_age": in_slots(recalled.memory_ages, slots),
+        "memory_mask": slot_mask(len(recalled.memories), slots),
+        "pointers": in_slots(recalled.pointers, NUM_POINTER_SLOTS),
+        "pointer_mask": slot_mask(len(recalled.pointers), NUM_POINTER_SLOTS),
+        "pointer_age": in_slots(recalled.pointer_ages, NUM_POINTER_SLOTS),
+    }
+
+
+def in_slots(values: Any, slots: int) -> Any:
+    """(N, ...) -> (1, slots, ...), the rest filled with zeros."""
+    filled = np.zeros((1, slots, *values.shape[1:]), values.dtype)
+    filled[0, : len(values)] = values
+    return filled
+
+
+def slot_mask(used: int, slots: int) -> FloatArray:
+    return np.where(np.arange(slots) < used, 0, MASKED_OUT).astype(np.float32)[None]
+
+
+def memory_feed(mask: FloatArray, object_score: float, binarise: bool) -> dict[str, FloatArray]:
+    score, flag = np.array([[object_score]], np.float32), np.array([binarise], np.float32)
+    return {"mask": mask[None, None], "object_score": score, "binarise": flag}
