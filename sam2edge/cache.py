@@ -206,7 +206,7 @@ class Sam2ImageEmbeddingsInMemoryCache(BoundedCache[Hashable, Any]):
             size_limit: most images to hold; None is no limit.
             send_to_cpu: keep a copy in host memory in place of the device's buffers. It spares memory of a separate
                 GPU at the price of an upload a hit; a Jetson has one memory for both, so it spares nothing there.
-            max_bytes: most bytes to hold; None is no limit. An embedding of a 1024x1024 input is about 16 MiB in
+            max_bytes: most bytes to hold; None is no limit. An embedding of a 1024x1024 input is 20 MiB in
                 float32.
 
         Raises:

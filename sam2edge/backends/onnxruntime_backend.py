@@ -12,8 +12,8 @@ import onnxruntime as ort
 
 from sam2edge import contract
 from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
-from sam2edge.backends.slots import memory_feed, recalled_feed
-from sam2edge.contract import ABSENT, CONTRACT_VERSION, GraphSpec, TensorSpec
+from sam2edge.backends.slots import memory_feed, prompt_slots, recalled_feed
+from sam2edge.contract import CONTRACT_VERSION, GraphSpec, TensorSpec
 from sam2edge.errors import GraphError, InvalidInputError
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
@@ -74,7 +74,7 @@ class OnnxRuntimeBackend(Backend):
         side = self.image_size // 4
         rows = []
         for k in range(len(point_coords)):
-            coords, labels = self._fill_slots(point_coords[k], point_labels[k])
+            coords, labels = prompt_slots(point_coords[k], point_labels[k], self._slots)
             mask = np.zeros((1, 1, side, side), np.float32) if mask_input is None else mask_input[k][None, None]
             given = np.array([mask_input is not None], np.float32)
             prompt = {"point_coords": coords, "point_labels": labels, "mask_input": mask, "has_mask": given}
@@ -125,14 +125,6 @@ class OnnxRuntimeBackend(Backend):
                 _check_weights(session, _checkpoint_of(self._encoder))
                 self._memory_sessions[name] = session
             return self._memory_sessions[name]
-
-    def _fill_slots(self, coords: FloatArray, labels: IntArray) -> tuple[FloatArray, IntArray]:
-        used = labels > ABSENT
-        count = int(used.sum())
-        slots_xy = np.zeros((1, self._slots, 2), np.float32)
-        slots_label = np.full((1, self._slots), ABSENT, np.int32)
-        slots_xy[0, :count], slots_label[0, :count] = coords[used], labels[used]
-        return slots_xy, slots_label
 
 
 def _open_session(path: Path) -> ort.InferenceSession:

@@ -1,4 +1,4 @@
-"""What is remembered of an object, laid out in the static slots of the memory graphs."""
+"""Prompts, and what is remembered of an object, laid out in the static slots of the graphs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from sam2edge.backends.base import FloatArray, Recalled
-from sam2edge.contract import MASKED_OUT, NUM_POINTER_SLOTS
+from sam2edge.backends.base import FloatArray, IntArray, Recalled
+from sam2edge.contract import ABSENT, MASKED_OUT, NUM_POINTER_SLOTS
+
+
+def prompt_slots(coords: FloatArray, labels: IntArray, slots: int) -> tuple[FloatArray, IntArray]:
+    """One prompt, (N, 2) and (N,), in the mask decoder's slots: (1, slots, 2) and (1, slots), the rest absent."""
+    used = labels > ABSENT
+    count = int(used.sum())
+    slots_xy = np.zeros((1, slots, 2), np.float32)
+    slots_label = np.full((1, slots), ABSENT, np.int32)
+    slots_xy[0, :count], slots_label[0, :count] = coords[used], labels[used]
+    return slots_xy, slots_label
 
 
 def recalled_feed(recalled: Recalled, slots: int) -> dict[str, Any]:

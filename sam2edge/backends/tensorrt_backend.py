@@ -18,8 +18,8 @@ import numpy as np
 from sam2edge import contract
 from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
 from sam2edge.backends.cuda_memory import CudaDevice, DeviceBuffer, DeviceTensor, num_bytes_of
-from sam2edge.backends.slots import memory_feed, recalled_feed
-from sam2edge.contract import ABSENT, GraphSpec, TensorSpec
+from sam2edge.backends.slots import memory_feed, prompt_slots, recalled_feed
+from sam2edge.contract import GraphSpec, TensorSpec
 from sam2edge.device import find_gpu
 from sam2edge.errors import BackendUnavailableError, GraphError
 from sam2edge.manifest import EngineManifest, check_files, check_machine
@@ -118,7 +118,7 @@ class TensorRtBackend(Backend):
         given = np.array([mask_input is not None], np.float32)
         rows = []
         for k in range(len(point_coords)):
-            coords, labels = self._fill_slots(point_coords[k], point_labels[k])
+            coords, labels = prompt_slots(point_coords[k], point_labels[k], self._slots)
             mask = np.float32(0) if mask_input is None else mask_input[k][None, None]
             prompt = {"point_coords": coords, "point_labels": labels, "mask_input": mask, "has_mask": given}
             with self._device.active():  # another thread's prompt would go into the same places
@@ -216,14 +216,6 @@ class TensorRtBackend(Backend):
         self._scratch = self._device.allocate(size)
         for engine in self._engines.values():
             engine.use_scratch(self._scratch)
-
-    def _fill_slots(self, coords: FloatArray, labels: IntArray) -> tuple[FloatArray, IntArray]:
-        used = labels > ABSENT
-        count = int(used.sum())
-        slots_xy = np.zeros((1, self._slots, 2), np.float32)
-        slots_label = np.full((1, self._slots), ABSENT, np.int32)
-        slots_xy[0, :count], slots_label[0, :count] = coords[used], labels[used]
-        return slots_xy, slots_label
 
 
 class _Engine:

@@ -8,6 +8,7 @@ import torch
 def torch2trt(module, inputs, use_onnx, fp16_mode, input_names, output_names):
     assert use_onnx
     outputs = module(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)  # as the real one does
     named = dict(zip([*input_names, *output_names], [*inputs, *outputs], strict=True))
     return SimpleNamespace(engine=_Engine(named, fp16_mode))
 
