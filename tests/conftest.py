@@ -65,7 +65,9 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         assert variant.checkpoint is not None
         path = folder / variant.checkpoint.file_name
         if not path.exists():
-            state = {n: torch.from_numpy(golden_tensor(n, s)) for n, s in official_parameters(path.stem).items()}
+            state = {
+                n: torch.from_numpy(golden_tensor(n, s)).float() for n, s in official_parameters(path.stem).items()
+            }
             torch.save({"model": state}, path)
         return path
 
