@@ -1,7 +1,7 @@
 """Deterministic weights that both the reference outputs in this folder and any implementation can make.
 
 `golden_tensor(name, shape)` gives the float32 value of one parameter or buffer of a SAM 2 checkpoint from its
-name and shape alone (numpy only). Names and shapes of all eight official checkpoints: ../reference/sam*.txt.
+name and shape alone (numpy only). Names and shapes of all eight official checkpoints: parameters/sam*.txt.
 A golden checkpoint in the official format is `torch.save({"model": {name: tensor, ...}}, path)`.
 """
 
