@@ -32,7 +32,7 @@ from sam2edge.photo import read_photo
 from sam2edge.preprocess import image_to_input
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
-from sam2edge.variants import find_variant
+from sam2edge.variants import Variant, find_variant
 
 Runner = Callable[[str, Tensors], dict[str, NDArray[Any]]]
 """(graph, inputs by name) -> outputs by name."""
@@ -215,6 +215,14 @@ def _record(path: Path, outcome: GraphParity, num_cases: int) -> None:
     store.write_json(path.with_name(f"{outcome.graph}.onnx.json"), manifest)
 
 
+def chosen_checkpoint(variant: Variant, given: Path | None) -> Path:
+    """The weights that a command line names, or those in the store. Raises CheckpointError where there are none."""
+    checkpoint = given or store.find_checkpoint(variant)
+    if checkpoint is None:
+        raise CheckpointError(f"no weights of {variant.model_id}", expected="--checkpoint FILE", got="none")
+    return checkpoint
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare exported graphs with the torch model.")
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
@@ -227,9 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         variant = find_variant(chosen.model)
         size = chosen.size or variant.image_size
-        checkpoint = chosen.checkpoint or store.find_checkpoint(variant)
-        if checkpoint is None:
-            raise CheckpointError(f"no weights of {variant.model_id}", expected="--checkpoint FILE", got="none")
+        checkpoint = chosen_checkpoint(variant, chosen.checkpoint)
         folder = chosen.folder or store.graph_dir(variant, size, chosen.precision)
         photos = [read_photo(path) for path in chosen.photo]
         outcomes = check_graphs(load_model(variant, checkpoint, size), folder, chosen.precision, photos)

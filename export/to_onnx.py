@@ -20,9 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sam2edge import contract, store
 from sam2edge.contract import GraphSpec
-from sam2edge.errors import CheckpointError, GraphError, InvalidInputError, Sam2EdgeError
+from sam2edge.errors import GraphError, InvalidInputError, Sam2EdgeError
 from sam2edge.export.figures import require_passed
-from sam2edge.export.parity import check_graphs
+from sam2edge.export.parity import check_graphs, chosen_checkpoint
 from sam2edge.export.precision import check_precision, convert_to_half, expected_islands
 from sam2edge.export.tracing import fold, trace
 from sam2edge.torch_sam2.checkpoint import load_model
@@ -137,9 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         variant = find_variant(chosen.model)
         size = chosen.size or variant.image_size
-        checkpoint = chosen.checkpoint or store.find_checkpoint(variant)
-        if checkpoint is None:
-            raise CheckpointError(f"no weights of {variant.model_id}", expected="--checkpoint FILE", got="none")
+        checkpoint = chosen_checkpoint(variant, chosen.checkpoint)
         folder = chosen.out or store.graph_dir(variant, size, chosen.precision)
         paths = export_graphs(variant, checkpoint, size, folder, chosen.slots, chosen.half_weights, chosen.precision)
         outcomes = check_graphs(load_model(variant, checkpoint, size), folder, chosen.precision)

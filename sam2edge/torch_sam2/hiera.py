@@ -153,7 +153,7 @@ class PatchEmbed(nn.Module):
 class Hiera(nn.Module):
     """Image (B, 3, S, S) -> the last output of each stage, (B, S/4/2^i, S/4/2^i, C_i) for i = 0..3.
 
-    `tiled` trades many small operations for few large ones, with the same result: blocks that look no further than
+    `tiled` trades few large operations for many small ones, with the same result: blocks that look no further than
     their windows run strip by strip, global attention (in a graph) some queries at a time. Quicker and far smaller on
     a CPU; not for a GPU.
     """
