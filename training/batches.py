@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from training.scenes import draw_scene
 HELD_OUT_SEED = 1 << 32  # scenes from here on are for evaluation alone
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+T = TypeVar("T")
 MASK_STRIDE = 4  # pixels of the model's input in one cell of its masks
 
 
@@ -53,14 +55,14 @@ def draw_batch(first_seed: int, images: int, prompts: int, size: int) -> Batch:
     return Batch(image, coords, labels, Targets(mask, cells, same.float(), present))
 
 
-class _Steps(Dataset[Batch]):
+class _Steps(Dataset[T]):
     """Batch number i of a run; i counts from the run's first step."""
 
-    def __init__(self, first_seed: int, images: int, prompts: int, size: int) -> None:
-        self._seed, self._images, self._prompts, self._size = first_seed, images, prompts, size
+    def __init__(self, draw: Callable[[int], T]) -> None:
+        self._draw = draw
 
-    def __getitem__(self, step: int) -> Batch:
-        return draw_batch(self._seed + step * self._images, self._images, self._prompts, self._size)
+    def __getitem__(self, step: int) -> T:
+        return self._draw(step)
 
 
 def _quiet_worker(_: int) -> None:
@@ -68,14 +70,14 @@ def _quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def batches(first_seed: int, steps: int, images: int, prompts: int, size: int, workers: int) -> Iterator[Batch]:
-    """`steps` batches in order, the scenes numbered from `first_seed`; the same whatever the number of workers."""
-    dataset = _Steps(first_seed, images, prompts, size)
+def drawn(draw: Callable[[int], T], steps: int, workers: int) -> Iterator[T]:
+    """`draw(0)` to `draw(steps - 1)` in order, drawn ahead; the same whatever the number of workers."""
     yield from DataLoader(
-        dataset,
+        _Steps(draw),
         batch_size=None,
         sampler=range(steps),
         num_workers=workers,
         worker_init_fn=_quiet_worker,
         prefetch_factor=6 if workers else None,
+        multiprocessing_context="fork" if workers else None,  # `draw` may be a closure
     )
