@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +22,15 @@ _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 T = TypeVar("T")
 MASK_STRIDE = 4  # pixels of the model's input in one cell of its masks
+
+
+def on_device(value: Any, device: str) -> Any:
+    """A batch whose tensors, those in dataclasses and lists within it too, are on `device`."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, list):
+        return [on_device(part, device) for part in value]
+    return replace(value, **{f.name: on_device(getattr(value, f.name), device) for f in fields(value)})
 
 
 @dataclass(frozen=True)

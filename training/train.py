@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.batches import Batch, draw_batch, drawn
+from training.batches import Batch, draw_batch, drawn, on_device
 from training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from training.evaluate import evaluate
 from training.losses import Weights, total_loss
@@ -45,6 +46,7 @@ class Options:
     refine: float = 0.0
     seed: int = 0
     workers: int = 1
+    device: str = "cpu"
     bf16: bool = False
     log_every: int = 50
     save_every: int = 500
@@ -70,7 +72,7 @@ class Trainer:
     """A model, its running average, its optimiser, and the step they stand at."""
 
     def __init__(self, model: nn.Module, options: Options) -> None:
-        self.model, self.options, self.step = model, options, 0
+        self.model, self.options, self.step = model.to(options.device), options, 0
         self.optimizer = torch.optim.AdamW(self.groups(), lr=options.rate, betas=(0.9, 0.98))
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
@@ -105,14 +107,14 @@ class Trainer:
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
         """What a step makes smaller, and figures to log."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.bf16):
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.options.bf16):
             logits, scores, seen = self._forward(batch)
         return total_loss(logits, scores, seen, batch.targets, Weights())
 
     def train_step(self, batch: Any) -> dict[str, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate() * group.get("share", 1.0)
-        loss, figures = self.loss(batch)
+        loss, figures = self.loss(on_device(batch, self.options.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -141,13 +143,13 @@ class Trainer:
         self, features: list[Tensor], coords: Tensor, labels: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         """For a share of the steps: the best masks so far (K, 1, h, w), given back to half of the prompts."""
-        draw = torch.Generator().manual_seed(self.options.seed * 1_000_003 + self.step)
-        if torch.rand((), generator=draw) >= self.options.refine:
+        draw = np.random.default_rng((self.options.seed, self.step))
+        if draw.random() >= self.options.refine:
             return None, None
         out = self.model.decode(*features, coords, labels)  # type: ignore[operator]
         best = out.iou_scores[:, 1:].argmax(1) + 1
-        masks = out.low_res_masks[torch.arange(len(best)), best][:, None].float()
-        has_mask = (torch.rand(len(best), generator=draw) < 0.5).float()
+        masks = out.low_res_masks[torch.arange(len(best), device=best.device), best][:, None].float()
+        has_mask = torch.from_numpy(draw.random(len(best)) < 0.5).to(masks)
         return masks, has_mask
 
     @torch.no_grad()
@@ -168,7 +170,7 @@ class Trainer:
 
     def resume(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.average = {name: value.clone() for name, value in state["average"].items()}
+        self.average = {n: value.to(self.options.device, copy=True) for n, value in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
 

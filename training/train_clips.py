@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,22 +89,21 @@ class ClipTrainer(Trainer):
         return evaluate_clips(model, self.options.eval_scenes, frames=16)
 
     def loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, float]]:
-        draw = torch.Generator().manual_seed(self.options.seed * 1_000_003 + self.step)
-        given = float(torch.rand((), generator=draw)) < self.options.given
-        told = float(torch.rand((), generator=draw)) < self.options.told
+        draw = np.random.default_rng((self.options.seed, self.step))
+        given, told = draw.random() < self.options.given, draw.random() < self.options.told
         frames = self.encode(batch.frames)
         known = Memories()
-        total = torch.zeros(())
+        losses: list[Tensor] = []
         figures: list[dict[str, float]] = []
         for time, features in enumerate(frames):
             out, binary = self.decode(batch, features, known, given)
             # Without a prompt the object's score says whether it is there at all.
             weights = Weights(present=0.1 if time == 0 else 0.5)
             loss, found = total_loss(*self._shaped(out, batch), batch.targets[time], weights)
-            total = total + loss
+            losses.append(loss)
             figures.append(found)
             self.remember(out, features, known, batch, time, binary, told)
-        return total / len(frames), _means(figures)
+        return torch.stack(losses).mean(), _means(figures)
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> list[Any]:
@@ -118,15 +118,13 @@ class ClipTrainer(Trainer):
         """The decoder's answer for a frame, and the masks (K, 1, S, S) that were given in place of it, if any."""
         embed, high_res_0, high_res_1, vision = features
         if known.memories:
-            return self.model.decode(
-                self._attend(vision, known), high_res_0, high_res_1, *_no_points(len(vision))
-            ), None  # type: ignore[operator]
+            return self.model.decode(self._attend(vision, known), high_res_0, high_res_1, *_no_points(vision)), None  # type: ignore[operator]
         if not given:
             coords, labels = batch.coords.flatten(0, 1), batch.labels.flatten(0, 1)
             return self.model.decode(embed, high_res_0, high_res_1, coords, labels), None  # type: ignore[operator]
         masks = batch.given.flatten(0, 1)[:, None] * 20.0 - 10.0
         prompt = self.model.mask_prompt(masks)  # type: ignore[operator]
-        out = self.model.decode(vision, high_res_0, high_res_1, *_no_points(len(vision)), prompt)  # type: ignore[operator]
+        out = self.model.decode(vision, high_res_0, high_res_1, *_no_points(vision), prompt)  # type: ignore[operator]
         side = masks.shape[-1]
         # What is remembered comes from the masks at the size of the decoder's.
         small = F.interpolate(masks, size=side // 4, mode="bilinear", antialias=True)
@@ -137,11 +135,11 @@ class ClipTrainer(Trainer):
         recent = list(range(frame - 1, 0, -1))
         slots = self.model.variant.num_mask_slots  # type: ignore[union-attr]
         near = [f for f in recent if frame - f < slots][: slots - 1]  # type: ignore[operator]
-        ages = torch.tensor([0] + [frame - f for f in near]).expand(rows, -1)
+        ages = torch.tensor([0] + [frame - f for f in near], device=vision.device).expand(rows, -1)
         memory = torch.stack([known.memories[0], *(known.memories[f] for f in near)], dim=1)
         pointed = [0, *recent][:NUM_POINTER_SLOTS]
         pointers = torch.stack([known.pointers[f] for f in pointed], dim=1)
-        pointer_ages = torch.tensor([(frame - f) / (NUM_POINTER_SLOTS - 1) for f in pointed]).expand(rows, -1)
+        pointer_ages = vision.new_tensor([(frame - f) / (NUM_POINTER_SLOTS - 1) for f in pointed]).expand(rows, -1)
         return self.model.attend_memory(vision, memory, ages, pointers, pointer_ages, None)  # type: ignore[operator]
 
     def remember(
@@ -150,7 +148,7 @@ class ClipTrainer(Trainer):
         """Puts this frame's best-scored masks into the memory, as the tracker does; no gradient passes them."""
         present = batch.targets[time].present.flatten()[:, None] * 2.0 - 1.0
         score = present if told else out.object_score.detach()
-        rows = torch.arange(len(score))
+        rows = torch.arange(len(score), device=score.device)
         best = out.iou_scores[:, 1:].argmax(1) + 1
         if given is None:
             low = out.low_res_masks[rows, best][:, None].detach().float()
@@ -159,7 +157,7 @@ class ClipTrainer(Trainer):
             tokens = out.mask_tokens[rows, best]
         else:
             masks, tokens, score = given, out.mask_tokens[:, 0], torch.ones_like(score)
-        prompted = torch.full((len(score), 1, 1, 1), float(time == 0))
+        prompted = score.new_full((len(score), 1, 1, 1), float(time == 0))
         entered = self.model.memory_input(masks, prompted)  # type: ignore[operator]
         known.memories.append(self.model.encode_memory(features[3], entered, score))  # type: ignore[operator]
         known.pointers.append(self.model.object_pointers(tokens[:, None], score)[:, 0])  # type: ignore[operator]
@@ -173,9 +171,10 @@ class ClipTrainer(Trainer):
         )
 
 
-def _no_points(rows: int) -> tuple[Tensor, Tensor]:
+def _no_points(vision: Tensor) -> tuple[Tensor, Tensor]:
     """The tracker's prompt: one point that is labelled as none."""
-    return torch.zeros(rows, 1, 2), torch.full((rows, 1), PADDING)
+    rows = len(vision)
+    return vision.new_zeros(rows, 1, 2), torch.full((rows, 1), PADDING, device=vision.device)
 
 
 def _means(frames: list[dict[str, float]]) -> dict[str, float]:
