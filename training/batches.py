@@ -30,6 +30,8 @@ def on_device(value: Any, device: str) -> Any:
         return value.to(device, non_blocking=True)
     if isinstance(value, list):
         return [on_device(part, device) for part in value]
+    if value is None:
+        return None
     return replace(value, **{f.name: on_device(getattr(value, f.name), device) for f in fields(value)})
 
 
@@ -49,12 +51,12 @@ def normalise(image: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 
-def draw_batch(first_seed: int, images: int, prompts: int, size: int) -> Batch:
+def draw_batch(first_seed: int, images: int, prompts: int, size: int, large_share: float = 0.3) -> Batch:
     """The batch of scenes `first_seed` to `first_seed + images`."""
     rows: list[tuple[Tensor, ...]] = []
     cells_wide = size // MASK_STRIDE
     for seed in range(first_seed, first_seed + images):
-        scene = draw_scene(seed, size)
+        scene = draw_scene(seed, size, large_share)
         drawn = draw_prompts(scene, prompts, seed)
         masks = drawn.targets.astype(np.float32).reshape(prompts, cells_wide, MASK_STRIDE, cells_wide, MASK_STRIDE)
         anchor_cells = (drawn.anchors // MASK_STRIDE) @ np.array([1, cells_wide])

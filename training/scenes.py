@@ -247,9 +247,9 @@ def draw_matrix(rng: np.random.Generator) -> NDArray[np.float64]:
     return np.asarray(turn @ stretch, np.float64)
 
 
-def draw_radii(rng: np.random.Generator) -> list[float]:
+def draw_radii(rng: np.random.Generator, large_share: float = 0.3) -> list[float]:
     """Object radii as shares of the side, largest first: one or two large, or several of all sizes."""
-    if rng.random() < 0.3:
+    if rng.random() < large_share:
         radii = list(rng.uniform(0.18, 0.45, int(rng.integers(1, 3))))
         radii += list(rng.uniform(0.05, 0.15, int(rng.integers(0, 4))))
     else:
@@ -267,9 +267,9 @@ def distinct_colour(rng: np.random.Generator, behind: NDArray[np.float32]) -> ND
     return colour
 
 
-def _place_objects(rng: np.random.Generator, canvas: Canvas, light: float, shadow: float) -> None:
+def _place_objects(rng: np.random.Generator, canvas: Canvas, light: float, shadow: float, large_share: float) -> None:
     label, size = 2, canvas.size
-    for radius in draw_radii(rng):
+    for radius in draw_radii(rng, large_share):
         centre = rng.uniform(0.02, 0.98, 2) if radius < 0.18 else rng.uniform(0.2, 0.8, 2)
         row, column = (np.clip(centre[::-1] * size, 0, size - 1)).astype(int)
         label += 1
@@ -328,21 +328,26 @@ def photograph(
     return image
 
 
-def draw_scene(seed: int, size: int) -> Scene:
-    """The scene number `seed` at `size` x `size` pixels; the same content at every size."""
+def draw_scene(seed: int, size: int, large_share: float = 0.3) -> Scene:
+    """The scene number `seed` at `size` x `size` pixels; the same content at every size.
+
+    `large_share` of the scenes have one or two large objects, the others several of all sizes.
+    """
     rng = np.random.default_rng(seed)
     canvas = Canvas(size)
     regions = draw_background(rng, canvas)
     light = float(rng.uniform(-3.0, 0.0))  # from above
     shadow = float(rng.uniform(0.15, 0.6)) if rng.random() < 0.6 else 0.0
-    place = _place_clones if rng.random() < 0.18 else _place_objects
-    place(rng, canvas, light, shadow)
+    if rng.random() < 0.18:
+        _place_clones(rng, canvas, light, shadow)
+    else:
+        _place_objects(rng, canvas, light, shadow, large_share)
     visible = np.bincount(canvas.labels.ravel(), minlength=256)
     least = MIN_AREA * size * size
     objects = tuple(
         label for label, area in canvas.full_area.items() if visible[label] >= max(least, MIN_VISIBLE * area)
     )
     if not objects:
-        return draw_scene(seed + (1 << 40), size)
+        return draw_scene(seed + (1 << 40), size, large_share)
     regions = tuple(region for region in regions if visible[region] >= 0.05 * size * size)
     return Scene(photograph(rng, canvas.pixels), canvas.labels, objects, regions)

@@ -44,6 +44,7 @@ class Options:
     decay: float = 0.05
     average: float = 0.998
     refine: float = 0.0
+    large_share: float = 0.3
     seed: int = 0
     workers: int = 1
     device: str = "cpu"
@@ -90,7 +91,7 @@ class Trainer:
         seed = first_scene(o.seed, o.size) + first_step * o.images
 
         def draw_step(step: int) -> Batch:
-            return draw_batch(seed + step * o.images, o.images, o.prompts, o.size)
+            return draw_batch(seed + step * o.images, o.images, o.prompts, o.size, o.large_share)
 
         return drawn(draw_step, o.steps - first_step, o.workers)
 

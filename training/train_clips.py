@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.contract import NUM_POINTER_SLOTS, PADDING
-from training.batches import drawn, normalise
+from training.batches import Batch, draw_batch, drawn, normalise
 from training.clip_batches import ClipBatch, draw_clip_batch
 from training.evaluate_clips import evaluate_clips
 from training.losses import Weights, total_loss
@@ -35,7 +35,8 @@ class ClipOptions(Options):
 
     `given`: share of the steps in which the first frame's masks are handed over as they are; `slow`: the decoder's
     part of the rate; `told`: share of the steps in which memories are told truly whether the object is there;
-    `fresh`: the memory modules to start from were never trained.
+    `fresh`: the memory modules to start from were never trained. With `scenes` above 0 each step has as many scenes
+    beside its clips, with `scene_prompts` prompts each, and the whole model is trained on those.
     """
 
     images: int = 4
@@ -45,7 +46,17 @@ class ClipOptions(Options):
     slow: float = 0.2
     told: float = 0.5
     fresh: bool = False
+    scenes: int = 0
+    scene_prompts: int = 6
     eval_scenes: int = 6
+
+
+@dataclass(frozen=True)
+class MixedBatch:
+    """What a step is trained on."""
+
+    clips: ClipBatch
+    scenes: Batch | None
 
 
 @dataclass
@@ -68,27 +79,42 @@ class ClipTrainer(Trainer):
             start_memory(model, torch.stack([normalise(draw_scene(seed, options.size).image) for seed in scenes]))
 
     def groups(self) -> list[dict[str, Any]]:
-        named = [(n, p) for n, p in self.model.named_parameters() if not n.startswith(_FROZEN)]
+        frozen = () if self.options.scenes else _FROZEN
+        named = [(n, p) for n, p in self.model.named_parameters() if not n.startswith(frozen)]
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(not name.startswith(_FROZEN))
+            parameter.requires_grad_(not name.startswith(frozen))
         slow = [p for n, p in named if n.startswith(_SLOW)]
         quick = [p for n, p in named if not n.startswith(_SLOW)]
         decay = self.options.decay
         return [*decayed(quick, decay), *decayed(slow, decay, self.options.slow)]
 
-    def draw(self, first_step: int) -> Iterator[ClipBatch]:
+    def draw(self, first_step: int) -> Iterator[MixedBatch]:
         o = self.options
-        seed = first_scene(o.seed, o.size) + first_step * o.images
+        seed = first_scene(o.seed, o.size)
 
-        def draw_step(step: int) -> ClipBatch:
-            return draw_clip_batch(seed + step * o.images, o.images, o.prompts, o.size, o.frames)
+        def draw_step(step: int) -> MixedBatch:
+            number = first_step + step
+            clips = draw_clip_batch(seed + number * o.images, o.images, o.prompts, o.size, o.frames)
+            if not o.scenes:
+                return MixedBatch(clips, None)
+            scenes = draw_batch(seed + number * o.scenes, o.scenes, o.scene_prompts, o.size, o.large_share)
+            return MixedBatch(clips, scenes)
 
         return drawn(draw_step, o.steps - first_step, o.workers)
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        return evaluate_clips(model, self.options.eval_scenes, frames=16)
+        clips = evaluate_clips(model, self.options.eval_scenes, frames=16)
+        return {"clips": clips, "scenes": super().evaluate(model)} if self.options.scenes else clips
 
-    def loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: MixedBatch) -> tuple[Tensor, dict[str, float]]:
+        loss, figures = self.clip_loss(batch.clips)
+        if batch.scenes is None:
+            return loss, figures
+        scene_loss, found = super().loss(batch.scenes)
+        return loss + scene_loss, figures | {f"scene_{name}": value for name, value in found.items()}
+
+    def clip_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, float]]:
+        """Of the clips alone; no gradient passes to the image encoder."""
         draw = np.random.default_rng((self.options.seed, self.step))
         given, told = draw.random() < self.options.given, draw.random() < self.options.told
         frames = self.encode(batch.frames)

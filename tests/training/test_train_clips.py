@@ -15,7 +15,7 @@ from training.clip_batches import draw_clip_batch
 from training.clips import draw_clip
 from training.evaluate_clips import evaluate_clips, follow, overlap, tracker_of
 from training.start import set_initial_values
-from training.train_clips import ClipOptions, ClipTrainer, Memories, start_memory
+from training.train_clips import ClipOptions, ClipTrainer, Memories, MixedBatch, start_memory
 
 SMALL = replace(
     find_variant(EMBEDDED), embed_dim=8, stages=(1, 1, 1, 1), global_blocks=(2,), d_model=32, decoder_mlp_dim=32,
@@ -42,13 +42,26 @@ def _model() -> Sam2:
 def test_the_loss_falls_on_one_batch_and_the_encoder_stays() -> None:
     model = _model().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    trainer, batch = ClipTrainer(model, OPTIONS), draw_clip_batch(0, 2, 2, 64, 4)
+    trainer, batch = ClipTrainer(model, OPTIONS), MixedBatch(draw_clip_batch(0, 2, 2, 64, 4), None)
     losses = [trainer.train_step(batch)["mask"] for _ in range(20)]
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert not [name for name in moved if name.startswith(("image_encoder.", "no_mem_embed"))]
     for part in ("memory_attention.", "memory_encoder.", "obj_ptr_proj.", "maskmem_tpos_enc", "sam_mask_decoder."):
         assert [name for name in moved if name.startswith(part)], part
+
+
+def test_with_scenes_the_whole_model_is_trained() -> None:
+    model = _model().train()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    trainer = ClipTrainer(model, replace(OPTIONS, images=1, scenes=2, scene_prompts=3, workers=0))
+    batch = next(iter(trainer.draw(0)))
+    assert isinstance(batch, MixedBatch) and batch.scenes is not None
+    figures = trainer.train_step(batch)
+    assert {"iou_by_score", "scene_iou_by_score"} <= figures.keys()
+    unused = {"no_mem_pos_enc"}  # in every checkpoint, used by none
+    still = {name for name, value in model.named_parameters() if torch.equal(value, before[name])} - unused
+    assert not [name for name in still if name.startswith("image_encoder.trunk.blocks")]
 
 
 @torch.no_grad()
