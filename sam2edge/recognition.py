@@ -1,4 +1,4 @@
-"""Which model a weight file is of, told without torch where that is possible, and its way into the store."""
+"""Which model a file brought by hand is of, told without torch where that is possible, and its way into the store."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sam2edge import store
+from sam2edge.contract import IMAGE_GRAPHS
 from sam2edge.download import Progress, copy_file, size_of
-from sam2edge.errors import BackendUnavailableError, CheckpointError, InvalidInputError, StoreError
+from sam2edge.errors import BackendUnavailableError, CheckpointError, GraphError, InvalidInputError, StoreError
 from sam2edge.file_lock import locked
 from sam2edge.store_contents import DAMAGED, check_file, is_official, stored_files
-from sam2edge.variants import VARIANTS, Variant
+from sam2edge.variants import VARIANTS, Variant, find_variant
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -62,13 +63,64 @@ def add_checkpoint(
                     _forget(there)
             _record(target, variant)
     except OSError as error:
-        raise StoreError(
-            f"{path.name} cannot be copied into the store",
-            expected=f"room for {size_of(path)} bytes in {target.parent}",
-            got=f"{error.strerror or error}, {shutil.disk_usage(store.existing_parent(target)).free} bytes free",
-            remedy="make room or set SAM2EDGE_HOME to another folder",
-        ) from error
+        raise _no_room(path, target, error) from error
     return variant, target
+
+
+def add_graphs(folder: Path, replace: bool = False) -> tuple[Variant, Path]:
+    """Copies a folder of exported ONNX graphs into the store; returns their model and where they lie now.
+
+    Each graph must be as its `<graph>.onnx.json`, which the exporter wrote beside it, says. Raises GraphError where it
+    is not, StoreError where the store has other graphs of this model, size and precision and `replace` is false.
+    """
+    stated = [_read_graph_record(folder / f"{name}.onnx") for name in IMAGE_GRAPHS]
+    stated += [_read_graph_record(path) for path in sorted(folder.glob("memory_*.onnx")) if path.name.count(".") == 1]
+    if len({(record["model"], record["image_size"], record["precision"]) for record in stated}) != 1:
+        raise GraphError(f"{folder} holds graphs of several models", expected="one model, size and precision")
+    variant = find_variant(str(stated[0]["model"]))
+    target = store.graph_dir(variant, stated[0]["image_size"], stated[0]["precision"])
+    changed = [r for r in stated if _differs(target / f"{r['graph']}.onnx", r["sha256"])]
+    if changed and not replace:
+        raise StoreError(
+            f"the store has other graphs of {variant.model_id} at this size and precision already",
+            got=str(target),
+            remedy="give --replace",
+        )
+    try:
+        for record in stated:
+            for name in (f"{record['graph']}.onnx", f"{record['graph']}.onnx.json"):
+                store.write_atomically(target / name, lambda part, name=name: copy_file(folder / name, part))  # type: ignore[misc]
+    except OSError as error:
+        raise _no_room(folder, target, error) from error
+    return variant, target
+
+
+def _differs(path: Path, sha256: str) -> bool:
+    return path.is_file() and store.file_sha256(path) != sha256
+
+
+def _read_graph_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(store.record_path(path).read_text(encoding="utf-8"))
+        wanted = {"graph": str, "model": str, "image_size": int, "precision": str, "sha256": str}
+        plain = isinstance(record, dict) and all(isinstance(record.get(key), kind) for key, kind in wanted.items())
+        sound = plain and record["graph"] == path.stem and record["precision"] in store.PRECISIONS
+        digest = store.file_sha256(path)
+    except (OSError, ValueError) as error:
+        raise GraphError(
+            f"{path.name} is not there as the exporter wrote it",
+            expected=f"{path} and {store.record_path(path).name}",
+            got=getattr(error, "strerror", None) or "no JSON",
+            remedy="copy the whole folder that sam2edge.export.to_onnx wrote",
+        ) from error
+    if not sound or digest != record["sha256"]:
+        raise GraphError(
+            f"{path.name} is damaged or of another export",
+            expected=f"SHA-256 {str(record.get('sha256'))[:16]}..." if plain else "the record the exporter wrote",
+            got=f"{digest[:16]}...",
+            remedy="copy the whole folder again",
+        )
+    return dict(record)
 
 
 def recognise_file(path: Path) -> Variant:
@@ -160,6 +212,15 @@ def _record(target: Path, variant: Variant) -> None:
         store.record_path(target).unlink(missing_ok=True)
     else:
         store.write_record(target, model=variant.name)
+
+
+def _no_room(source: Path, target: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{source.name} cannot be copied into the store",
+        expected=f"room in {target.parent}",
+        got=f"{error.strerror or error}, {shutil.disk_usage(store.existing_parent(target)).free} bytes free",
+        remedy="make room or set SAM2EDGE_HOME to another folder",
+    )
 
 
 def _forget(path: Path | None) -> None:

@@ -128,7 +128,9 @@ def _describe(path: Path) -> StoredFile:
     elif parts[0] in ("graphs", "engines") and len(parts) == 4:
         variant = VARIANTS.get(parts[1])
         kind = {".onnx": GRAPH, store.ENGINE_SUFFIX: ENGINE}.get(path.suffix, OTHER)
-    if path.name.startswith("."):
+    if path.name.endswith(".failed.onnx"):  # what the exporter found wanting, kept aside by it
+        kind = OTHER
+    elif path.name.startswith("."):
         kind = UNFINISHED
     elif path.suffix == ".json" and variant is not None:
         kind = RECORD
