@@ -43,6 +43,7 @@ FLOORS = {
     "pull.py": 3,
     "recognition.py": 3,
     "tracked_object.py": 3,
+    "bundle/": 4,
     "predictor.py": 4,
     "session_state.py": 4,
     "video/": 4,
@@ -56,6 +57,7 @@ ARRAYS = {"numpy", "cv2"}  # F1 and up
 HOMES = {
     "click": {"cli/"},
     "rich": {"cli/"},
+    "packaging": {"bundle/wheels.py"},
     "platformdirs": {"store.py"},
     "torch": {"torch_sam2/", "backends/torch_backend.py"},
     "safetensors": {"torch_sam2/"},
