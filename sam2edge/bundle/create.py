@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import sam2edge
 from sam2edge import store
 from sam2edge.bundle.archive import STORE, WHEELS, write_bundle
 from sam2edge.bundle.wheels import Target, gather_wheels
@@ -50,7 +49,7 @@ def create_bundle(
     if path.exists():
         raise BundleError("the file is there already", expected="a new name", got=str(path), remedy="remove it first")
     files = [file for variant in variants for file in _files_of(variant, weights, engines)]
-    package = Path(sam2edge.__file__).parent
+    package = Path(store.__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         gathered, main = Path(folder) / "wheels", Path(folder) / "main.py"
         gathered.mkdir()
@@ -60,7 +59,7 @@ def create_bundle(
         members += [(f"{WHEELS}{wheel.name}", wheel) for wheel in gathered.glob("*.whl")]
         members += [(f"{STORE}{file.path.relative_to(store.root()).as_posix()}", file.path) for file in files]
         facts = {
-            "version": sam2edge.__version__,
+            "version": requirements[0].rpartition("=")[2],
             "target": target.name,
             "requirements": requirements,
             "models": sorted({file.variant.model_id for file in files if file.variant}),

@@ -20,7 +20,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-import sam2edge
+from sam2edge import errors
 from sam2edge.errors import BundleError, InvalidInputError
 
 DEFAULT_TARGET = "linux-aarch64-cp310"
@@ -102,7 +102,7 @@ def gather_wheels(folder: Path, target: Target, extra: tuple[Path, ...] = ()) ->
 
 def make_own_wheel(folder: Path) -> Path:
     """sam2edge's wheel: built of the source tree that this runs from, or put together again from what is installed."""
-    source = Path(sam2edge.__file__).parent.parent
+    source = Path(errors.__file__).parent.parent
     if (source / "pyproject.toml").is_file() and (source / "export").is_dir():
         return _build(source, folder)
     return _pack_installed(folder)

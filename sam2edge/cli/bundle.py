@@ -59,9 +59,8 @@ def create(
         facts = {"path": str(path), "size_bytes": path.stat().st_size, "sha256": digest, "target": target.name}
         click.echo(json.dumps({**facts, "files": [str(file.path.relative_to(store.root())) for file in files]}))
         return
-    click.echo(
-        f"{path} ({path.stat().st_size / 1e6:.1f} MB)\nSHA-256 {digest}\nthere: python3 {path.name} install --venv DIR"
-    )
+    click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB), SHA-256 {digest}")
+    click.echo(f"there: python3 {path.name} install --venv DIR")
 
 
 @bundle.command("install", context_settings=_passed_on)
