@@ -64,7 +64,15 @@ def create_bundle(
             "requirements": requirements,
             "models": sorted({file.variant.model_id for file in files if file.variant}),
         }
-        store.write_atomically(path, lambda part: write_bundle(part, facts, members))
+        try:
+            store.write_atomically(path, lambda part: write_bundle(part, facts, members))
+        except OSError as error:
+            raise BundleError(
+                f"{path} cannot be written",
+                expected="room for the bundle, in a folder that may be written to",
+                got=error.strerror or str(error),
+                remedy="make room, or name another folder",
+            ) from error
     return files
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,8 @@ def remove(model: str, yes: bool, as_json: bool) -> None:
             f"the store has nothing of {variant.model_id}", expected="a model that is there", got=str(store.root())
         )
     if not yes:
-        if as_json:
-            raise click.UsageError("--json asks nothing: give --yes with it.")
+        if as_json or not (sys.stdin and sys.stdin.isatty()):
+            raise click.UsageError("Nobody to ask: give --yes.")
         for file in files:
             click.echo(f"{_megabytes(file.size_bytes):>10}  {file.path}")
         total = _megabytes(sum(file.size_bytes for file in files))

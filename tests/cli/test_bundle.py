@@ -94,7 +94,7 @@ def test_a_disk_that_is_full_leaves_no_half_bundle(
 
     monkeypatch.setattr(create, "write_bundle", fail)
     assert main(["bundle", "create", str(tmp_path / "bundle.zip")]) == 1
-    assert "No space left on device" in capsys.readouterr().err
+    assert "bundle.zip cannot be written" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.zip"]
 
 

@@ -29,6 +29,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
         yield running
 
 
+class _Terminal:
+    def isatty(self) -> bool:
+        return True
+
+
 def _row(capsys: Capture) -> dict:
     capsys.readouterr()
     assert main(["models", "list", "--json"]) == 0
@@ -103,7 +108,8 @@ def test_a_broken_download_is_told_and_kept(server: FileServer, capsys: Capture)
 def test_removing_asks(server: FileServer, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     main(["models", "pull", "sam2/hiera_tiny"])
     path = store.checkpoint_dir() / "sam2.1_hiera_tiny.pt"
-    assert main(["models", "remove", "sam2/hiera_tiny"]) == 130  # nothing to read an answer from
+    assert main(["models", "remove", "sam2/hiera_tiny"]) == 2  # no terminal
+    monkeypatch.setattr("sys.stdin", _Terminal())
     assert main(["models", "remove", "sam2/hiera_tiny", "--json"]) == 2
     answers = iter(["n", "y"])
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: next(answers))
