@@ -32,9 +32,11 @@ _PATTERNS = (
     r"__main__\.py",
     rf"sam2edge/({_PART}/)?{_PART}\.py",
     rf"wheels/{_PART}\.whl",
-    rf"store/({_PART}/){{1,3}}{_PART}",
+    rf"store/checkpoints/{_PART}",
+    rf"store/(graphs|engines)/{_PART}/{_PART}/{_PART}",
 )
 _MEMBER = re.compile("|".join(_PATTERNS))
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!_-]+")  # and no option of pip's
 _NEW_DATE = (1980, 1, 1, 0, 0, 0)  # one for all, so that the same contents make the same bundle
 
 
@@ -174,7 +176,10 @@ def _read_manifest(path: Path, archive: zipfile.ZipFile) -> Bundle:
             )
         files = {str(name): (int(f["size_bytes"]), str(f["sha256"])) for name, f in content["files"].items()}
         version, target = str(content["version"]), str(content["target"])
-        return Bundle(path, version, target, tuple(content["models"]), tuple(content["requirements"]), files)
+        requirements = tuple(content["requirements"])
+        if not requirements or not all(_REQUIREMENT.fullmatch(requirement) for requirement in requirements):
+            raise ValueError("requirements")
+        return Bundle(path, version, target, tuple(content["models"]), requirements, files)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
         raise _damaged(path, "a manifest", f"{type(error).__name__} ({error})") from error
 

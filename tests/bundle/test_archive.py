@@ -134,7 +134,8 @@ def _forged(path: Path, entries: list[tuple[zipfile.ZipInfo, bytes]], listed: bo
         "wheels/a.whl/",
         "store/checkpoints/a\0b",
         "store/checkpoints/a\nb",
-        "store/a/b/c/d/e",
+        "store/timing/a",
+        "store/graphs/a/b/c/d",
         "elsewhere/file",
         "wheels/setup.py",
         "store/file",
@@ -210,6 +211,8 @@ def test_members_that_overlap(tmp_path: Path) -> None:
         (lambda m: m["files"]["__main__.py"].update(size_bytes=4), "damaged"),
         (lambda m: m["files"]["__main__.py"].update(size_bytes="many"), "damaged"),
         (lambda m: m.update(models=3), "damaged"),
+        (lambda m: m.update(requirements=[]), "damaged"),
+        (lambda m: m.update(requirements=["--index-url=https://elsewhere.invalid"]), "damaged"),
     ],
 )
 def test_manifests_that_do_not_fit(whole: Path, change: Callable[[dict], object], message: str) -> None:
