@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from sam2edge import store
 from sam2edge.download import OTHER_WAYS, Progress, copy_file, download, size_of, validator_path
 from sam2edge.errors import InvalidInputError, StoreError
-from sam2edge.file_lock import locked
+from sam2edge.files import locked
 from sam2edge.store_contents import is_official, partial_path
 from sam2edge.variants import Checkpoint, Variant
 

@@ -14,7 +14,7 @@ from sam2edge import store
 from sam2edge.contract import IMAGE_GRAPHS
 from sam2edge.download import Progress, copy_file, size_of
 from sam2edge.errors import BackendUnavailableError, CheckpointError, GraphError, InvalidInputError, StoreError
-from sam2edge.file_lock import locked
+from sam2edge.files import locked
 from sam2edge.store_contents import DAMAGED, check_file, is_official, stored_files
 from sam2edge.variants import VARIANTS, Variant, find_variant
 

@@ -8,7 +8,6 @@ checkpoints need none, their checksums are in `variants.py`. The embedded model 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 import platformdirs
 
 from sam2edge.contract import IMAGE_GRAPHS
+from sam2edge.files import file_sha256 as file_sha256
 from sam2edge.variants import EMBEDDED, Variant
 
 ENGINE_SUFFIX = ".engine"
@@ -39,7 +39,7 @@ def checkpoint_dir() -> Path:
 
 
 def lock_path(name: str) -> Path:
-    """The file that stands for the lock `name` of this store, see `file_lock.locked`."""
+    """The file that stands for the lock `name` of this store, see `files.locked`."""
     return root() / ".locks" / name
 
 
@@ -93,15 +93,6 @@ def find_checkpoint(variant: Variant) -> Path | None:
 def is_installed(variant: Variant) -> bool:
     """Whether weights, or graphs at the model's own image size, are on this machine."""
     return find_checkpoint(variant) is not None or find_graphs(variant, variant.image_size) is not None
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def record_path(path: Path) -> Path:

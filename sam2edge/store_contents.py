@@ -11,7 +11,7 @@ from typing import Any
 
 from sam2edge import store
 from sam2edge.errors import StoreError
-from sam2edge.file_lock import locked
+from sam2edge.files import locked
 from sam2edge.variants import VARIANTS, Checkpoint, Variant
 
 WEIGHTS, GRAPH, ENGINE, RECORD, UNFINISHED, OTHER = "weights", "graph", "engine", "record", "unfinished", "other"

@@ -21,7 +21,7 @@ FLOORS = {
     "errors.py": 0,
     "variants.py": 0,
     "contract.py": 0,
-    "file_lock.py": 0,
+    "files.py": 0,
     "datatypes.py": 1,
     "preprocess.py": 1,
     "postprocess.py": 1,

@@ -18,7 +18,7 @@ import pytest
 
 from sam2edge import store
 from sam2edge.errors import InvalidInputError, StoreError
-from sam2edge.file_lock import locked
+from sam2edge.files import locked
 from sam2edge.pull import pull_checkpoint
 from sam2edge.store_contents import partial_path
 from sam2edge.variants import Variant, find_variant
@@ -337,7 +337,7 @@ def test_a_process_that_was_killed_leaves_no_lock(server: FileServer) -> None:
     program = f"""
 import os, signal
 from pathlib import Path
-from sam2edge.file_lock import locked
+from sam2edge.files import locked
 with locked(Path({str(lock)!r})):
     print("held", flush=True)
     signal.pause()

@@ -17,7 +17,7 @@ from sam2edge.variants import Variant
 _CODE = (
     "__init__.py",
     "errors.py",
-    "file_lock.py",
+    "files.py",
     *(f"bundle/{name}.py" for name in ("__init__", "archive", "environment", "install", "journal")),
 )
 _MAIN = """\

@@ -7,7 +7,6 @@ is made, so that a failure, or the next run after a power cut, takes it back.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -23,7 +22,7 @@ from sam2edge.bundle.archive import STORE, WHEELS, Bundle, extract, read_bundle
 from sam2edge.bundle.environment import CURRENT, TARGET, VENV, Place, check_place, install_wheels
 from sam2edge.bundle.journal import Journal
 from sam2edge.errors import BundleError, Sam2EdgeError
-from sam2edge.file_lock import locked
+from sam2edge.files import file_sha256, locked
 
 OLDEST_GLIBC = (2, 28)
 _STAGING = ".bundle-"
@@ -115,7 +114,7 @@ def _to_move(bundle: Bundle, staging: Path, installed: Installed, replace: bool)
     for name in bundle.names(STORE):
         inside = name[len(STORE) :]
         target = installed.store / inside
-        if target.is_file() and _sha256(target) == bundle.files[name][1]:
+        if target.is_file() and file_sha256(target) == bundle.files[name][1]:
             installed.kept.append(inside)
             continue
         if target.exists() and target.suffix != ".json":  # records go with their files
@@ -160,14 +159,6 @@ def _move(moves: dict[Path, Path], journal: Journal, installed: Installed) -> No
         source.chmod(0o644)
         source.replace(target)
         installed.added.append(str(target.relative_to(installed.store)))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,8 +1,9 @@
-"""One process at a time. Standard library only: bundles carry this file for machines that have nothing else."""
+"""Locks and checksums. Standard library only: bundles carry this file for machines that have nothing else."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,3 +25,12 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
                 on_wait()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
