@@ -1,8 +1,8 @@
 """What the service of compose.yaml runs: the thing in the middle of the camera's picture, outlined, again and again.
 
-    python3 camera.py SOURCE PICTURE          SOURCE is a device such as /dev/video0, or a video file
-    python3 camera.py --check PICTURE         status 0 if the picture is not older than a minute
+    python3 camera.py SOURCE PICTURE
 
+SOURCE is a device such as /dev/video0, or a video file; PICTURE is written anew every second.
 A place to start from: replace `look` by what the device is for.
 """
 
@@ -19,7 +19,6 @@ import numpy as np
 from sam2edge import AutoModel, ImagePredictor, draw_masks
 
 SECONDS_BETWEEN = 1.0
-STALE_SECONDS = 60.0
 
 
 def look(model: ImagePredictor, frame: np.ndarray) -> np.ndarray:
@@ -50,13 +49,7 @@ def run(source: str, picture: Path) -> int:
     return 1  # so that the service is started again
 
 
-def is_fresh(picture: Path) -> bool:
-    return picture.exists() and time.time() - picture.stat().st_mtime < STALE_SECONDS
-
-
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    if sys.argv[1] == "--check":
-        sys.exit(0 if is_fresh(Path(sys.argv[2])) else 1)
     sys.exit(run(sys.argv[1], Path(sys.argv[2])))
