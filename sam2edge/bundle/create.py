@@ -85,7 +85,7 @@ def _files_of(variant: Variant, weights: bool, engines: bool) -> list[StoredFile
             f"the store has nothing of {variant.model_id} to put into a bundle",
             expected=", ".join(sorted(kinds)),
             got=str(store.root()),
-            remedy=f"sam2edge models pull {variant.model_id}",
+            remedy=f"{'sam2edge models pull' if weights else 'python -m sam2edge.export.to_onnx'} {variant.model_id}",
         )
     for finding in map(check_file, files):
         if finding.state == DAMAGED:

@@ -49,14 +49,10 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """Variables for programs run there: none of pip's, and no packages from elsewhere."""
-        kept = {
-            k: v for k, v in os.environ.items() if not k.startswith("PIP_") and k not in ("PYTHONPATH", "PYTHONHOME")
-        }
-        return {
-            **kept,
-            "PIP_CONFIG_FILE": os.devnull,
-            **({"PYTHONPATH": str(self.folder)} if self.kind == TARGET else {}),
-        }
+        foreign = ("PIP_", "PYTHONPATH", "PYTHONHOME")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        own = {"PYTHONPATH": str(self.folder)} if self.kind == TARGET else {}
+        return {**kept, **own, "PIP_CONFIG_FILE": os.devnull}
 
 
 def check_place(place: Place, version: str, downgrade: bool) -> None:
@@ -91,8 +87,10 @@ def installed_version() -> str | None:
 
 
 def install_wheels(place: Place, wheels: Path, requirements: tuple[str, ...], version: str, journal: Journal) -> None:
-    """Installs from the folder of wheels alone and tries what is there then. Raises BundleError; undoing is the
-    journal's."""
+    """Installs from the folder of wheels alone, and tries what is there then.
+
+    Raises BundleError; what was done until then is in the journal.
+    """
     _require_room(place, wheels)
     if place.kind == CURRENT:
         _note_changes(_plan(place, wheels, requirements, journal.folder), journal)

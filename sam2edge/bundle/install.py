@@ -195,7 +195,8 @@ def main(arguments: Sequence[str], bundle: Path | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 2
     try:
         facts = _run(chosen, bundle or chosen.bundle)
-        print(json.dumps(facts) if chosen.json else facts.pop("said"))
+        said = facts.pop("said")
+        print(json.dumps(facts) if chosen.json else said)
     except Sam2EdgeError as error:
         print(f"sam2edge: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

@@ -59,7 +59,7 @@ def test_a_new_environment_and_models(
     assert result.returncode == 0, result.stderr
     facts = json.loads(result.stdout)
     assert facts["command"] == str(env / "bin" / "sam2edge")
-    assert len(facts["added"]) == 4
+    assert len(facts["added"]) == 4 and "said" not in facts
     here = store.root()
     assert {name for name in tree(there) if "." in name.split("/")[-1]} >= {
         str(path.relative_to(here)) for path in [*graphs, *map(store.record_path, graphs)]
