@@ -206,10 +206,10 @@ def run_stage(trainer: Trainer, run: Path, make_model: Any) -> None:
             line = {name: round(sum(values) / len(values), 4) for name, values in means.items()}
             _write_line(log, {"step": trainer.step, "seconds": round(time.monotonic() - started, 1), **line})
             means.clear()
-        if trainer.step % o.eval_every == 0 or trainer.step == o.steps:
-            _write_line(log, {"step": trainer.step, "held_out": _evaluate_average(trainer, make_model)})
         if trainer.step % o.save_every == 0 or trainer.step == o.steps:
             _save(trainer, run)
+        if trainer.step % o.eval_every == 0 or trainer.step == o.steps:
+            _write_line(log, {"step": trainer.step, "held_out": _evaluate_average(trainer, make_model)})
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.torch_sam2.layers import MLP, attention
-from sam2edge.torch_sam2.position import bicubic_matrix
+from sam2edge.torch_sam2.position import Positioned, bicubic_matrix
 from sam2edge.variants import Variant
 
 STRIP_ROWS = 32
@@ -150,7 +150,7 @@ class PatchEmbed(nn.Module):
         return self.proj(x).permute(0, 2, 3, 1)
 
 
-class Hiera(nn.Module):
+class Hiera(Positioned):
     """Image (B, 3, S, S) -> the last output of each stage, (B, S/4/2^i, S/4/2^i, C_i) for i = 0..3.
 
     `tiled` trades few large operations for many small ones, with the same result: blocks that look no further than
@@ -174,10 +174,9 @@ class Hiera(nn.Module):
         self.register_buffer("enlarge_cols", bicubic_matrix(cols, grid).T.contiguous(), persistent=False)
         self.blocks = nn.ModuleList(_make_blocks(variant))
         self.stage_ends = tuple(end - 1 for end in itertools.accumulate(variant.stages))
-        self._baked_position: Tensor | None = None
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        x = self.patch_embed(image) + (self.position() if self._baked_position is None else self._baked_position)
+        x = self.patch_embed(image) + self.current_position()
         early = range(self._count_strip_blocks() if self.tiled else 0)
         outputs: list[Tensor] = []
         grid = self.grid
@@ -222,19 +221,6 @@ class Hiera(nn.Module):
         tiled = self.pos_embed_window.repeat(1, 1, self.window_repeats, self.window_repeats)
         tiled = tiled[:, :, : self.grid, : self.grid]
         return (coarse + tiled).permute(0, 2, 3, 1)
-
-    def bake_position(self) -> None:
-        """Computes the positions once, for inference with fixed weights; call again after weights change."""
-        with torch.no_grad():
-            self._baked_position = self.position().contiguous()
-
-    def train(self, mode: bool = True) -> Hiera:
-        self._baked_position = None
-        return super().train(mode)
-
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]  # torch's own signature
-        self._baked_position = None
-        return super()._apply(fn, recurse)
 
 
 def _make_blocks(variant: Variant) -> list[MultiScaleBlock]:

@@ -66,7 +66,7 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = Attention(d_model, heads, downsample=2)
 
     def forward(
-        self, tokens: Tensor, image: Tensor, token_pos: Tensor, image_pos: Tensor, key_mask: Tensor
+        self, tokens: Tensor, image: Tensor, token_pos: Tensor, image_pos: Tensor, key_mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         if self.is_first:
             tokens = self.self_attn(tokens, tokens, tokens, key_mask)
@@ -88,8 +88,10 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = Attention(d_model, heads, downsample=2)
         self.norm_final_attn = nn.LayerNorm(d_model)
 
-    def forward(self, image: Tensor, image_pos: Tensor, tokens: Tensor, key_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """image (K, E*E, D), image_pos (1, E*E, D), tokens (K, T, D), key_mask (K, 1, 1, T)."""
+    def forward(
+        self, image: Tensor, image_pos: Tensor, tokens: Tensor, key_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """image (K, E*E, D), image_pos (1, E*E, D), tokens (K, T, D), key_mask (K, 1, 1, T) or None."""
         token_pos = tokens
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_pos, image_pos, key_mask)
@@ -129,14 +131,21 @@ class MaskDecoder(nn.Module):
         high_res_1: Tensor,
         prompt_tokens: Tensor,
         dense: Tensor,
-        absent: Tensor,
+        absent: Tensor | None,
     ) -> DecodedMasks:
-        """image_embed (K or 1, D, E, E), prompt_tokens (K, N, D), dense (K, D, E, E), absent (K, N) bool."""
+        """image_embed (K or 1, D, E, E), prompt_tokens (K, N, D), dense broadcasts to (K, D, E, E).
+
+        absent (K, N) bool, or None where every token is there.
+        """
         prompts = prompt_tokens.shape[0]
         own = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
         tokens = torch.cat((own[None].expand(prompts, -1, -1), prompt_tokens), dim=1)
-        key_mask = F.pad(absent.to(tokens.dtype) * MASKED_OUT, (own.shape[0], 0))[:, None, None, :]
+        key_mask = None
+        if absent is not None:
+            key_mask = F.pad(absent.to(tokens.dtype) * MASKED_OUT, (own.shape[0], 0))[:, None, None, :]
         image = (image_embed + dense).flatten(2).transpose(1, 2)
+        if not torch.onnx.is_in_onnx_export():
+            image = image.contiguous()  # linear layers are fused with their bias then; a graph has no strides
         tokens, image = self.transformer(image, image_pos.flatten(2).transpose(1, 2), tokens, key_mask)
         image = image.transpose(1, 2).unflatten(-1, (self.grid, self.grid))
         return self._heads(tokens, image, high_res_0, high_res_1)

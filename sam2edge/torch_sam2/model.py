@@ -90,16 +90,12 @@ class Sam2(nn.Module):
         clicks. The one "not a point" token that the official predictor appends to points and boxes is appended here
         (to a mask alone there is none). mask_input (K, 1, 4E, 4E) logits, counted where has_mask (K,) is 1.
         """
-        if mask_input is None:
-            side = self.image_size // 4
-            mask_input = point_coords.new_zeros(point_coords.shape[0], 1, side, side)
-            has_mask = point_coords.new_zeros(point_coords.shape[0])
-        elif has_mask is None:
+        if mask_input is not None and has_mask is None:
             has_mask = point_coords.new_ones(point_coords.shape[0])
-        assert has_mask is not None
         tokens, dense, absent = self.sam_prompt_encoder(point_coords, point_labels, mask_input, has_mask)
-        position = self.sam_prompt_encoder.dense_position()
-        return self.sam_mask_decoder(image_embed, position, high_res_0, high_res_1, tokens, dense, absent)
+        position = self.sam_prompt_encoder.current_position()
+        padded = absent if _may_hold(absent) else None
+        return self.sam_mask_decoder(image_embed, position, high_res_0, high_res_1, tokens, dense, padded)
 
     def object_pointers(self, mask_tokens: Tensor, object_score: Tensor) -> Tensor:
         """mask_tokens (K, 4, D), object_score (K, 1) -> pointers (K, 4, D); a hidden object has its own pointer."""
@@ -169,6 +165,7 @@ class Sam2(nn.Module):
         self.eval()
         self.image_encoder.trunk.tiled = tiled
         self.image_encoder.trunk.bake_position()
+        self.sam_prompt_encoder.bake_position()
         return self
 
 
@@ -181,6 +178,11 @@ def check_image_size(image_size: int) -> None:
             got=image_size,
             remedy="use 1024, 768 or 512",
         )
+
+
+def _may_hold(flags: Tensor) -> bool:
+    """Whether any of `flags` is set, where that is known at no cost: in a graph, or on a GPU, it may."""
+    return torch.onnx.is_in_onnx_export() or flags.device.type != "cpu" or bool(flags.any())
 
 
 def _learned(*shape: int) -> nn.Parameter:

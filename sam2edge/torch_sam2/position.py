@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def sine_axis(channels: int, side: int, temperature: float = 10000.0) -> Tensor:
@@ -64,3 +64,30 @@ def bicubic_matrix(source: int, target: int) -> Tensor:
     """
     eye = torch.eye(source)[None, :, :, None]
     return F.interpolate(eye, size=(target, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T.contiguous()
+
+
+class Positioned(nn.Module):
+    """A module with a table of positions that depends on its weights alone, so that inference computes it once."""
+
+    _baked: Tensor | None = None
+
+    def position(self) -> Tensor:
+        """The table, computed from the weights as they are."""
+        raise NotImplementedError
+
+    def current_position(self) -> Tensor:
+        """The table, from `bake_position` if that was called since the weights were moved or trained."""
+        return self.position() if self._baked is None else self._baked
+
+    def bake_position(self) -> None:
+        """Computes the positions once, for inference with fixed weights; call again after weights change."""
+        with torch.no_grad():
+            self._baked = self.position().contiguous()
+
+    def train(self, mode: bool = True) -> Positioned:
+        self._baked = None
+        return super().train(mode)
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]  # torch's own signature
+        self._baked = None
+        return super()._apply(fn, recurse)

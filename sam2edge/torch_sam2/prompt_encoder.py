@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sam2edge.contract import ABSENT, BACKGROUND, FOREGROUND, PADDING
 from sam2edge.torch_sam2.layers import LayerNorm2d
+from sam2edge.torch_sam2.position import Positioned
 
 
 class _RandomPosition(nn.Module):
@@ -25,7 +26,7 @@ class _RandomPosition(nn.Module):
         return torch.cat((angle.sin(), angle.cos()), dim=-1)
 
 
-class PromptEncoder(nn.Module):
+class PromptEncoder(Positioned):
     """Encodes prompts given in model pixels (0..S, x right, y down, pixel corners at whole numbers).
 
     Labels: 1 foreground, 0 background, 2 and 3 a box's top-left and bottom-right corner, -1 "not a point" (a real
@@ -52,11 +53,11 @@ class PromptEncoder(nn.Module):
         )
 
     def forward(
-        self, point_coords: Tensor, point_labels: Tensor, mask_input: Tensor, has_mask: Tensor
+        self, point_coords: Tensor, point_labels: Tensor, mask_input: Tensor | None, has_mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """point_coords (K, N, 2), point_labels (K, N), mask_input (K, 1, 4E, 4E), has_mask (K,) of 0 or 1.
+        """point_coords (K, N, 2), point_labels (K, N), mask_input (K, 1, 4E, 4E), has_mask (K,) of 0 or 1, or None.
 
-        Returns tokens (K, N+1, D), dense map (K, D, E, E) and absent (K, N+1) bool.
+        Returns tokens (K, N+1, D), dense map (K, D, E, E), or (1, D, 1, 1) without masks, and absent (K, N+1) bool.
         """
         pad_xy = torch.zeros_like(point_coords[:, :1])
         pad_label = point_labels.amax(dim=1, keepdim=True).clamp(max=PADDING)  # ABSENT where no slot is in use
@@ -64,6 +65,8 @@ class PromptEncoder(nn.Module):
         labels = torch.cat((point_labels, pad_label), dim=1)
         tokens = self._tokens(coords, labels)
         no_mask = self.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        if mask_input is None or has_mask is None:
+            return tokens, no_mask, labels == ABSENT
         given = has_mask.reshape(-1, 1, 1, 1).to(mask_input.dtype)
         dense = given * self.mask_downscaling(mask_input) + (1 - given) * no_mask
         return tokens, dense, labels == ABSENT
@@ -76,7 +79,7 @@ class PromptEncoder(nn.Module):
         is_point = (labels >= BACKGROUND)[..., None]
         return torch.where(is_point, position + one_hot @ kinds, self.not_a_point_embed.weight[None])
 
-    def dense_position(self) -> Tensor:
+    def position(self) -> Tensor:
         """Position of each embedding cell's centre: (1, D, E, E)."""
         centre = (torch.arange(self.grid, device=self.no_mask_embed.weight.device) + 0.5) / self.grid
         y, x = torch.meshgrid(centre, centre, indexing="ij")
