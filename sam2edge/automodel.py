@@ -8,8 +8,8 @@ from typing import Any
 
 from sam2edge.backends.base import BackendRequest
 from sam2edge.backends.registry import open_backend
-from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from sam2edge.budget import CACHE_SHARE, MemoryWatch, memory_cap
+from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from sam2edge.datatypes import BackendReport
 from sam2edge.device import available_memory_bytes, find_gpu
 from sam2edge.errors import CheckpointError, InvalidInputError
@@ -57,7 +57,7 @@ class AutoModel:
                 available now. Either gives way when memory runs low later.
             sam2_low_resolution_masks_cache: where `use_mask_input_cache` keeps logits; None: no such cache.
             max_memory: bytes that "auto" and the default cache count as usable at most, or text such as "4GiB";
-                $SAM2EDGE_MAX_MEMORY likewise, the lesser counting. A model asked for by name is loaded whatever it takes.
+                $SAM2EDGE_MAX_MEMORY likewise, the lesser counts. A model asked for by name is loaded unchecked.
             tracking: count the memory of a tracked video too, for "auto".
 
         Raises:

@@ -69,8 +69,9 @@ class ModelStats:
     """A model since it was loaded, and its machine now. Bytes, degrees Celsius; None where nothing tells.
 
     `calls` by kind: "frame" (an image handed in, cache hits too), "embed" (one encoded), "segment" (an image's
-    prompts), "track" (a tracked frame). `fallbacks` are the backends given up after loading, each with its reason. `caches` by name: "embeddings", "masks". `memory_available_bytes` is the host's,
-    `gpu_free_bytes` and `gpu_total_bytes` are of a discrete GPU in use.
+    prompts), "track" (a tracked frame). `fallbacks` are the backends given up after loading, each with its reason.
+    `caches` by name: "embeddings", "masks". `memory_available_bytes` is the host's, `gpu_free_bytes` and
+    `gpu_total_bytes` are of a discrete GPU in use.
     """
 
     model: str

@@ -49,6 +49,7 @@ FLOORS = {
     "video/": 4,
     "automodel.py": 5,
     "tracker.py": 6,
+    "diagnosis/": 6,
     "__init__.py": 7,
     "cli/": 8,
 }
