@@ -17,7 +17,7 @@ from sam2edge.errors import GraphError
 from sam2edge.variants import Variant
 
 MIB = 1 << 20
-MARGIN = 1.1
+MARGIN = 1.2
 """Measured figures are promised with this much on top: allocators and core counts differ from machine to machine."""
 TRACKED_OBJECTS = 4
 """Objects whose memory is counted where a video is to be tracked."""

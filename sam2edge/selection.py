@@ -27,7 +27,7 @@ RULES = (
     "Usable memory is what is available now less a reserve of a tenth of all memory (64 MiB to 1 GiB), and at most "
     "max_memory and SAM2EDGE_MAX_MEMORY. CPU and GPU of a Jetson share one memory; a discrete GPU has its own, and "
     "then both must suffice. A container's limit counts as its memory.",
-    "A model fits if its measured peak (on a CPU, with a tenth on top; on a GPU an estimate, or the engine's manifest) "
+    "A model fits if its measured peak (on a CPU, with a fifth on top; on a GPU an estimate, or the engine's manifest) "
     "and one cached photo fit into the usable memory.",
     "Where a GPU can run an installed model, only such models are picked, or the embedded one.",
     "Of those that fit the largest model is taken, SAM 2.1 before 2.0, then the largest image size; another size than "

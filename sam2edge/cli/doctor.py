@@ -14,7 +14,7 @@ from sam2edge.cli.terminal import progress
 from sam2edge.diagnosis.backends import try_backends, working
 from sam2edge.diagnosis.cameras import look_at_cameras
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS, Finding
-from sam2edge.diagnosis.picking import Picking, explanation, what_auto_picks
+from sam2edge.diagnosis.picking import Picking, cap_finding, explanation, what_auto_picks
 from sam2edge.diagnosis.storage import Storage, look_at_store
 from sam2edge.machine.describe import Machine, describe_machine
 from sam2edge.machine.software import find_libraries
@@ -42,11 +42,13 @@ def doctor(context: click.Context, as_json: bool, explain: bool) -> None:
         picking = what_auto_picks(working(libraries, backends), machine.has_gpu)
         cameras = look_at_cameras()
         storage = look_at_store()
-    can_run = any(finding.state == WORKS for finding in backends)
+    cap = cap_finding()
+    can_run = any(finding.state == WORKS for finding in backends) and (cap is None or cap.state != BROKEN)
     if as_json:
         click.echo(json.dumps(_report(can_run, machine, backends, picking, cameras, storage, explain)))
     else:
-        rows = [*_machine_rows(machine), *_finding_rows(backends), *_memory_rows(machine, picking)]
+        rows = [*_machine_rows(machine), *_finding_rows(backends)]
+        rows += [*_finding_rows([cap] if cap else []), *_memory_rows(machine, picking)]
         _print([*rows, *_finding_rows(cameras), *_storage_rows(storage)], can_run)
         if explain:
             click.echo("\n".join(["", *explanation(picking)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sam2edge.backends.registry import BACKENDS
+from sam2edge.budget import VARIABLE
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS, Finding
 from sam2edge.machine.software import Libraries, library_version
 from sam2edge.selection import Candidate, Wanted, installed_candidates
@@ -27,7 +29,9 @@ def run_trial(trial: Trial, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
     """What `sam2edge.diagnosis.trial` answered, or what it died of."""
     command = [sys.executable, "-m", "sam2edge.diagnosis.trial", *map(str, trial)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, errors="replace")
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=timeout_s, env=_environment()
+        )
     except subprocess.TimeoutExpired:
         return {"ok": False, "problem": f"no answer within {timeout_s:.0f} s"}
     except OSError as error:
@@ -38,6 +42,11 @@ def run_trial(trial: Trial, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
     except (ValueError, IndexError):
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return {"ok": False, "problem": f"the process died of {_cause(done.returncode)}: {last[:200]}"}
+
+
+def _environment() -> dict[str, str]:
+    """Without the cap on memory: it is no fault of a backend."""
+    return {name: value for name, value in os.environ.items() if name != VARIABLE}
 
 
 def try_backends(

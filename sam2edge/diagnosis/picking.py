@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam2edge.errors import Sam2EdgeError
+from sam2edge.budget import VARIABLE, memory_cap
+from sam2edge.diagnosis.findings import BROKEN, NOTE, Finding
+from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.machine.software import Libraries
 from sam2edge.memory_needs import cpu_needs, table_source, torch_cuda_needs
 from sam2edge.selection import RULES, Candidate, Choice, choose, select
@@ -20,6 +22,15 @@ class Picking:
     problem: str | None = None
     larger: Candidate | None = None
     larger_command: str | None = None
+
+
+def cap_finding() -> Finding | None:
+    """$SAM2EDGE_MAX_MEMORY, where it is set: what cannot be read lets no model load."""
+    try:
+        cap = memory_cap(None)
+    except InvalidInputError as error:
+        return Finding(VARIABLE, BROKEN, str(error), f"unset {VARIABLE}")
+    return None if cap is None else Finding(VARIABLE, NOTE, f"{cap / 2**20:.0f} MiB")
 
 
 def what_auto_picks(libraries: Libraries, has_gpu: bool, root: Path = Path("/")) -> Picking:

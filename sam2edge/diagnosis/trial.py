@@ -17,7 +17,8 @@ def main(arguments: list[str]) -> int:
         answer = _segmented(model_id, int(size), backend, device)
     except Exception as error:  # whatever a library raises is the answer
         remedy = getattr(error, "remedy", None)
-        problem = getattr(error, "got", None) or str(error) or type(error).__name__
+        stated = [getattr(error, name, None) for name in ("problem", "got")]
+        problem = "; ".join(str(part) for part in stated if part) or str(error) or type(error).__name__
         answer = {"ok": False, "problem": " ".join(str(problem).split()), "remedy": remedy}
     print(json.dumps(answer))
     return 0
