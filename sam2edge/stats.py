@@ -70,8 +70,8 @@ class ModelStats:
 
     `calls` by kind: "frame" (an image handed in, cache hits too), "embed" (one encoded), "segment" (an image's
     prompts), "track" (a tracked frame). `fallbacks` are the backends given up after loading, each with its reason.
-    `caches` by name: "embeddings", "masks". `memory_available_bytes` is the host's, `gpu_free_bytes` and
-    `gpu_total_bytes` are of a discrete GPU in use.
+    `caches` by name: "embeddings", "masks". `memory_available_bytes` is the host's, which a Jetson's GPU shares;
+    `gpu_used_bytes` is what all processes hold on the GPU, `gpu_free_bytes` and `gpu_total_bytes` are a discrete one's.
     """
 
     model: str
@@ -83,6 +83,7 @@ class ModelStats:
     fallbacks: tuple[tuple[str, str], ...] = ()
     process_resident_bytes: int | None = None
     memory_available_bytes: int | None = None
+    gpu_used_bytes: int | None = None
     gpu_free_bytes: int | None = None
     gpu_total_bytes: int | None = None
     temperatures_c: Mapping[str, float] = field(default_factory=dict)
@@ -104,13 +105,18 @@ class ModelStats:
 def machine_figures(monitor: GpuMonitor | None, root: Path = Path("/")) -> dict[str, Any]:
     """The part of `ModelStats` that the machine tells; `monitor` is that of a discrete GPU in use."""
     heat = read_heat(root)
+    memory = read_host_memory(root)
     state = monitor.read() if monitor is not None else None
+    gpu_used = memory.gpu_bytes
+    if state is not None and state.free_bytes is not None and state.total_bytes is not None:
+        gpu_used = state.total_bytes - state.free_bytes
     temperatures = dict(heat.zones_c)
     if state is not None and state.temperature_c is not None:
         temperatures["gpu"] = state.temperature_c
     return {
         "process_resident_bytes": read_fields_kb(root / "proc/self/status").get("VmRSS"),
-        "memory_available_bytes": read_host_memory(root).available_bytes,
+        "memory_available_bytes": memory.available_bytes,
+        "gpu_used_bytes": gpu_used,
         "gpu_free_bytes": state.free_bytes if state else None,
         "gpu_total_bytes": state.total_bytes if state else None,
         "temperatures_c": temperatures,
@@ -150,6 +156,7 @@ def _metrics(stats: ModelStats) -> Iterator[Metric]:
     for name, text, value in (
         ("process_resident_bytes", "Resident memory of the process.", stats.process_resident_bytes),
         ("memory_available_bytes", "Memory of the machine or container that is left.", stats.memory_available_bytes),
+        ("gpu_used_bytes", "Memory that all processes hold on the GPU.", stats.gpu_used_bytes),
         ("gpu_free_bytes", "Free memory of the discrete GPU in use.", stats.gpu_free_bytes),
         ("gpu_total_bytes", "Memory of the discrete GPU in use.", stats.gpu_total_bytes),
     ):

@@ -20,7 +20,7 @@ from sam2edge.predictor import ImagePredictor
 from sam2edge.prometheus import Metric, exposition
 from sam2edge.stats import CallTimes, ModelStats, machine_figures
 from tests.fake_backend import FakeBackend, bright_square, fake_model
-from tests.trees import GIB, ORIN_NX_16GB, write_tree
+from tests.trees import GIB, ORIN_NANO_8GB, ORIN_NX_16GB, write_tree
 
 BOX = np.array([5, 5, 40, 40])
 
@@ -110,6 +110,8 @@ def test_the_machines_part(tmp_path: Path) -> None:
     figures = machine_figures(Monitor(), write_tree(tmp_path, ORIN_NX_16GB))
     assert figures["memory_available_bytes"] == 12 * GIB
     assert figures["temperatures_c"] == {"cpu-thermal": 61.0, "gpu": 66.0}
+    assert figures["gpu_used_bytes"] == 6 * GIB
+    assert machine_figures(None, write_tree(tmp_path / "nano", ORIN_NANO_8GB))["gpu_used_bytes"] == 151_552 * 1024
     assert figures["slowed_by"] == ("devfreq-17000000.gpu", "power cap")
     text = ModelStats("m", "b", 64, "fp32", {}, {}, **figures).to_prometheus()
     assert "\nsam2edge_throttled 1\n" in text

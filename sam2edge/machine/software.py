@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from sam2edge.machine.board import installed_packages
@@ -47,6 +46,8 @@ def find_libraries(find: Callable[[str], object] = importlib.util.find_spec) -> 
 
 def library_version(name: str) -> str | None:
     """The installed version of a library by its import name; None where no package tells."""
+    from importlib import metadata  # 20 ms, which loading a model does not pay
+
     for distribution in DISTRIBUTIONS[name]:
         try:
             return metadata.version(distribution)
