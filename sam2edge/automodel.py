@@ -10,12 +10,11 @@ from sam2edge.backends.base import BackendRequest
 from sam2edge.backends.registry import open_backend
 from sam2edge.budget import CACHE_SHARE, MemoryWatch, memory_cap
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
-from sam2edge.datatypes import BackendReport
 from sam2edge.device import available_memory_bytes, find_gpu
 from sam2edge.errors import CheckpointError, InvalidInputError
 from sam2edge.machine.gpu_state import GpuMonitor
 from sam2edge.predictor import ImagePredictor
-from sam2edge.selection import Wanted, select
+from sam2edge.selection import Choice, Wanted, select
 from sam2edge.store import file_sha256, find_checkpoint, find_engines, find_graphs
 from sam2edge.variants import EMBEDDED, VARIANTS, Variant, find_variant
 
@@ -83,11 +82,9 @@ class AutoModel:
             variant = VARIANTS[EMBEDDED] if model_id == "auto" else find_variant(model_id)
         request = _request(variant, image_size or variant.image_size, device, checkpoint, precision)
         opened, report = open_backend(backend, request)
-        monitor = _discrete_gpu(report, device)
+        monitor = _discrete_gpu(f"{report.chosen} {getattr(opened, 'device', device)}")
         if sam2_image_embeddings_cache is None:
-            cache_bytes = choice.cache_bytes if choice is not None else _share(monitor, cap)
-            size_limit = 100 if cache_bytes is None else None
-            sam2_image_embeddings_cache = Sam2ImageEmbeddingsInMemoryCache.init(size_limit, max_bytes=cache_bytes)
+            sam2_image_embeddings_cache = _default_cache(choice, monitor, cap)
         watch = MemoryWatch.of_host() if monitor is None else MemoryWatch.of_gpu(monitor)
         return ImagePredictor(opened, report, sam2_image_embeddings_cache, sam2_low_resolution_masks_cache, watch)
 
@@ -109,16 +106,22 @@ def _request(
     return BackendRequest(variant, image_size, device, path, graphs, digest, precision, engines)
 
 
-def _discrete_gpu(report: BackendReport, device: str | None) -> GpuMonitor | None:
-    """What watches the memory that embeddings lie in, where that is a GPU's own."""
-    if not (report.chosen.startswith("tensorrt") or "cuda" in f"{report.chosen} {device}"):
+def _discrete_gpu(in_use: str) -> GpuMonitor | None:
+    """What watches the memory that embeddings lie in, where that is a GPU's own; `in_use` names backend and device."""
+    if not (in_use.startswith("tensorrt") or "cuda" in in_use):
         return None
     gpu = find_gpu()
     return None if gpu is None or gpu.integrated else GpuMonitor(gpu)
 
 
-def _share(monitor: GpuMonitor | None, cap: int | None) -> int | None:
-    """Bytes for the cache of a model that was asked for by name."""
-    available = available_memory_bytes() if monitor is None else monitor.read().free_bytes
-    known = [b for b in (available, cap) if b is not None]
-    return int(min(known) * CACHE_SHARE) if known else None
+def _default_cache(
+    choice: Choice | None, monitor: GpuMonitor | None, cap: int | None
+) -> Sam2ImageEmbeddingsInMemoryCache:
+    """Of the size that was chosen; for a model asked for by name a share of what is available."""
+    if choice is not None:
+        max_bytes = choice.cache_bytes
+    else:
+        available = available_memory_bytes() if monitor is None else monitor.read().free_bytes
+        known = [b for b in (available, cap) if b is not None]
+        max_bytes = int(min(known) * CACHE_SHARE) if known else None
+    return Sam2ImageEmbeddingsInMemoryCache.init(size_limit=100 if max_bytes is None else None, max_bytes=max_bytes)

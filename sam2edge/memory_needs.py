@@ -29,6 +29,15 @@ _TENSORRT_HOST_BYTES = 400 * MIB
 # On a GPU torch computes a whole layer at a time, on a CPU in tiles.
 _UNTILED = 2
 
+PARAMETERS = {
+    "micro": 3_570_000,
+    "tiny": 38_900_000,
+    "small": 46_000_000,
+    "base_plus": 80_800_000,
+    "large": 224_400_000,
+}
+"""Of each model: SAM 2's README, for micro docs/design.md."""
+
 _TABLE = Path(__file__).parent / "assets" / "memory_needs.json"
 
 
@@ -52,7 +61,10 @@ class Needs:
 def cpu_needs(variant: Variant, image_size: int, backend: str, tracking: bool) -> Needs:
     """Of "onnxruntime" or "torch" on the CPU. The former computes float16 graphs in float32, so they count the same."""
     row, exact = _row(variant, image_size, backend)
-    source = "measured" if exact else f"estimate: scaled from {row['image_size']} pixels"
+    if "estimated_from" in row:
+        source = f"estimate: scaled from {row['estimated_from']}"
+    else:
+        source = "measured" if exact else f"estimate: scaled from {row['image_size']} pixels"
     peak = row["tracking_peak_bytes"] + TRACKED_OBJECTS * row["bank_bytes"] if tracking else row["images_peak_bytes"]
     return Needs(int(MARGIN * peak), 0, int(row["embedding_bytes"]), source)
 
@@ -60,8 +72,8 @@ def cpu_needs(variant: Variant, image_size: int, backend: str, tracking: bool) -
 def torch_cuda_needs(variant: Variant, image_size: int, tracking: bool) -> Needs:
     """Of torch on a GPU: its context, the weights in float32, twice the scratch of the CPU, which is tiled."""
     row, _ = _row(variant, image_size, "torch")
-    gpu = _TORCH_CUDA_GPU_BYTES + _file_weights(variant) + _UNTILED * _scratch(row, tracking)
-    host = _TORCH_CUDA_HOST_BYTES + _file_weights(variant)
+    gpu = _TORCH_CUDA_GPU_BYTES + _weight_bytes(variant) + _UNTILED * _scratch(row, tracking)
+    host = _TORCH_CUDA_HOST_BYTES + _weight_bytes(variant)
     return Needs(host, gpu, int(row["embedding_bytes"]), "estimate: from torch on a CPU")
 
 
@@ -115,19 +127,9 @@ def _scratch(row: dict[str, Any], tracking: bool) -> int:
     return int(max(0, peak - row["library_bytes"] - row["weights_bytes"]))
 
 
-def _file_weights(variant: Variant) -> int:
-    """Bytes of the weights in float32: what the official checkpoint holds."""
-    return _WEIGHT_BYTES[variant.size]
-
-
-# Parameters of each model (SAM 2's README; micro: docs/design.md), four bytes each.
-_WEIGHT_BYTES = {
-    "micro": 4 * 3_570_000,
-    "tiny": 4 * 38_900_000,
-    "small": 4 * 46_000_000,
-    "base_plus": 4 * 80_800_000,
-    "large": 4 * 224_400_000,
-}
+def _weight_bytes(variant: Variant) -> int:
+    """The weights in float32: what the official checkpoint holds."""
+    return 4 * PARAMETERS[variant.size]
 
 
 @lru_cache(maxsize=1)
