@@ -35,10 +35,10 @@ class ImagePredictor:
         self.backend = backend
         self._report = report
         self._memory_watch = memory_watch
-        self.times = CallTimes()
         self.embeddings_cache = embeddings_cache
         self.masks_cache = masks_cache
         self.times = CallTimes()
+        """When what was called, for `stats`."""
         backend.set_relief(self._let_go)
         self._tag = f"{backend.variant.name}/{backend.image_size}/{backend.precision}/{backend.name}"
 

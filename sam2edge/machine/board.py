@@ -86,7 +86,7 @@ def read_board(root: Path = Path("/")) -> Board:
     compatible = read_strings(tree / "compatible")
     soc = next((s.removeprefix("nvidia,") for s in compatible if re.fullmatch(r"nvidia,tegra\d+", s)), None)
     part = _module_part([*compatible, *read_strings(tree / "nvidia,boardids"), read_text(tree / "nvidia,dtsfilename")])
-    l4t = _l4t(root)
+    l4t = _l4t(root, in_packages=soc is not None)
     name = read_text(tree / "model") or read_text(root / "sys/class/dmi/id/product_name")
     return Board(
         name=name or None,
@@ -103,11 +103,12 @@ def _module_part(texts: list[str]) -> str | None:
     return next((part for part in parts if part.startswith(_MODULE_PARTS)), None)
 
 
-def _l4t(root: Path) -> str | None:
+def _l4t(root: Path, in_packages: bool) -> str | None:
     found = _L4T.search(read_text(root / "etc/nv_tegra_release"))
     if found:
         return f"{found[1]}.{found[2].strip('.')}"
-    version = installed_packages(root, ("nvidia-l4t-core",)).get("nvidia-l4t-core")  # a container has this at most
+    # A container on a Jetson has this at most; elsewhere the long list is not read for it.
+    version = installed_packages(root, ("nvidia-l4t-core",)).get("nvidia-l4t-core") if in_packages else None
     return version.partition("-")[0] if version else None
 
 

@@ -140,3 +140,6 @@ def test_a_jetson_seen_from_a_container(tmp_path: Path) -> None:
     machine = describe_machine(write_tree(tmp_path, files))
     assert machine.board.is_jetson and machine.board.l4t is None
     assert machine.compute_capability == "8.7" and machine.shares_memory
+    package = "Package: nvidia-l4t-core\nStatus: install ok installed\nVersion: 36.4.3-20250107174145\n"
+    write_tree(tmp_path, {"var/lib/dpkg/status": package})
+    assert (describe_machine(tmp_path).board.l4t, describe_machine(tmp_path).board.jetpack) == ("36.4.3", "6.2")
