@@ -29,7 +29,7 @@ RULES = (
     "then both must suffice. A container's limit counts as its memory.",
     "A model fits if its measured peak (on a CPU, with a fifth on top; on a GPU an estimate, or the engine's manifest) "
     "and one cached photo fit into the usable memory.",
-    "Where a GPU can run an installed model besides the embedded one, only such models are picked, or the embedded one.",
+    "Where a GPU can run an installed model besides the embedded one, only such models are picked, or that one.",
     "Of those that fit the largest model is taken, SAM 2.1 before 2.0, then the largest image size; another size than "
     "the model's own only where graphs or engines of it were made. Of several ways to run it the fastest: engines, "
     "torch on a GPU, onnxruntime, torch on the CPU.",
