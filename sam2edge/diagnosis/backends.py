@@ -50,9 +50,12 @@ def _environment() -> dict[str, str]:
 
 
 def try_backends(
-    libraries: Libraries, has_gpu: bool, run: Callable[[Trial], dict[str, Any]] = run_trial
+    libraries: Libraries,
+    has_gpu: bool,
+    on_jetson: bool = False,
+    run: Callable[[Trial], dict[str, Any]] = run_trial,
 ) -> list[Finding]:
-    """A finding for every way of running a model, the fastest first."""
+    """A finding for every way of running a model, the fastest first. On a Jetson the remedies are others."""
     trials: dict[str, Trial] = {}
     micro = VARIANTS[EMBEDDED]
     engines = _engines(libraries, has_gpu)
@@ -68,7 +71,7 @@ def try_backends(
     with ThreadPoolExecutor() as pool:
         answers = dict(zip(trials, pool.map(run, trials.values()), strict=True))
     return [
-        _tensorrt(libraries, has_gpu, trials, answers),
+        _tensorrt(libraries, has_gpu, on_jetson, trials, answers),
         _torch_cuda(libraries, has_gpu, answers),
         _plain("onnxruntime", "onnxruntime", answers),
         _plain("torch on cpu", "torch", answers),
@@ -91,20 +94,31 @@ def _engines(libraries: Libraries, has_gpu: bool) -> list[Candidate]:
     return installed_candidates(Wanted(backend="tensorrt"), libraries, has_gpu)
 
 
+_BUILD = f"sam2edge build {VARIANTS[EMBEDDED].model_id}"
+
+
 def _tensorrt(
-    libraries: Libraries, has_gpu: bool, trials: dict[str, Trial], answers: dict[str, dict[str, Any]]
+    libraries: Libraries,
+    has_gpu: bool,
+    on_jetson: bool,
+    trials: dict[str, Trial],
+    answers: dict[str, dict[str, Any]],
 ) -> Finding:
     built_with = [name for name in ("tensorrt", "tensorrt_rtx") if libraries.has(name)]
     versions = ", ".join(f"{name} {library_version(name) or ''}".strip() for name in built_with)
     if "tensorrt" in answers:
         model, size, *_ = trials["tensorrt"]
-        return _of_answer("tensorrt", f"{versions}, {model} at {size}", answers["tensorrt"], "sam2edge build MODEL")
+        again = f"sam2edge build {model} --size {size}"
+        return _of_answer("tensorrt", f"{versions}, {model} at {size}", answers["tensorrt"], again)
     if not has_gpu:
         return Finding("tensorrt", MISSING, "no NVIDIA GPU on this machine" + (f" ({versions})" if versions else ""))
-    if not built_with or not libraries.has("pycuda"):
-        absent = "pycuda" if built_with else "TensorRT"
-        return Finding("tensorrt", MISSING, f"{absent} is not installed for Python", BACKENDS["tensorrt"].install)
-    return Finding("tensorrt", MISSING, f"{versions}; no usable engine was built", "sam2edge build MODEL")
+    if not built_with:
+        install = "sudo apt install python3-libnvinfer" if on_jetson else "pip install tensorrt"
+        return Finding("tensorrt", MISSING, "TensorRT is not installed for Python", install)
+    if not libraries.has("pycuda"):
+        install = "pip install 'sam2edge[jetson]'" if on_jetson else "pip install pycuda"
+        return Finding("tensorrt", MISSING, f"{versions}; pycuda is not installed", install)
+    return Finding("tensorrt", MISSING, f"{versions}; no usable engine was built", _BUILD)
 
 
 def _torch_cuda(libraries: Libraries, has_gpu: bool, answers: dict[str, dict[str, Any]]) -> Finding:

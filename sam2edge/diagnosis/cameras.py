@@ -16,8 +16,9 @@ _GI = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gs
 
 def look_at_cameras(root: Path = Path("/")) -> list[Finding]:
     """OpenCV's GStreamer, Python's GStreamer, video devices, and on a Jetson the service of CSI cameras."""
-    findings = [_opencv(), _gi(), _devices(root)]
-    if exists(root / "etc/nv_tegra_release"):
+    on_jetson = exists(root / "etc/nv_tegra_release")
+    findings = [_opencv("nvidia-opencv" if on_jetson else "python3-opencv"), _gi(), _devices(root)]
+    if on_jetson:
         there = exists(root / "tmp/argus_socket")
         said = "/tmp/argus_socket is there" if there else "its service nvargus-daemon does not run"
         remedy = None if there else "sudo systemctl restart nvargus-daemon"
@@ -25,7 +26,8 @@ def look_at_cameras(root: Path = Path("/")) -> list[Finding]:
     return findings
 
 
-def _opencv() -> Finding:
+def _opencv(package: str) -> Finding:
+    """`package` is the system's OpenCV, which has it."""
     name = "GStreamer in OpenCV"
     try:
         import cv2
@@ -40,7 +42,7 @@ def _opencv() -> Finding:
         name,
         MISSING,
         f"OpenCV {version} is built without it, as the wheels are; files and USB cameras work",
-        "pip uninstall opencv-python-headless && sudo apt install python3-opencv (on Jetson: JetPack's own)",
+        f"pip uninstall -y opencv-python-headless && sudo apt install {package}",
     )
 
 

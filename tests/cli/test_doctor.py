@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sam2edge.cli import doctor
 from sam2edge.cli.main import main
+from sam2edge.diagnosis.backends import try_backends
+from sam2edge.diagnosis.findings import Finding
 from sam2edge.machine.describe import describe_machine
 from sam2edge.machine.software import Libraries
 from tests.trees import TREES, write_tree
@@ -43,26 +44,30 @@ def test_a_screen_for_every_captured_machine(
     root = write_tree(tmp_path, TREES[tree])
     monkeypatch.setattr(doctor, "find_libraries", lambda: ONNX)
     monkeypatch.setattr(doctor, "describe_machine", lambda: describe_machine(root))
-    monkeypatch.setattr("sam2edge.diagnosis.backends.run_trial", lambda trial: {"ok": True})
-    monkeypatch.setattr(doctor, "try_backends", lambda libraries, gpu: _trials(libraries, gpu))
+    monkeypatch.setattr(doctor, "try_backends", _all_work)
     assert main(["doctor"]) == 0
     screen = capsys.readouterr().out
     assert "A model can run here." in screen and "onnxruntime" in screen
     expected = {
-        "Orin Nano 8 GB": ["MAXN_SUPER", "L4T 36.4.3, JetPack 6.2", "oc3 37", "zram", "jetson_clocks"],
+        "Orin Nano 8 GB": [
+            "python3-libnvinfer",
+            "MAXN_SUPER",
+            "L4T 36.4.3, JetPack 6.2",
+            "oc3 37",
+            "zram",
+            "jetson_clocks",
+        ],
         "Orin NX 16 GB": ["L4T 39.2.0, JetPack 7.2", "now, by", "pinned"],
         "Thor": ["compute capability 11.0", "Jetson T5000"],
-        "desktop GPU": ["Z790 Workstation", "52 C"],
+        "desktop GPU": ["Z790 Workstation", "52 C", "pip install tensorrt"],
         "CPU container": ["limited by a cgroup"],
     }
     words = " ".join(screen.split())
     assert all(part in words for part in expected.get(tree, []))
 
 
-def _trials(libraries: Libraries, has_gpu: bool) -> Any:
-    from sam2edge.diagnosis.backends import try_backends
-
-    return try_backends(libraries, has_gpu, lambda trial: {"ok": True})
+def _all_work(libraries: Libraries, has_gpu: bool, on_jetson: bool) -> list[Finding]:
+    return try_backends(libraries, has_gpu, on_jetson, lambda trial: {"ok": True})
 
 
 def test_no_model_can_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ def _answering(answers: dict[str, dict[str, Any]]) -> Any:
 
 def _states(libraries: Libraries, has_gpu: bool, **answers: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
     named = {name.replace("_", " "): answer for name, answer in answers.items()}
-    return {f.name: (f.state, f.remedy) for f in try_backends(libraries, has_gpu, _answering(named))}
+    return {f.name: (f.state, f.remedy) for f in try_backends(libraries, has_gpu, run=_answering(named))}
 
 
 def test_a_bare_machine() -> None:
@@ -41,7 +41,7 @@ def test_a_bare_machine() -> None:
 
 def test_a_gpu_with_everything_but_engines() -> None:
     states = _states(EVERYTHING, has_gpu=True)
-    assert states["tensorrt"] == (MISSING, "sam2edge build MODEL")
+    assert states["tensorrt"] == (MISSING, "sam2edge build sam2/hiera_micro")
     assert {states[name][0] for name in ("torch on cuda", "onnxruntime", "torch on cpu")} == {WORKS}
 
 
@@ -60,7 +60,7 @@ def test_broken_libraries_and_what_auto_can_count_on() -> None:
         },
         "torch on cuda": {"ok": False, "problem": "no kernel image"},
     }
-    findings = try_backends(EVERYTHING, True, _answering(answers))
+    findings = try_backends(EVERYTHING, True, run=_answering(answers))
     found = {f.name: f for f in findings}
     assert found["onnxruntime"].state == BROKEN and "libgomp" in found["onnxruntime"].detail
     assert found["onnxruntime"].remedy == "sudo apt install libgomp1"
