@@ -176,8 +176,8 @@ def _memory_rows(machine: Machine, picking: Picking) -> Iterable[Row]:
 def _pick_rows(choice: Choice) -> Iterable[Row]:
     for budget in choice.budgets.values():
         cap = "" if budget.cap_bytes is None else f", cap {_gib(budget.cap_bytes)}"
-        usable = f"{_gib(budget.usable_bytes)} usable, {_gib(budget.reserve_bytes)} in reserve{cap}"
-        yield f"{budget.kind} budget", "", usable
+        usable = f"{_gib(budget.usable_bytes)} usable of {_gib(budget.available_bytes)} available"
+        yield f"{budget.kind} budget", "", f"{usable}, {_gib(budget.reserve_bytes)} in reserve{cap}"
     needs = choice.picked.needs
     cache = "" if choice.cache_bytes is None else f", cache up to {_gib(choice.cache_bytes)}"
     yield '"auto"', "", f"{choice.picked}: takes {_gib(needs.total_bytes)} ({needs.source}){cache}"

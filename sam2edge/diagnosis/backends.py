@@ -33,7 +33,8 @@ def run_trial(trial: Trial, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
             command, capture_output=True, text=True, errors="replace", timeout=timeout_s, env=_environment()
         )
     except subprocess.TimeoutExpired:
-        return {"ok": False, "problem": f"no answer within {timeout_s:.0f} s"}
+        remedy = "end other programs, and try again"
+        return {"ok": False, "problem": f"no answer within {timeout_s:.0f} s", "remedy": remedy}
     except OSError as error:
         return {"ok": False, "problem": f"cannot be tried: {error.strerror}"}
     try:
