@@ -53,3 +53,11 @@ class BackendUnavailableError(Sam2EdgeError):
 
 class OutOfMemoryError(Sam2EdgeError):
     """The device gave no memory, also after the embedding cache had been emptied; or no installed model fits in it."""
+
+
+class StoreError(Sam2EdgeError):
+    """Files that cannot be fetched, or cannot be read from or written to the store."""
+
+
+class BundleError(Sam2EdgeError):
+    """An offline bundle that is damaged, unsafe, for another machine, or cannot be made or installed."""

@@ -1,13 +1,13 @@
 """Where weights and graphs live on this machine.
 
-The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>`,
-`graphs/<variant>/<image size>-<precision>/<graph>.onnx`, precision being fp32 or fp16, and likewise
-`engines/.../<graph>.engine`, each with its manifest `.json` beside it. The embedded model lies in the package itself.
+The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>`, or the same name
+with `.safetensors`, `graphs/<variant>/<image size>-<precision>/<graph>.onnx`, precision being fp32 or fp16, likewise
+`engines/.../<graph>.engine`. Beside a file stands `<file>.json`, its record or, of an engine, its manifest; official
+checkpoints need none, their checksums are in `variants.py`. The embedded model lies in the package itself.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -18,6 +18,7 @@ from typing import Any
 import platformdirs
 
 from sam2edge.contract import IMAGE_GRAPHS
+from sam2edge.files import file_sha256 as file_sha256
 from sam2edge.variants import EMBEDDED, Variant
 
 ENGINE_SUFFIX = ".engine"
@@ -30,6 +31,21 @@ def root() -> Path:
     """The store's folder, which may not exist yet."""
     chosen = os.environ.get("SAM2EDGE_HOME")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("sam2edge"))
+
+
+def checkpoint_dir() -> Path:
+    """Where weight files belong; the folder may not exist."""
+    return root() / "checkpoints"
+
+
+def lock_path(name: str) -> Path:
+    """The file that stands for the lock `name` of this store, see `files.locked`."""
+    return root() / ".locks" / name
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above `path` that is there: the one whose disk would take it."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
 def graph_dir(variant: Variant, image_size: int, precision: str = "fp32") -> Path:
@@ -66,12 +82,12 @@ def find_engines(variant: Variant, image_size: int, precision: str = "auto") -> 
 
 
 def find_checkpoint(variant: Variant) -> Path | None:
-    """The model's weight file in the store, or the embedded one; None where there is none."""
+    """The model's weight file in the store, `.pt` before `.safetensors`, or the embedded one; None without either."""
     if variant.checkpoint is None:
         embedded = _ASSETS / f"{variant.name}.safetensors"
         return embedded if embedded.is_file() else None
-    stored = root() / "checkpoints" / variant.checkpoint.file_name
-    return stored if stored.is_file() else None
+    stored = checkpoint_dir() / variant.checkpoint.file_name
+    return next((path for path in (stored, stored.with_suffix(".safetensors")) if path.is_file()), None)
 
 
 def is_installed(variant: Variant) -> bool:
@@ -79,13 +95,14 @@ def is_installed(variant: Variant) -> bool:
     return find_checkpoint(variant) is not None or find_graphs(variant, variant.image_size) is not None
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def record_path(path: Path) -> Path:
+    """`image_encoder.onnx` -> `image_encoder.onnx.json`."""
+    return path.with_name(f"{path.name}.json")
+
+
+def write_record(path: Path, **facts: Any) -> None:
+    """Writes down what a file of the store is now, so that damage is seen later: bytes, SHA-256, and `facts`."""
+    write_json(record_path(path), {"sha256": file_sha256(path), "size_bytes": path.stat().st_size, **facts})
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

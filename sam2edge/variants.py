@@ -15,11 +15,11 @@ EMBEDDED = "sam2.1_hiera_micro"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An official weight file: https address, SHA-256 (hex), size in bytes where it is known."""
+    """An official weight file: https address, SHA-256 (hex), size in bytes."""
 
     url: str
     sha256: str
-    size_bytes: int | None = None
+    size_bytes: int
 
     @property
     def file_name(self) -> str:
@@ -72,20 +72,17 @@ class Variant:
 _SHORT = {"base_plus": "b_plus"}
 _BASE_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 
-# SHA-256 as several public projects pin them (micro-sam has all eight).
-_SHA256_2_0 = {
-    "tiny": "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
-    "small": "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
-    "base_plus": "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
-    "large": "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+# SHA-256 and bytes of the official files as several public projects pin them (micro-sam has all eight sums).
+_PINNED = {
+    "sam2_hiera_tiny": ("65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125", 155_906_050),
+    "sam2_hiera_small": ("95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3", 184_309_650),
+    "sam2_hiera_base_plus": ("d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071", 323_493_298),
+    "sam2_hiera_large": ("7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b", 897_952_466),
+    "sam2.1_hiera_tiny": ("7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69", 156_008_466),
+    "sam2.1_hiera_small": ("6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38", 184_416_285),
+    "sam2.1_hiera_base_plus": ("a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5", 323_606_802),
+    "sam2.1_hiera_large": ("2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318", 898_083_611),
 }
-_SHA256_2_1 = {
-    "tiny": "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
-    "small": "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
-    "base_plus": "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
-    "large": "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
-}
-_SIZE_BYTES = {"sam2.1_hiera_tiny": 156_008_466}
 
 _SIZES = (
     Variant("", "", "tiny", 96, 1, (1, 2, 7, 2), (5, 7, 9)),
@@ -114,12 +111,10 @@ _MICRO = Variant(
 
 
 def _released(base: Variant, release: str) -> Variant:
-    prefix, folder, sums = (
-        ("sam2.1_hiera", "092824", _SHA256_2_1) if release == "2.1" else ("sam2_hiera", "072824", _SHA256_2_0)
-    )
+    prefix, folder = ("sam2.1_hiera", "092824") if release == "2.1" else ("sam2_hiera", "072824")
     official = f"{prefix}_{base.size}"
     name = f"sam{release}_hiera_{base.size}"
-    checkpoint = Checkpoint(f"{_BASE_URL}/{folder}/{official}.pt", sums[base.size], _SIZE_BYTES.get(official))
+    checkpoint = Checkpoint(f"{_BASE_URL}/{folder}/{official}.pt", *_PINNED[official])
     return replace(base, name=name, release=release, checkpoint=checkpoint)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -19,7 +20,19 @@ from training.scenes import draw_scene
 HELD_OUT_SEED = 1 << 32  # scenes from here on are for evaluation alone
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+T = TypeVar("T")
 MASK_STRIDE = 4  # pixels of the model's input in one cell of its masks
+
+
+def on_device(value: Any, device: str) -> Any:
+    """A batch whose tensors, those in dataclasses and lists within it too, are on `device`."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, list):
+        return [on_device(part, device) for part in value]
+    if value is None:
+        return None
+    return replace(value, **{f.name: on_device(getattr(value, f.name), device) for f in fields(value)})
 
 
 @dataclass(frozen=True)
@@ -38,12 +51,12 @@ def normalise(image: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 
-def draw_batch(first_seed: int, images: int, prompts: int, size: int) -> Batch:
+def draw_batch(first_seed: int, images: int, prompts: int, size: int, large_share: float = 0.3) -> Batch:
     """The batch of scenes `first_seed` to `first_seed + images`."""
     rows: list[tuple[Tensor, ...]] = []
     cells_wide = size // MASK_STRIDE
     for seed in range(first_seed, first_seed + images):
-        scene = draw_scene(seed, size)
+        scene = draw_scene(seed, size, large_share)
         drawn = draw_prompts(scene, prompts, seed)
         masks = drawn.targets.astype(np.float32).reshape(prompts, cells_wide, MASK_STRIDE, cells_wide, MASK_STRIDE)
         anchor_cells = (drawn.anchors // MASK_STRIDE) @ np.array([1, cells_wide])
@@ -53,14 +66,14 @@ def draw_batch(first_seed: int, images: int, prompts: int, size: int) -> Batch:
     return Batch(image, coords, labels, Targets(mask, cells, same.float(), present))
 
 
-class _Steps(Dataset[Batch]):
+class _Steps(Dataset[T]):
     """Batch number i of a run; i counts from the run's first step."""
 
-    def __init__(self, first_seed: int, images: int, prompts: int, size: int) -> None:
-        self._seed, self._images, self._prompts, self._size = first_seed, images, prompts, size
+    def __init__(self, draw: Callable[[int], T]) -> None:
+        self._draw = draw
 
-    def __getitem__(self, step: int) -> Batch:
-        return draw_batch(self._seed + step * self._images, self._images, self._prompts, self._size)
+    def __getitem__(self, step: int) -> T:
+        return self._draw(step)
 
 
 def _quiet_worker(_: int) -> None:
@@ -68,14 +81,14 @@ def _quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def batches(first_seed: int, steps: int, images: int, prompts: int, size: int, workers: int) -> Iterator[Batch]:
-    """`steps` batches in order, the scenes numbered from `first_seed`; the same whatever the number of workers."""
-    dataset = _Steps(first_seed, images, prompts, size)
+def drawn(draw: Callable[[int], T], steps: int, workers: int) -> Iterator[T]:
+    """`draw(0)` to `draw(steps - 1)` in order, drawn ahead; the same whatever the number of workers."""
     yield from DataLoader(
-        dataset,
+        _Steps(draw),
         batch_size=None,
         sampler=range(steps),
         num_workers=workers,
         worker_init_fn=_quiet_worker,
         prefetch_factor=6 if workers else None,
+        multiprocessing_context="fork" if workers else None,  # `draw` may be a closure
     )

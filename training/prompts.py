@@ -128,6 +128,11 @@ def _one_prompt(
     return _clicks(rng, mask, depth, anchor, count)
 
 
+def draw_prompt(rng: np.random.Generator, mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> list[Click]:
+    """Clicks, a box, or both for one object (S, S); `depth` as `edge_distance` gives it."""
+    return _one_prompt(rng, mask, depth, click_inside(rng, mask, depth))
+
+
 def draw_prompts(scene: Scene, count: int, seed: int) -> Prompts:
     """`count` prompts on `scene`, a pure function of the scene and `seed`."""
     rng = np.random.default_rng((seed, 1))

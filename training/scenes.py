@@ -35,7 +35,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class _Placement:
+class Placement:
     """Where an outline goes: centre and radius as shares of the side, a 2x2 matrix for turn and stretch."""
 
     centre: Points
@@ -44,7 +44,7 @@ class _Placement:
 
 
 @dataclass(frozen=True)
-class _Paint:
+class Paint:
     """How an object looks; drawn once, so that clones share it."""
 
     seed: int
@@ -112,7 +112,7 @@ def _fill(outline: Outline, shift: Points, scale: NDArray[np.float64], shape: tu
     return coverage
 
 
-class _Canvas:
+class Canvas:
     """The picture while it is drawn: pixels (S, S, 3) float RGB and labels (S, S)."""
 
     def __init__(self, size: int) -> None:
@@ -121,7 +121,7 @@ class _Canvas:
         self.labels: NDArray[np.uint8] = np.zeros((size, size), np.uint8)
         self.full_area: dict[int, int] = {}  # label: pixels of the object, were nothing in front of it
 
-    def add(self, label: int, outline: Outline, place: _Placement, paint: _Paint, light: float, shadow: float) -> None:
+    def add(self, label: int, outline: Outline, place: Placement, paint: Paint, light: float, shadow: float) -> None:
         """Draws one object over what is there, its shadow first."""
         size = self.size
         scale = place.matrix * place.radius * size
@@ -155,7 +155,7 @@ class _Canvas:
 
     @staticmethod
     def _skin(
-        shape: tuple[int, int], origin: Points, scale: NDArray[np.float64], paint: _Paint, light: float
+        shape: tuple[int, int], origin: Points, scale: NDArray[np.float64], paint: Paint, light: float
     ) -> FloatImage:
         """The object's surface (h, w, 3) over its whole window: colour, texture, decoration, shading."""
         rng = np.random.default_rng(paint.seed)
@@ -198,7 +198,7 @@ def _surface(rng: np.random.Generator, size: int) -> FloatImage:
     return np.asarray(surface, np.float32)
 
 
-def _background(rng: np.random.Generator, canvas: _Canvas) -> tuple[int, ...]:
+def draw_background(rng: np.random.Generator, canvas: Canvas) -> tuple[int, ...]:
     """Paints one surface, or two that meet (wall and table, sky and ground); returns the labels used."""
     size = canvas.size
     canvas.pixels[:] = _surface(rng, size)
@@ -217,7 +217,7 @@ def _background(rng: np.random.Generator, canvas: _Canvas) -> tuple[int, ...]:
     return regions
 
 
-def _clutter(rng: np.random.Generator, canvas: _Canvas) -> None:
+def _clutter(rng: np.random.Generator, canvas: Canvas) -> None:
     """Shapes far out of focus behind everything; they belong to the background."""
     size = canvas.size
     small = max(16, size // 8)
@@ -235,7 +235,7 @@ def _clutter(rng: np.random.Generator, canvas: _Canvas) -> None:
     canvas.pixels += layer
 
 
-def _matrix(rng: np.random.Generator) -> NDArray[np.float64]:
+def draw_matrix(rng: np.random.Generator) -> NDArray[np.float64]:
     """A turn and a stretch; upright more often than not."""
     angle = rng.normal(0, 0.15) if rng.random() < 0.55 else rng.uniform(0, 6.28)
     stretch = np.diag([1.0, rng.uniform(0.5, 1.0)])
@@ -247,9 +247,9 @@ def _matrix(rng: np.random.Generator) -> NDArray[np.float64]:
     return np.asarray(turn @ stretch, np.float64)
 
 
-def _radii(rng: np.random.Generator) -> list[float]:
+def draw_radii(rng: np.random.Generator, large_share: float = 0.3) -> list[float]:
     """Object radii as shares of the side, largest first: one or two large, or several of all sizes."""
-    if rng.random() < 0.3:
+    if rng.random() < large_share:
         radii = list(rng.uniform(0.18, 0.45, int(rng.integers(1, 3))))
         radii += list(rng.uniform(0.05, 0.15, int(rng.integers(0, 4))))
     else:
@@ -257,7 +257,7 @@ def _radii(rng: np.random.Generator) -> list[float]:
     return sorted((float(r) for r in radii), reverse=True)
 
 
-def _distinct_colour(rng: np.random.Generator, behind: NDArray[np.float32]) -> NDArray[np.float32]:
+def distinct_colour(rng: np.random.Generator, behind: NDArray[np.float32]) -> NDArray[np.float32]:
     """A colour that mostly differs from the one behind it; low contrast stays possible."""
     wanted = rng.uniform(0.1, 0.45)
     for _ in range(6):
@@ -267,23 +267,23 @@ def _distinct_colour(rng: np.random.Generator, behind: NDArray[np.float32]) -> N
     return colour
 
 
-def _place_objects(rng: np.random.Generator, canvas: _Canvas, light: float, shadow: float) -> None:
+def _place_objects(rng: np.random.Generator, canvas: Canvas, light: float, shadow: float, large_share: float) -> None:
     label, size = 2, canvas.size
-    for radius in _radii(rng):
+    for radius in draw_radii(rng, large_share):
         centre = rng.uniform(0.02, 0.98, 2) if radius < 0.18 else rng.uniform(0.2, 0.8, 2)
         row, column = (np.clip(centre[::-1] * size, 0, size - 1)).astype(int)
         label += 1
-        colour = _distinct_colour(rng, canvas.pixels[row, column])
-        paint = _Paint(int(rng.integers(1 << 31)), colour)
-        canvas.add(label, draw_outline(rng), _Placement(centre, radius, _matrix(rng)), paint, light, shadow)
+        colour = distinct_colour(rng, canvas.pixels[row, column])
+        paint = Paint(int(rng.integers(1 << 31)), colour)
+        canvas.add(label, draw_outline(rng), Placement(centre, radius, draw_matrix(rng)), paint, light, shadow)
 
 
-def _place_clones(rng: np.random.Generator, canvas: _Canvas, light: float, shadow: float) -> None:
+def _place_clones(rng: np.random.Generator, canvas: Canvas, light: float, shadow: float) -> None:
     """Many alike on a loose grid, as coins, bottles or fruit lie; each a little different."""
     label, size = 2, canvas.size
     side = int(rng.integers(2, 6))
-    outline, base = draw_outline(rng), _matrix(rng)
-    colour = _distinct_colour(rng, canvas.pixels[size // 2, size // 2])
+    outline, base = draw_outline(rng), draw_matrix(rng)
+    colour = distinct_colour(rng, canvas.pixels[size // 2, size // 2])
     seed, same = int(rng.integers(1 << 31)), rng.random() < 0.6
     for cell in range(side * side):
         if rng.random() < 0.2:
@@ -292,13 +292,18 @@ def _place_clones(rng: np.random.Generator, canvas: _Canvas, light: float, shado
         centre = (np.array([cell % side, cell // side]) + 0.5 + rng.normal(0, 0.12, 2)) / side
         radius = float(rng.uniform(0.3, 0.52)) / side
         tint = colour + rng.normal(0, 0.05, 3).astype(np.float32)
-        paint = _Paint(seed if same else int(rng.integers(1 << 31)), tint)
-        matrix = base if rng.random() < 0.6 else _matrix(rng)
-        canvas.add(label, outline, _Placement(centre, radius, matrix), paint, light, shadow)
+        paint = Paint(seed if same else int(rng.integers(1 << 31)), tint)
+        matrix = base if rng.random() < 0.6 else draw_matrix(rng)
+        canvas.add(label, outline, Placement(centre, radius, matrix), paint, light, shadow)
 
 
-def _photograph(rng: np.random.Generator, pixels: FloatImage) -> NDArray[np.uint8]:
-    """Lighting, colour cast, blur, noise and JPEG: (S, S, 3) float to uint8."""
+def photograph(
+    rng: np.random.Generator, pixels: FloatImage, noise_rng: np.random.Generator | None = None
+) -> NDArray[np.uint8]:
+    """Lighting, colour cast, blur, noise and JPEG: (S, S, 3) float to uint8.
+
+    Frames of a clip share `rng`'s seed and have a `noise_rng` each.
+    """
     size = pixels.shape[0]
     u, v = _grid(size)
     angle = rng.uniform(0, 6.28)
@@ -314,7 +319,7 @@ def _photograph(rng: np.random.Generator, pixels: FloatImage) -> NDArray[np.uint
     np.clip(pixels, 0.0, 1.0, out=pixels)
     if rng.random() < 0.4:
         pixels = pixels ** np.float32(rng.uniform(0.7, 1.4))
-    noise = rng.standard_normal((size, size), dtype=np.float32)
+    noise = (noise_rng or rng).standard_normal((size, size), dtype=np.float32)
     pixels = pixels + (np.float32(rng.uniform(0.0, 0.03)) * noise)[..., None]
     image = np.asarray(np.clip(pixels * 255.0 + 0.5, 0, 255), np.uint8)
     if rng.random() < 0.3:
@@ -323,21 +328,26 @@ def _photograph(rng: np.random.Generator, pixels: FloatImage) -> NDArray[np.uint
     return image
 
 
-def draw_scene(seed: int, size: int) -> Scene:
-    """The scene number `seed` at `size` x `size` pixels; the same content at every size."""
+def draw_scene(seed: int, size: int, large_share: float = 0.3) -> Scene:
+    """The scene number `seed` at `size` x `size` pixels; the same content at every size.
+
+    `large_share` of the scenes have one or two large objects, the others several of all sizes.
+    """
     rng = np.random.default_rng(seed)
-    canvas = _Canvas(size)
-    regions = _background(rng, canvas)
+    canvas = Canvas(size)
+    regions = draw_background(rng, canvas)
     light = float(rng.uniform(-3.0, 0.0))  # from above
     shadow = float(rng.uniform(0.15, 0.6)) if rng.random() < 0.6 else 0.0
-    place = _place_clones if rng.random() < 0.18 else _place_objects
-    place(rng, canvas, light, shadow)
+    if rng.random() < 0.18:
+        _place_clones(rng, canvas, light, shadow)
+    else:
+        _place_objects(rng, canvas, light, shadow, large_share)
     visible = np.bincount(canvas.labels.ravel(), minlength=256)
     least = MIN_AREA * size * size
     objects = tuple(
         label for label, area in canvas.full_area.items() if visible[label] >= max(least, MIN_VISIBLE * area)
     )
     if not objects:
-        return draw_scene(seed + (1 << 40), size)
+        return draw_scene(seed + (1 << 40), size, large_share)
     regions = tuple(region for region in regions if visible[region] >= 0.05 * size * size)
-    return Scene(_photograph(rng, canvas.pixels), canvas.labels, objects, regions)
+    return Scene(photograph(rng, canvas.pixels), canvas.labels, objects, regions)

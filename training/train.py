@@ -13,14 +13,17 @@ import json
 import math
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.batches import Batch, batches
+from training.batches import Batch, draw_batch, drawn, on_device
 from training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from training.evaluate import evaluate
 from training.losses import Weights, total_loss
@@ -41,8 +44,10 @@ class Options:
     decay: float = 0.05
     average: float = 0.998
     refine: float = 0.0
+    large_share: float = 0.3
     seed: int = 0
     workers: int = 1
+    device: str = "cpu"
     bf16: bool = False
     log_every: int = 50
     save_every: int = 500
@@ -50,16 +55,49 @@ class Options:
     eval_scenes: int = 24
 
 
+def first_scene(seed: int, size: int) -> int:
+    """Where the scenes of a run begin: far from those of runs with another seed or size, below 2^31."""
+    return (seed * 64 + size // 32) * 10_000_000 % (1 << 31)
+
+
+def decayed(parameters: list[nn.Parameter], decay: float, share: float = 1.0) -> list[dict[str, Any]]:
+    """Two of the optimiser's groups: matrices with weight decay, vectors without."""
+    wide, rest = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+    return [
+        {"params": wide, "weight_decay": decay, "share": share},
+        {"params": rest, "weight_decay": 0.0, "share": share},
+    ]
+
+
 class Trainer:
     """A model, its running average, its optimiser, and the step they stand at."""
 
     def __init__(self, model: nn.Module, options: Options) -> None:
-        self.model, self.options, self.step = model, options, 0
-        wide = [p for p in model.parameters() if p.ndim > 1]
-        rest = [p for p in model.parameters() if p.ndim <= 1]
-        groups = [{"params": wide, "weight_decay": options.decay}, {"params": rest, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98))
+        self.model, self.options, self.step = model.to(options.device), options, 0
+        self.optimizer = torch.optim.AdamW(self.groups(), lr=options.rate, betas=(0.9, 0.98))
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @staticmethod
+    def prepare(model: nn.Module, options: Any) -> None:
+        """Changes to the weights that a new run starts from."""
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimiser's groups; "share" is their part of the rate."""
+        return decayed(list(self.model.parameters()), self.options.decay)
+
+    def draw(self, first_step: int) -> Iterator[Any]:
+        """The batches from `first_step` to the stage's last."""
+        o = self.options
+        seed = first_scene(o.seed, o.size) + first_step * o.images
+
+        def draw_step(step: int) -> Batch:
+            return draw_batch(seed + step * o.images, o.images, o.prompts, o.size, o.large_share)
+
+        return drawn(draw_step, o.steps - first_step, o.workers)
+
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
+        """Figures of `model` on held-out scenes."""
+        return evaluate(model, self.options.size, self.options.eval_scenes)
 
     def rate(self) -> float:
         """Warm-up, then half a cosine down to `last_rate`."""
@@ -68,12 +106,16 @@ class Trainer:
         cosine = o.last_rate + (o.rate - o.last_rate) * 0.5 * (1 + math.cos(math.pi * done))
         return cosine * min(1.0, (self.step + 1) / max(1, o.warmup))
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.bf16):
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        """What a step makes smaller, and figures to log."""
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.options.bf16):
             logits, scores, seen = self._forward(batch)
-        loss, figures = total_loss(logits, scores, seen, batch.targets, Weights())
+        return total_loss(logits, scores, seen, batch.targets, Weights())
+
+    def train_step(self, batch: Any) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate() * group.get("share", 1.0)
+        loss, figures = self.loss(on_device(batch, self.options.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -102,13 +144,13 @@ class Trainer:
         self, features: list[Tensor], coords: Tensor, labels: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         """For a share of the steps: the best masks so far (K, 1, h, w), given back to half of the prompts."""
-        draw = torch.Generator().manual_seed(self.options.seed * 1_000_003 + self.step)
-        if torch.rand((), generator=draw) >= self.options.refine:
+        draw = np.random.default_rng((self.options.seed, self.step))
+        if draw.random() >= self.options.refine:
             return None, None
         out = self.model.decode(*features, coords, labels)  # type: ignore[operator]
         best = out.iou_scores[:, 1:].argmax(1) + 1
-        masks = out.low_res_masks[torch.arange(len(best)), best][:, None].float()
-        has_mask = (torch.rand(len(best), generator=draw) < 0.5).float()
+        masks = out.low_res_masks[torch.arange(len(best), device=best.device), best][:, None].float()
+        has_mask = torch.from_numpy(draw.random(len(best)) < 0.5).to(masks)
         return masks, has_mask
 
     @torch.no_grad()
@@ -129,7 +171,7 @@ class Trainer:
 
     def resume(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.average = {name: value.clone() for name, value in state["average"].items()}
+        self.average = {n: value.to(self.options.device, copy=True) for n, value in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
 
@@ -137,7 +179,7 @@ class Trainer:
 def _evaluate_average(trainer: Trainer, make_model: Any) -> dict[str, Any]:
     model = make_model(trainer.options.size).eval()
     model.load_state_dict(trainer.average)
-    return evaluate(model, trainer.options.size, trainer.options.eval_scenes)
+    return trainer.evaluate(model)
 
 
 def _write_line(path: Path, line: dict[str, Any]) -> None:
@@ -155,10 +197,9 @@ def _save(trainer: Trainer, run: Path) -> None:
 def run_stage(trainer: Trainer, run: Path, make_model: Any) -> None:
     """Trains to the stage's last step; logs, evaluates and saves on the way."""
     o, log = trainer.options, run / "log.jsonl"
-    first_seed = (o.seed * 64 + o.size // 32) * 10_000_000 % (1 << 31) + trainer.step * o.images
     means: dict[str, list[float]] = defaultdict(list)
     started = time.monotonic()
-    for batch in batches(first_seed, o.steps - trainer.step, o.images, o.prompts, o.size, o.workers):
+    for batch in trainer.draw(trainer.step):
         for name, value in trainer.train_step(batch).items():
             means[name].append(value)
         if trainer.step % o.log_every == 0:
@@ -171,26 +212,32 @@ def run_stage(trainer: Trainer, run: Path, make_model: Any) -> None:
             _save(trainer, run)
 
 
-def _options() -> tuple[Options, argparse.Namespace]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def read_options(defaults: AnyOptions, description: str | None) -> tuple[AnyOptions, argparse.Namespace]:
+    """The command line: the run's folder, where to start from, and a flag for every option."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoint, log and weights")
     parser.add_argument("--from", dest="start", type=Path, help="weights to start from: a .pt or .safetensors")
     parser.add_argument("--threads", type=int, default=0, help="torch threads (0: torch decides)")
-    for name, value in asdict(Options()).items():
+    for name, value in asdict(defaults).items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             parser.add_argument(flag, action="store_true")
         else:
             parser.add_argument(flag, type=type(value), default=value, help=f"(default {value})")
     args = parser.parse_args()
-    return Options(**{name: getattr(args, name) for name in asdict(Options())}), args
+    return replace(defaults, **{name: getattr(args, name) for name in asdict(defaults)}), args
 
 
-def main() -> None:
+def run_command(trainer_type: type[Trainer], defaults: Options, description: str | None) -> None:
+    """Trains one stage as the command line says, from scratch, from other weights, or from where it stopped."""
     from sam2edge.torch_sam2.model import Sam2
     from sam2edge.variants import EMBEDDED, find_variant
 
-    options, args = _options()
+    options, args = read_options(defaults, description)
+    cv2.setNumThreads(1)  # its threads do not survive the fork of the workers
     if args.threads:
         torch.set_num_threads(args.threads)
 
@@ -202,7 +249,8 @@ def main() -> None:
     set_initial_values(model, options.seed)
     if args.start:
         model.load_state_dict(load_weights(args.start))
-    trainer = Trainer(model, options)
+    trainer_type.prepare(model, options)
+    trainer = trainer_type(model, options)
     args.run.mkdir(parents=True, exist_ok=True)
     checkpoint = args.run / "checkpoint.pt"
     if checkpoint.exists():
@@ -211,4 +259,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(Trainer, Options(), __doc__)

@@ -1,16 +1,38 @@
-"""`sam2edge models`: what there is, and where to get it."""
+"""`sam2edge models`: what there is, what is on this machine, and how it gets there and goes again."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
-from sam2edge.store import is_installed
-from sam2edge.variants import ALIASES, VARIANTS, Variant
+from sam2edge import store
+from sam2edge.cli.terminal import byte_progress, progress
+from sam2edge.errors import InvalidInputError
+from sam2edge.pull import pull_checkpoint
+from sam2edge.recognition import add_checkpoint, add_graphs
+from sam2edge.store_contents import (
+    DAMAGED,
+    ENGINE,
+    GRAPH,
+    UNFINISHED,
+    UNKNOWN,
+    WEIGHTS,
+    builds,
+    check_file,
+    remove_model,
+    stored_files,
+)
+from sam2edge.variants import ALIASES, VARIANTS, Variant, find_variant
 
 LICENCE = "Apache-2.0"  # of every checkpoint listed, the embedded one among them
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group(invoke_without_command=True)
@@ -22,20 +44,22 @@ def models(context: click.Context) -> None:
 
 
 @models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_as_json
 def list_models(as_json: bool = False) -> None:
-    """List the models: id, release, input side in pixels, whether it is installed, where its weights are."""
+    """List the models: id, release, input side in pixels, what of them is here and its size, where weights are."""
     rows = [_described(variant) for variant in VARIANTS.values()]
     if as_json:
-        click.echo(json.dumps({"models": rows}))
+        free_bytes = shutil.disk_usage(store.existing_parent(store.root() / "any")).free
+        click.echo(json.dumps({"models": rows, "store": str(store.root()), "free_bytes": free_bytes}))
         return
-    header = ("MODEL", "RELEASE", "INPUT", "INSTALLED", "CHECKPOINT")
+    header = ("MODEL", "RELEASE", "INPUT", "INSTALLED", "SIZE", "CHECKPOINT")
     table = [header] + [
         (
             row["id"],
             row["release"],
             str(row["image_size"]),
-            "yes" if row["installed"] else "no",
+            _installed(row),
+            _megabytes(row["stored_bytes"]) if row["stored_bytes"] else "-",
             row["checkpoint_url"] or "embedded",
         )
         for row in rows
@@ -45,8 +69,97 @@ def list_models(as_json: bool = False) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+@models.command()
+@click.argument("model", metavar="MODEL")
+@_as_json
+def pull(model: str, as_json: bool) -> None:
+    """Fetch the official weights of MODEL into the store, or what is still missing of them.
+
+    From Meta's server, or from SAM2EDGE_MIRROR: an http(s) address or a folder that holds the files by their names.
+    """
+    variant = find_variant(model)
+    source = variant.checkpoint
+    there = source is not None and (store.checkpoint_dir() / source.file_name).is_file()
+    with byte_progress(source.file_name if source else model) as report:
+        path = pull_checkpoint(variant, report, on_wait=lambda: _note(f"waiting: {model} is being fetched already"))
+    if as_json:
+        click.echo(json.dumps({"model": variant.model_id, "path": str(path), "size_bytes": path.stat().st_size}))
+        return
+    click.echo(f"{path} ({_megabytes(path.stat().st_size)}), {'already there, ' if there else ''}SHA-256 as published")
+    _tell_what_is_missing(variant)
+
+
+@models.command()
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--replace", is_flag=True, help="Take the place of other files of the model.")
+@_as_json
+def add(path: Path, replace: bool, as_json: bool) -> None:
+    """Copy a checkpoint brought by hand, or a folder of exported graphs, into the store; tells the model itself."""
+    if path.is_dir():
+        variant, target = add_graphs(path, replace)
+    else:
+        with byte_progress(path.name) as report:
+            variant, target = add_checkpoint(path, replace, report)
+    if as_json:
+        click.echo(json.dumps({"model": variant.model_id, "path": str(target)}))
+        return
+    click.echo(f"{variant.model_id}: {target}")
+    _tell_what_is_missing(variant)
+
+
+@models.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_as_json
+def remove(model: str, yes: bool, as_json: bool) -> None:
+    """Delete what the store has of MODEL: weights, graphs, engines, unfinished downloads."""
+    variant = find_variant(model)
+    files = stored_files(variant)
+    if not files:
+        raise InvalidInputError(
+            f"the store has nothing of {variant.model_id}", expected="a model that is there", got=str(store.root())
+        )
+    if not yes:
+        if as_json or not (sys.stdin and sys.stdin.isatty()):
+            raise click.UsageError("Nobody to ask: give --yes.")
+        for file in files:
+            click.echo(f"{_megabytes(file.size_bytes):>10}  {file.path}")
+        total = _megabytes(sum(file.size_bytes for file in files))
+        click.confirm(f"Delete these {len(files)} files, {total}?", abort=True)
+    removed = remove_model(variant)
+    num_bytes = sum(file.size_bytes for file in removed)
+    if as_json:
+        facts = {"removed": [str(f.path) for f in removed], "removed_bytes": num_bytes}
+        click.echo(json.dumps({"model": variant.model_id, **facts}))
+    else:
+        click.echo(f"removed {len(removed)} files of {variant.model_id}, {_megabytes(num_bytes)}")
+
+
+@models.command()
+@_as_json
+@click.pass_context
+def verify(context: click.Context, as_json: bool) -> None:
+    """Compare every file in the store with its checksum; the status is 1 where one is damaged."""
+    with progress("reading the store"):
+        findings = [check_file(file) for file in stored_files()]
+    damaged = [finding for finding in findings if finding.state == DAMAGED]
+    unknown = [finding for finding in findings if finding.state == UNKNOWN]
+    if as_json:
+        rows = [{"path": str(f.file.path), "state": f.state, "reason": f.reason, "remedy": f.remedy} for f in findings]
+        click.echo(json.dumps({"store": str(store.root()), "files": rows, "damaged": len(damaged)}))
+    else:
+        for finding in [*unknown, *damaged]:
+            remedy = f"; remedy: {finding.remedy}" if finding.remedy else ""
+            click.echo(f"{finding.state}: {finding.file.path}: {finding.reason}{remedy}")
+        total = _megabytes(sum(finding.file.size_bytes for finding in findings))
+        click.echo(f"{len(findings)} files, {total}, {len(damaged)} damaged")
+    if damaged:
+        context.exit(1)
+
+
 def _described(variant: Variant) -> dict[str, Any]:
     checkpoint = variant.checkpoint
+    files = stored_files(variant)
     return {
         "id": variant.model_id,
         "aliases": sorted(
@@ -55,8 +168,41 @@ def _described(variant: Variant) -> dict[str, Any]:
         "release": variant.release,
         "size": variant.size,
         "image_size": variant.image_size,
-        "installed": is_installed(variant),
+        "installed": store.is_installed(variant),
+        "weights": store.find_checkpoint(variant) is not None,
+        "graphs": builds(files, GRAPH),
+        "engines": builds(files, ENGINE),
+        "stored_bytes": sum(file.size_bytes for file in files),
+        "unfinished_bytes": sum(file.size_bytes for file in files if file.kind == UNFINISHED),
         "checkpoint_url": checkpoint.url if checkpoint else None,
         "checkpoint_sha256": checkpoint.sha256 if checkpoint else None,
+        "checkpoint_bytes": checkpoint.size_bytes if checkpoint else None,
         "licence": LICENCE,
     }
+
+
+def _installed(row: dict[str, Any]) -> str:
+    parts = [WEIGHTS] if row["weights"] and row["checkpoint_url"] else []
+    for kind in ("graphs", "engines"):
+        if row[kind]:
+            parts.append(f"{kind} {' '.join(row[kind])}")
+    if row["unfinished_bytes"]:
+        parts.append("unfinished download")
+    return ", ".join(parts) or ("yes" if row["installed"] else "no")
+
+
+def _tell_what_is_missing(variant: Variant) -> None:
+    """Weights alone run with torch only."""
+    if importlib.util.find_spec("torch") is None and store.find_graphs(variant, variant.image_size) is None:
+        _note(
+            f"without torch {variant.model_id} also needs graphs, made where torch is: python -m "
+            f"sam2edge.export.to_onnx {variant.model_id}, then `sam2edge bundle create` or `sam2edge models add FOLDER`"
+        )
+
+
+def _note(text: str) -> None:
+    click.echo(f"note: {text}", err=True)
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.1f} MB"

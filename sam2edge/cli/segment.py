@@ -84,8 +84,8 @@ def segment(
     if model_id == "auto" and model.variant.name == EMBEDDED:
         larger = find_variant("hiera_tiny").model_id
         click.echo(
-            f"hint: {model.variant.model_id} is the small embedded model; for a larger one download an address from "
-            f"`sam2edge models list` and add --model {larger} --checkpoint FILE",
+            f"hint: {model.variant.model_id} is the small embedded model; for a larger one run "
+            f"`sam2edge models pull {larger}` and add --model {larger}",
             err=True,
         )
 

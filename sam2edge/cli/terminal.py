@@ -63,6 +63,21 @@ def frame_progress(total: int | None) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
+def byte_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes while the block runs, on a terminal only; the function given takes those done and the total."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
 def quiet_native_stderr() -> Iterator[None]:
     """Keep what C libraries print on standard error (libpng, libjpeg: "Corrupt JPEG data") off the screen.
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sam2edge import store
-from sam2edge.variants import VARIANTS
+from sam2edge.store_contents import ENGINE, GRAPH, UNFINISHED, WEIGHTS, stored_files
+from sam2edge.variants import EMBEDDED, VARIANTS
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Something of a model in the store or the package: "checkpoint", "graphs" or "engines", in bytes.
+    """Something of a model: "weights", "graph", "engine" or "unfinished", as `sam2edge.store_contents` names them.
 
-    `form` is image size and precision ("512-fp32") of graphs and engines, of a checkpoint its file name.
+    `form` is image size and precision ("512-fp32") of graphs and engines, otherwise a file's name.
     """
 
     model: str
@@ -37,33 +39,36 @@ class Storage:
 def look_at_store() -> Storage:
     """Never raises; the folder need not exist."""
     folder = store.root()
-    nearest = next((f for f in (folder, *folder.absolute().parents) if os.path.isdir(f)), Path("/"))
+    nearest = folder if os.path.isdir(folder) else store.existing_parent(folder)
     try:
         free: int | None = shutil.disk_usage(nearest).free
     except OSError:
         free = None
-    contents: list[Stored] = []
-    for variant in VARIANTS.values():
-        checkpoint = store.find_checkpoint(variant)
-        if checkpoint is not None:
-            contents.append(Stored(variant.model_id, "checkpoint", checkpoint.name, _size(checkpoint)))
-        packaged = store.find_graphs(variant, variant.image_size)
-        if packaged is not None and folder not in packaged.parents:
-            size = sum(_size(f) for f in packaged.glob("*.onnx"))
-            contents.append(Stored(variant.model_id, "graphs", f"{variant.image_size}-fp32 (in the package)", size))
-        for kind, suffix in (("graphs", ".onnx"), ("engines", store.ENGINE_SUFFIX)):
-            for made in _folders(folder / kind / variant.name):
-                size = sum(_size(f) for f in made.glob(f"[!.]*{suffix}"))
-                if size:
-                    contents.append(Stored(variant.model_id, kind, made.name, size))
-    return Storage(str(folder), os.access(nearest, os.W_OK | os.X_OK), free, tuple(contents))
-
-
-def _folders(parent: Path) -> list[Path]:
     try:
-        return sorted(child for child in parent.iterdir() if child.is_dir())
-    except OSError:
-        return []
+        stored = list(_stored())
+    except OSError:  # a file that went while they were looked at
+        stored = []
+    return Storage(str(folder), os.access(nearest, os.W_OK | os.X_OK), free, (*_packaged(), *stored))
+
+
+def _packaged() -> Iterator[Stored]:
+    """The embedded model, as it comes with sam2edge."""
+    micro = VARIANTS[EMBEDDED]
+    weights = store.find_checkpoint(micro)
+    if weights is not None:
+        graphs = weights.parent.glob("*.onnx")
+        yield Stored(micro.model_id, GRAPH, f"{micro.image_size}-fp32, in the package", sum(map(_size, graphs)))
+        yield Stored(micro.model_id, WEIGHTS, f"{weights.name}, in the package", _size(weights))
+
+
+def _stored() -> Iterator[Stored]:
+    sizes: dict[tuple[str, str, str], int] = {}
+    for file in stored_files():
+        if file.kind in (WEIGHTS, GRAPH, ENGINE, UNFINISHED):
+            model = file.variant.model_id if file.variant else "unknown"
+            form = file.path.parent.name if file.kind in (GRAPH, ENGINE) else file.path.name
+            sizes[model, file.kind, form] = sizes.get((model, file.kind, form), 0) + file.size_bytes
+    return (Stored(*key, num_bytes) for key, num_bytes in sorted(sizes.items()))
 
 
 def _size(path: Path) -> int:

@@ -82,7 +82,7 @@ def test_a_click_gives_a_mask_and_an_overlay(model: _Model, capsys: pytest.Captu
     assert out == "score 0.90, area 400 pixels (8.3%): cup.mask.png cup.overlay.png\n"
     assert err.count("\n") == 1
     assert "hint: sam2/hiera_micro" in err
-    assert "--checkpoint FILE" in err
+    assert "models pull sam2/hiera_tiny" in err
 
 
 def test_what_is_asked_reaches_the_model(model: _Model) -> None:

@@ -45,17 +45,18 @@ def test_cameras_of_a_bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_what_the_store_holds(empty_store: Path) -> None:
     tiny = find_variant("hiera_tiny")
-    write_tree(store.graph_dir(tiny, 512), {"image_encoder.onnx": "x" * 300, "notes.txt": "y"})
-    write_tree(store.engine_dir(tiny, 512, "fp16"), {"image_encoder.engine": "x" * 70, ".part.engine": "y" * 9})
-    write_tree(empty_store / "checkpoints", {"sam2.1_hiera_tiny.pt": "x" * 40, "other.pt": "y"})
+    write_tree(store.graph_dir(tiny, 512), {"image_encoder.onnx": "x" * 300, "mask_decoder.onnx": "y" * 5})
+    write_tree(store.engine_dir(tiny, 512, "fp16"), {"image_encoder.engine": "x" * 70})
+    write_tree(empty_store / "checkpoints", {"sam2.1_hiera_tiny.pt": "x" * 40, "notes.txt": "y"})
     storage = look_at_store()
     assert storage.folder == str(empty_store) and storage.is_writable and storage.free_bytes
     assert [(s.kind, s.form, s.num_bytes) for s in storage.contents if s.model == "sam2/hiera_tiny"] == [
-        ("checkpoint", "sam2.1_hiera_tiny.pt", 40),
-        ("graphs", "512-fp32", 300),
-        ("engines", "512-fp16", 70),
+        ("engine", "512-fp16", 70),
+        ("graph", "512-fp32", 305),
+        ("weights", "sam2.1_hiera_tiny.pt", 40),
     ]
-    assert {s.kind for s in storage.contents if s.model == "sam2/hiera_micro"} == {"checkpoint", "graphs"}
+    embedded = [s for s in storage.contents if s.model == "sam2/hiera_micro"]
+    assert {s.kind for s in embedded} == {"weights", "graph"} and all(s.num_bytes > 1_000_000 for s in embedded)
 
 
 def test_a_store_that_cannot_be_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""One file that brings sam2edge to a machine with no network: see docs/offline.md."""

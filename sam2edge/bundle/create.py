@@ -1,0 +1,94 @@
+"""Makes a bundle of what this machine has: wheels from the package index, models from the store."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from sam2edge import store
+from sam2edge.bundle.archive import STORE, WHEELS, write_bundle
+from sam2edge.bundle.wheels import Target, gather_wheels
+from sam2edge.errors import BundleError
+from sam2edge.store_contents import DAMAGED, ENGINE, GRAPH, RECORD, WEIGHTS, StoredFile, check_file, stored_files
+from sam2edge.variants import Variant
+
+# What of the package runs from the bundle itself, on a Python that has nothing else.
+_CODE = (
+    "__init__.py",
+    "errors.py",
+    "files.py",
+    *(f"bundle/{name}.py" for name in ("__init__", "archive", "environment", "install", "journal")),
+)
+_MAIN = """\
+import sys
+from pathlib import Path
+
+if sys.version_info < (3, 10):
+    sys.exit("sam2edge: this needs Python 3.10 or later, got {}.{}".format(*sys.version_info))
+
+from sam2edge.bundle.install import main
+
+sys.exit(main(sys.argv[1:], Path(__file__).parent))
+"""
+
+
+def create_bundle(
+    path: Path,
+    target: Target,
+    variants: Iterable[Variant] = (),
+    weights: bool = True,
+    engines: bool = False,
+    wheels: tuple[Path, ...] = (),
+) -> list[StoredFile]:
+    """Writes the bundle `path` for a machine such as `target`; returns what of the store is in it.
+
+    `variants` are the models whose graphs go in, with their weights and engines if wanted; the embedded model is in
+    the wheel. `wheels` are further wheels to install, with what they need. Raises BundleError.
+    """
+    if path.exists():
+        raise BundleError("the file is there already", expected="a new name", got=str(path), remedy="remove it first")
+    files = [file for variant in variants for file in _files_of(variant, weights, engines)]
+    package = Path(store.__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        gathered, main = Path(folder) / "wheels", Path(folder) / "main.py"
+        gathered.mkdir()
+        requirements = gather_wheels(gathered, target, wheels)
+        main.write_text(_MAIN, encoding="utf-8")
+        members = [("__main__.py", main), *((f"sam2edge/{name}", package / name) for name in _CODE)]
+        members += [(f"{WHEELS}{wheel.name}", wheel) for wheel in gathered.glob("*.whl")]
+        members += [(f"{STORE}{file.path.relative_to(store.root()).as_posix()}", file.path) for file in files]
+        facts = {
+            "version": requirements[0].rpartition("=")[2],
+            "target": target.name,
+            "requirements": requirements,
+            "models": sorted({file.variant.model_id for file in files if file.variant}),
+        }
+        try:
+            store.write_atomically(path, lambda part: write_bundle(part, facts, members))
+        except OSError as error:
+            raise BundleError(
+                f"{path} cannot be written",
+                expected="room for the bundle, in a folder that may be written to",
+                got=error.strerror or str(error),
+                remedy="make room, or name another folder",
+            ) from error
+    return files
+
+
+def _files_of(variant: Variant, weights: bool, engines: bool) -> list[StoredFile]:
+    """The model's files in the store, with their records; each is compared with its sum first."""
+    kinds = {GRAPH, *([WEIGHTS] if weights else []), *([ENGINE] if engines else [])}
+    files = [file for file in stored_files(variant) if file.kind in kinds]
+    if not files and variant.checkpoint is not None:
+        raise BundleError(
+            f"the store has nothing of {variant.model_id} to put into a bundle",
+            expected=", ".join(sorted(kinds)),
+            got=str(store.root()),
+            remedy=f"{'sam2edge models pull' if weights else 'python -m sam2edge.export.to_onnx'} {variant.model_id}",
+        )
+    for finding in map(check_file, files):
+        if finding.state == DAMAGED:
+            raise BundleError(f"{finding.file.path} is damaged", got=finding.reason, remedy=finding.remedy)
+    records = {store.record_path(file.path) for file in files}
+    return [*files, *(f for f in stored_files(variant) if f.kind == RECORD and f.path in records)]

@@ -1,0 +1,39 @@
+"""`python -m sam2edge.bundle.engine_fit FOLDER...`: which engines this machine cannot run, and why, as JSON."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from sam2edge.device import find_gpu
+from sam2edge.errors import GraphError
+from sam2edge.manifest import check_machine, read_manifest
+from sam2edge.store import ENGINE_SUFFIX
+
+BUILDERS = ("tensorrt", "tensorrt_rtx")
+
+
+def misfit(folder: Path) -> str | None:
+    """Why the engines in a folder do not run here; None where they do, as far as their manifests tell."""
+    gpu = find_gpu()
+    if gpu is None:
+        return "no NVIDIA GPU on this machine"
+    try:
+        for engine in sorted(folder.glob(f"*{ENGINE_SUFFIX}")):
+            manifest = read_manifest(engine)
+            if manifest.builder not in BUILDERS:
+                return f"built by {manifest.builder}"
+            version = importlib.import_module(manifest.builder).__version__
+            check_machine(manifest, manifest.builder, version, gpu)
+    except ImportError as error:
+        return str(error)
+    except GraphError as error:
+        return str(error)
+    return None
+
+
+if __name__ == "__main__":
+    found = {name: misfit(Path(name)) for name in sys.argv[1:]}
+    print(json.dumps({name: reason for name, reason in found.items() if reason is not None}))

@@ -1,0 +1,79 @@
+"""`sam2edge bundle`: sam2edge and models in one file, for machines with no network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+import sam2edge
+from sam2edge import store
+from sam2edge.bundle import install as installer
+from sam2edge.cli.terminal import progress
+from sam2edge.store_contents import GRAPH
+from sam2edge.variants import find_variant
+
+_passed_on = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@click.group(no_args_is_help=True)
+def bundle() -> None:
+    """One file that installs sam2edge and its models on a machine with no network."""
+
+
+@bundle.command()
+@click.argument("path", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.option("--model", "model_ids", metavar="ID", multiple=True, help="A model of the store. Repeatable.")
+@click.option("--target", "target_name", metavar="NAME", default="linux-aarch64-cp310", show_default=True)
+@click.option("--weights/--no-weights", default=True, show_default=True, help="Checkpoints, which take torch to run.")
+@click.option("--engines", is_flag=True, help="Engines too; they are installed only where GPU and TensorRT match.")
+@click.option("--wheel", "wheels", metavar="FILE", multiple=True, type=click.Path(path_type=Path), help="One more.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def create(
+    path: Path | None,
+    model_ids: tuple[str, ...],
+    target_name: str,
+    weights: bool,
+    engines: bool,
+    wheels: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Write FILE with sam2edge, all it needs on the target, and the graphs and weights of the models named.
+
+    The embedded model is always in it. On the target: python3 FILE install --venv DIR
+    """
+    from sam2edge.bundle.create import create_bundle
+    from sam2edge.bundle.wheels import read_target
+
+    target = read_target(target_name)
+    variants = list(dict.fromkeys(map(find_variant, model_ids)))
+    path = path or Path(f"sam2edge-{sam2edge.__version__}-{target.name}.zip")
+    with progress("fetching wheels"):
+        files = create_bundle(path, target, variants, weights, engines, wheels)
+    for variant in variants:
+        if variant.checkpoint and not any(file.variant == variant and file.kind == GRAPH for file in files):
+            click.echo(f"note: without graphs {variant.model_id} runs there with torch only", err=True)
+    digest = store.file_sha256(path)
+    if as_json:
+        facts = {"path": str(path), "size_bytes": path.stat().st_size, "sha256": digest, "target": target.name}
+        click.echo(json.dumps({**facts, "files": [str(file.path.relative_to(store.root())) for file in files]}))
+        return
+    click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB), SHA-256 {digest}")
+    click.echo(f"there: python3 {path.name} install --venv DIR")
+
+
+@bundle.command("install", context_settings=_passed_on)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def install_command(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Verify a bundle, then install all of it or nothing."""
+    context.exit(installer.main(["install", *arguments]))
+
+
+@bundle.command("verify", context_settings=_passed_on)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def verify_command(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Compare every file in a bundle with its checksum."""
+    context.exit(installer.main(["verify", *arguments]))

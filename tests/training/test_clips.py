@@ -1,0 +1,84 @@
+"""Drawn clips: a pure function of seed, size and length; objects move, hide and return as asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.clip_batches import draw_clip_batch
+from training.clips import Clip, Cover, draw_clip
+from training.scenes import MIN_AREA
+
+SIZE, FRAMES = 96, 6
+
+
+def test_a_clip_depends_on_its_arguments_alone() -> None:
+    first, again, other = (draw_clip(seed, SIZE, FRAMES) for seed in (5, 5, 6))
+    assert np.array_equal(first.frames, again.frames)
+    assert np.array_equal(first.labels, again.labels)
+    assert first.objects == again.objects
+    assert not np.array_equal(first.frames, other.frames)
+
+
+def test_a_longer_clip_begins_alike() -> None:
+    short, long = draw_clip(8, SIZE, 3, Cover(0, 50, 51)), draw_clip(8, SIZE, 6, Cover(0, 50, 51))
+    assert np.array_equal(short.frames, long.frames[:3])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_objects_to_ask_for_are_there_at_first(seed: int) -> None:
+    clip = draw_clip(seed, SIZE, FRAMES)
+    assert clip.frames.shape == (FRAMES, SIZE, SIZE, 3)
+    assert clip.frames.dtype == np.uint8
+    assert clip.labels.shape == (FRAMES, SIZE, SIZE)
+    assert clip.objects
+    for label in clip.objects:
+        assert (clip.labels[0] == label).sum() >= MIN_AREA * SIZE * SIZE
+
+
+def test_objects_move() -> None:
+    moved = []
+    for seed in range(12):
+        clip = draw_clip(seed, SIZE, FRAMES)
+        first, last = (clip.labels[i] == clip.objects[0] for i in (0, -1))
+        moved.append((first & last).sum() / max(1, (first | last).sum()))
+    assert 0.2 < np.mean(moved) < 0.9
+
+
+def test_a_covered_object_is_hidden_and_comes_back() -> None:
+    found = 0
+    for seed in range(6):
+        clip = draw_clip(seed, SIZE, 32, Cover(0, 8, 14))
+        areas = [int((labels == 2).sum()) for labels in clip.labels]
+        if 2 not in clip.objects or min(areas[:2]) == 0:
+            continue
+        found += 1
+        assert max(areas[8:14]) == 0, f"clip {seed} shows it"
+        assert max(areas[24:]) > 0, f"clip {seed} never shows it again"
+    assert found >= 3
+
+
+def test_a_batch_says_where_each_object_is_on_each_frame() -> None:
+    batch = draw_clip_batch(20, 2, 3, SIZE, FRAMES)
+    wide = SIZE // 4
+    assert batch.frames.shape == (2, FRAMES, 3, SIZE, SIZE)
+    assert batch.coords.shape[:2] == batch.labels.shape[:2] == (2, 3)
+    assert len(batch.targets) == FRAMES
+    shrunk = batch.given.unflatten(2, (wide, 4)).unflatten(4, (wide, 4)).mean((3, 5))
+    assert np.allclose(batch.targets[0].masks, shrunk)
+    for targets in batch.targets:
+        for clip, one in np.ndindex(2, 3):
+            if targets.present[clip, one]:
+                assert targets.same[clip, one, one] == 1
+                assert targets.masks[clip, one].flatten()[targets.cells[clip, one]] > 0
+
+
+def test_an_object_that_is_hidden_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden_later(seed: int, size: int, frames: int) -> Clip:
+        labels = np.ones((frames, size, size), np.uint8)
+        labels[0, 20:60, 20:60] = 2
+        return Clip(np.zeros((frames, size, size, 3), np.uint8), labels, (2,))
+
+    monkeypatch.setattr("training.clip_batches.draw_clip", hidden_later)
+    batch = draw_clip_batch(0, 1, 1, SIZE, 3)
+    assert [float(targets.present) for targets in batch.targets] == [1.0, 0.0, 0.0]

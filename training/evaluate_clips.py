@@ -1,0 +1,126 @@
+"""How well a model follows objects through held-out clips, with the tracker that ships.
+
+python -m training.evaluate_clips WEIGHTS --clips 20 --frames 60 --out figures.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sam2edge.backends.torch_backend import TorchBackend
+from sam2edge.datatypes import BackendReport
+from sam2edge.predictor import ImagePredictor
+from sam2edge.tracker import VideoTracker
+from training.batches import HELD_OUT_SEED
+from training.clip_batches import MIN_PIXELS_SHARE
+from training.clips import Clip, Cover, draw_clip
+from training.prompts import box_of
+
+Figures = dict[str, Any]
+HIDDEN = 10  # frames that the object is covered for, in the clips that ask whether it is found again
+_COVERED_FROM = 20
+
+
+def overlap(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> float:
+    """IoU of two masks (S, S); 1 where both are empty, as DAVIS counts it."""
+    either = int((found | wanted).sum())
+    return 1.0 if either == 0 else float((found & wanted).sum() / either)
+
+
+def follow(tracker: VideoTracker, clip: Clip, asked: list[int]) -> NDArray[np.float64]:
+    """IoU (frames - 1, objects) on the frames after the first, on which each object's box is given."""
+    tracker.reset()
+    for number in asked:
+        tracker.prompt(clip.frames[0], object_id=number, box=box_of(clip.labels[0] == number))
+    rows = []
+    least = max(1.0, MIN_PIXELS_SHARE * clip.labels[0].size)
+    for frame, labels in zip(clip.frames[1:], clip.labels[1:], strict=True):
+        masks = tracker.track(frame).masks
+        wanted = [labels == number for number in asked]
+        # A sliver that does not count as being there counts as gone.
+        wanted = [mask & (mask.sum() >= least) for mask in wanted]
+        rows.append([overlap(mask, right) for mask, right in zip(masks, wanted, strict=True)])
+    return np.array(rows)
+
+
+def tracker_of(model: nn.Module) -> VideoTracker:
+    predictor = ImagePredictor(TorchBackend(model, torch.device("cpu")), BackendReport("torch"))  # type: ignore[arg-type]
+    return VideoTracker(predictor, input_color_format="rgb")
+
+
+def evaluate_clips(
+    model: nn.Module, clips: int, frames: int = 60, first_seed: int = HELD_OUT_SEED, most: int = 2
+) -> Figures:
+    """Figures over `clips` held-out clips, up to `most` objects of each, prompted by their boxes on the first frame.
+
+    "j": mean IoU over all frames but the first; "j_last": on the last one; "first_frame_kept": J of a tracker that
+    leaves each object's true first mask where it was. With frames enough, "j_after_hidden": over the frames after an
+    object was hidden for ten.
+    """
+    size, tracker = int(model.image_size), tracker_of(model)  # type: ignore[arg-type]
+    means, lasts, still, after = [], [], [], []
+    for seed in range(first_seed, first_seed + clips):
+        clip = draw_clip(seed, size, frames)
+        asked = list(clip.objects[:most])
+        found = follow(tracker, clip, asked)
+        means += list(found.mean(0))
+        lasts += list(found[-1])
+        first = [clip.labels[0] == number for number in asked]
+        still += [np.mean([overlap(f, now == n) for now in clip.labels[1:]]) for f, n in zip(first, asked, strict=True)]
+    figures = {
+        "size": size, "clips": clips, "frames": frames, "first_seed": first_seed, "objects": len(means),
+        "j": _mean(means), "j_last": _mean(lasts), "first_frame_kept": _mean(still),
+    }  # fmt: skip
+    if frames > _COVERED_FROM + HIDDEN + 10:
+        for seed in range(first_seed + clips, first_seed + 2 * clips):
+            after += _after_hidden(tracker, seed, size, frames)
+        figures |= {"j_after_hidden": _mean(after), "objects_hidden": len(after)}
+    return figures
+
+
+def _after_hidden(tracker: VideoTracker, seed: int, size: int, frames: int) -> list[float]:
+    """J of the clip's largest object from its return on; nothing where it was not asked for or never hidden so long."""
+    clip = draw_clip(seed, size, frames, Cover(0, _COVERED_FROM, _COVERED_FROM + HIDDEN))
+    number = 2  # the first label after the background
+    hidden = [not (labels == number).any() for labels in clip.labels]
+    if number not in clip.objects or sum(hidden) < HIDDEN:
+        return []
+    found = follow(tracker, clip, [number])[:, 0]
+    back = frames - hidden[::-1].index(True)
+    return [float(found[back:].mean())] if back < frames - 5 else []
+
+
+def _mean(values: list[Any]) -> float | None:
+    return round(float(np.mean(values)), 4) if values else None
+
+
+def main() -> None:
+    from sam2edge.torch_sam2.model import Sam2
+    from sam2edge.variants import EMBEDDED, find_variant
+    from training.checkpoints import load_weights
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, help="a training checkpoint (.pt) or weights (.safetensors)")
+    parser.add_argument("--size", type=int, default=512, help="side of the model's input in pixels")
+    parser.add_argument("--clips", type=int, default=20)
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    args = parser.parse_args()
+    model = Sam2(find_variant(EMBEDDED), image_size=args.size).eval()
+    model.load_state_dict(load_weights(args.weights))
+    text = json.dumps(evaluate_clips(model, args.clips, args.frames), indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
