@@ -2,6 +2,7 @@
 
 python -m bench.prepare photo SOURCE TARGET WIDTH HEIGHT   a photo of another size
 python -m bench.prepare golden MODEL TARGET                a checkpoint of deterministic weights
+python -m bench.prepare graphs MODEL CHECKPOINT SIZE       float32 graphs in the store, not compared with torch
 """
 
 from __future__ import annotations
@@ -33,10 +34,23 @@ def write_golden_checkpoint(model_id: str, target: Path) -> None:
     )
 
 
+def export_unchecked(model_id: str, checkpoint: Path, image_size: int) -> None:
+    """Graphs for a measurement of memory: comparing those of a large model takes longer than all else."""
+    from sam2edge.export.to_onnx import export_graphs
+    from sam2edge.store import graph_dir
+    from sam2edge.variants import find_variant
+
+    variant = find_variant(model_id)
+    export_graphs(variant, checkpoint, image_size, graph_dir(variant, image_size))
+
+
 def main(arguments: list[str]) -> None:
     if arguments[0] == "photo":
         source, target, width, height = arguments[1:]
         resize_photo(Path(source), Path(target), (int(width), int(height)))
+    elif arguments[0] == "graphs":
+        model_id, checkpoint, size = arguments[1:]
+        export_unchecked(model_id, Path(checkpoint), int(size))
     else:
         model_id, target = arguments[1:]
         write_golden_checkpoint(model_id, Path(target))

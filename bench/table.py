@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.harness import RESULTS
 
-NAMES = ("micro", "image_tiny", "cache_hit")
+NAMES = ("micro", "image_tiny", "cache_hit", "observation")
 
 
 def main() -> None:

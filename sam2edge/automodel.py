@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from sam2edge.backends.base import BackendRequest
 from sam2edge.backends.registry import open_backend
+from sam2edge.budget import CACHE_SHARE, MemoryWatch, memory_cap
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
-from sam2edge.device import CACHE_SHARE, available_memory_bytes
+from sam2edge.device import available_memory_bytes, find_gpu
 from sam2edge.errors import CheckpointError, InvalidInputError
+from sam2edge.machine.gpu_state import GpuMonitor
 from sam2edge.predictor import ImagePredictor
+from sam2edge.selection import Choice, Wanted, select
 from sam2edge.store import file_sha256, find_checkpoint, find_engines, find_graphs
 from sam2edge.variants import EMBEDDED, VARIANTS, Variant, find_variant
+
+_log = logging.getLogger("sam2edge")
 
 
 class AutoModel:
@@ -30,14 +36,16 @@ class AutoModel:
         api_key: str | None = None,
         sam2_image_embeddings_cache: Sam2ImageEmbeddingsInMemoryCache | None = None,
         sam2_low_resolution_masks_cache: Sam2LowResolutionMasksInMemoryCache | None = None,
-        max_memory: int | None = None,
+        max_memory: int | str | None = None,
+        tracking: bool = False,
         **unused: Any,
     ) -> ImagePredictor:
         """A model ready to segment.
 
         Args:
             model_id: "sam2/hiera_{micro,tiny,small,b_plus,large}" (the 2.1 weights), "sam2.0_hiera_..." or
-                "sam2.1_hiera_..."; "auto" is the embedded micro.
+                "sam2.1_hiera_..."; "auto" is the largest installed one that fits into the memory available now, by the
+                rules of `sam2edge doctor --explain`.
             backend: "tensorrt", "onnxruntime", "torch", or "auto", the fastest of them that works here.
             device: "cpu" or "cuda" alone; None is any.
             precision: "fp32", "fp16" (of graphs and engines; torch computes in fp32), or "auto", the backend's own.
@@ -45,12 +53,15 @@ class AutoModel:
             checkpoint: official `.pt` or `.safetensors` file; None looks in the store and in the package.
             api_key: accepted and unused; no account is needed.
             sam2_image_embeddings_cache: a cache of your own; None makes one that may fill a tenth of the memory
-                available now.
+                available now. Either gives way when memory runs low later.
             sam2_low_resolution_masks_cache: where `use_mask_input_cache` keeps logits; None: no such cache.
-            max_memory: bytes that the default cache counts as available at most.
+            max_memory: bytes that "auto" and the default cache count as usable at most, or text such as "4GiB";
+                $SAM2EDGE_MAX_MEMORY likewise, the lesser counts. A model asked for by name is loaded unchecked.
+            tracking: count the memory of a tracked video too, for "auto".
 
         Raises:
-            UnknownModelError, InvalidInputError, CheckpointError, GraphError, BackendUnavailableError.
+            UnknownModelError, InvalidInputError, CheckpointError, GraphError, BackendUnavailableError; for "auto"
+            OutOfMemoryError where no installed model fits.
         """
         del api_key
         if unused:
@@ -59,12 +70,23 @@ class AutoModel:
             raise InvalidInputError(
                 "precision is not available", expected="'auto', 'fp32' or 'fp16'", got=repr(precision)
             )
-        variant = VARIANTS[EMBEDDED] if model_id == "auto" else find_variant(model_id)
+        cap = memory_cap(max_memory)
+        choice = None
+        if model_id == "auto" and checkpoint is None:
+            choice = select(Wanted(backend, device, precision, image_size, tracking), cap)
+        if choice is not None:
+            _log.info("auto: %s", choice.picked)
+            variant, image_size = choice.picked.variant, choice.picked.image_size
+            device = device or ("cpu" if choice.leaves_gpu else None)
+        else:
+            variant = VARIANTS[EMBEDDED] if model_id == "auto" else find_variant(model_id)
         request = _request(variant, image_size or variant.image_size, device, checkpoint, precision)
         opened, report = open_backend(backend, request)
+        monitor = _discrete_gpu(f"{report.chosen} {getattr(opened, 'device', device)}")
         if sam2_image_embeddings_cache is None:
-            sam2_image_embeddings_cache = _default_cache(max_memory)
-        return ImagePredictor(opened, report, sam2_image_embeddings_cache, sam2_low_resolution_masks_cache)
+            sam2_image_embeddings_cache = _default_cache(choice, monitor, cap)
+        watch = MemoryWatch.of_host() if monitor is None else MemoryWatch.of_gpu(monitor)
+        return ImagePredictor(opened, report, sam2_image_embeddings_cache, sam2_low_resolution_masks_cache, watch)
 
 
 def _request(
@@ -84,7 +106,22 @@ def _request(
     return BackendRequest(variant, image_size, device, path, graphs, digest, precision, engines)
 
 
-def _default_cache(max_memory: int | None) -> Sam2ImageEmbeddingsInMemoryCache:
-    known = [b for b in (available_memory_bytes(), max_memory) if b is not None]
-    budget_bytes = int(min(known) * CACHE_SHARE) if known else None
-    return Sam2ImageEmbeddingsInMemoryCache.init(size_limit=None if known else 100, max_bytes=budget_bytes)
+def _discrete_gpu(in_use: str) -> GpuMonitor | None:
+    """What watches the memory that embeddings lie in, where that is a GPU's own; `in_use` names backend and device."""
+    if not (in_use.startswith("tensorrt") or "cuda" in in_use):
+        return None
+    gpu = find_gpu()
+    return None if gpu is None or gpu.integrated else GpuMonitor(gpu)
+
+
+def _default_cache(
+    choice: Choice | None, monitor: GpuMonitor | None, cap: int | None
+) -> Sam2ImageEmbeddingsInMemoryCache:
+    """Of the size that was chosen; for a model asked for by name a share of what is available."""
+    if choice is not None:
+        max_bytes = choice.cache_bytes
+    else:
+        available = available_memory_bytes() if monitor is None else monitor.read().free_bytes
+        known = [b for b in (available, cap) if b is not None]
+        max_bytes = int(min(known) * CACHE_SHARE) if known else None
+    return Sam2ImageEmbeddingsInMemoryCache.init(size_limit=100 if max_bytes is None else None, max_bytes=max_bytes)

@@ -52,7 +52,7 @@ class BackendUnavailableError(Sam2EdgeError):
 
 
 class OutOfMemoryError(Sam2EdgeError):
-    """The device gave no memory, also after the embedding cache had been emptied."""
+    """The device gave no memory, also after the embedding cache had been emptied; or no installed model fits in it."""
 
 
 class StoreError(Sam2EdgeError):

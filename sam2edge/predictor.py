@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.backends.base import Backend
+from sam2edge.budget import MemoryWatch
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from sam2edge.datatypes import BackendReport, FloatArray, ImagePrompt, Sam2ImageEmbedding, Sam2Prediction, ScoredLogits
 from sam2edge.errors import InvalidInputError
 from sam2edge.postprocess import LOGIT_LIMIT, logits_to_masks, select_masks
 from sam2edge.preprocess import frame_to_uint8, image_to_input, is_torch_tensor, prompts_to_model
 from sam2edge.prompts import read_prompts
+from sam2edge.stats import CallTimes, ModelStats, machine_figures
 from sam2edge.variants import Variant
 
 
@@ -28,11 +30,15 @@ class ImagePredictor:
         report: BackendReport,
         embeddings_cache: Sam2ImageEmbeddingsInMemoryCache | None = None,
         masks_cache: Sam2LowResolutionMasksInMemoryCache | None = None,
+        memory_watch: MemoryWatch | None = None,
     ) -> None:
         self.backend = backend
         self._report = report
+        self._memory_watch = memory_watch
         self.embeddings_cache = embeddings_cache
         self.masks_cache = masks_cache
+        self.times = CallTimes()
+        """When what was called, for `stats`."""
         backend.set_relief(self._let_go)
         self._tag = f"{backend.variant.name}/{backend.image_size}/{backend.precision}/{backend.name}"
 
@@ -86,10 +92,11 @@ class ImagePredictor:
         """
         frames = _as_list(images)
         hashes = _check_hashes(image_hashes, len(frames))
-        return [
-            self._embed_one(frame, given, input_color_format, use_embeddings_cache)
-            for frame, given in zip(frames, hashes, strict=True)
-        ]
+        embeddings = []
+        for frame, given in zip(frames, hashes, strict=True):
+            with self.times.timed("frame"):
+                embeddings.append(self._embed_one(frame, given, input_color_format, use_embeddings_cache))
+        return embeddings
 
     def segment_images(
         self,
@@ -150,10 +157,33 @@ class ImagePredictor:
         prompts = read_prompts(sizes_hw, point_coordinates, point_labels, boxes, mask_input, self.low_res_hw)
         load = use_mask_input_cache or load_from_mask_input_cache
         save = use_mask_input_cache or save_to_mask_input_cache
-        return [
-            self._segment_one(e, p, multi_mask_output, return_logits, float(mask_threshold), load, save)
-            for e, p in zip(found, prompts, strict=True)
-        ]
+        predictions = []
+        for embedding, prompt in zip(found, prompts, strict=True):
+            with self.times.timed("segment"):
+                predictions.append(
+                    self._segment_one(
+                        embedding, prompt, multi_mask_output, return_logits, float(mask_threshold), load, save
+                    )
+                )
+        return predictions
+
+    def stats(self) -> ModelStats:
+        """What this model has done since it was loaded, and how the machine fares; takes a few milliseconds.
+
+        `stats().to_prometheus()` is the same in Prometheus' text format.
+        """
+        caches = {"embeddings": self.embeddings_cache, "masks": self.masks_cache}
+        watch, before, now = self._memory_watch, self._report.passed_over, self.report.passed_over
+        return ModelStats(
+            model=self.variant.model_id,
+            backend=self.backend_name,
+            image_size=self.image_size,
+            precision=self.backend.precision,
+            calls=self.times.latencies(),
+            caches={name: cache.statistics for name, cache in caches.items() if cache is not None},
+            fallbacks=now[len(before) :],
+            **machine_figures(watch.gpu if watch is not None else None),
+        )
 
     def close(self) -> None:
         """Gives the model's memory and its caches back; the model is not used afterwards."""
@@ -168,6 +198,13 @@ class ImagePredictor:
         if self.embeddings_cache is not None:
             self.embeddings_cache.clear()
 
+    def _give_way(self) -> None:
+        """Lets the cache make up for what the machine has come to lack, before more memory is taken."""
+        if self._memory_watch is not None and self.embeddings_cache:
+            missing = self._memory_watch.shortfall_bytes()
+            if missing:
+                self.embeddings_cache.release(missing)
+
     def _embed_one(
         self, image: Any, given_hash: str | None, color_format: str | None, use_cache: bool
     ) -> Sam2ImageEmbedding:
@@ -175,7 +212,9 @@ class ImagePredictor:
         key = f"{self._tag}/{_image_key(pixels, order, given_hash)}"
 
         def encode() -> Sam2ImageEmbedding:
-            features = self.backend.encode(image_to_input(pixels, order, self.image_size))
+            self._give_way()
+            with self.times.timed("embed"):
+                features = self.backend.encode(image_to_input(pixels, order, self.image_size))
             return Sam2ImageEmbedding(features, (pixels.shape[0], pixels.shape[1]), key, self._tag)
 
         if self.embeddings_cache is None or not use_cache:

@@ -19,6 +19,7 @@ from sam2edge.preprocess import as_numpy, frame_to_uint8
 from sam2edge.prompts import read_prompts
 from sam2edge.session_file import read_session, write_session
 from sam2edge.session_state import load_objects, state_of
+from sam2edge.stats import ModelStats
 from sam2edge.tracked_object import ObjectOnFrame, TrackedObject
 
 
@@ -53,7 +54,7 @@ class VideoTracker:
     @classmethod
     def from_pretrained(cls, model_id: str = "auto", **options: Any) -> VideoTracker:
         """A tracker on a model of its own; options as for AutoModel.from_pretrained."""
-        return cls(AutoModel.from_pretrained(model_id, **options))
+        return cls(AutoModel.from_pretrained(model_id, **{"tracking": True, **options}))
 
     @property
     def object_ids(self) -> tuple[int, ...]:
@@ -139,8 +140,13 @@ class VideoTracker:
                 got="none",
                 remedy="call prompt(frame, object_id=1, box=...) first",
             )
-        self._track(*self._checked_frame(frame))
-        return self._result()
+        with self.model.times.timed("track"):
+            self._track(*self._checked_frame(frame))
+            return self._result()
+
+    def stats(self) -> ModelStats:
+        """As `ImagePredictor.stats`: of the model, so of all trackers that share it."""
+        return self.model.stats()
 
     def remove_object(self, object_id: int) -> None:
         """Stops following an object and forgets it. Raises InvalidInputError for one that is not followed."""

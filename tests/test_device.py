@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sam2edge.device import Gpu, available_memory_bytes, find_gpu, has_nvidia_gpu
+from sam2edge.device import Gpu, available_memory_bytes, find_gpu, has_nvidia_gpu, read_host_memory
 
 GIB = 1 << 30
 
@@ -99,3 +99,51 @@ def test_no_driver() -> None:
         raise OSError(name)
 
     assert find_gpu(load) is None
+
+
+def _group(path: str, limit: str, used: int, idle: int = 0) -> dict[str, str]:
+    folder = f"sys/fs/cgroup{path}"
+    return {
+        f"{folder}/memory.max": limit,
+        f"{folder}/memory.current": str(used),
+        f"{folder}/memory.stat": f"anon 1\ninactive_file {idle}\n",
+    }
+
+
+def test_the_tightest_group_above_counts(tmp_path: Path) -> None:
+    files = {
+        **MEMINFO,
+        "proc/self/cgroup": "0::/system.slice/app.service/worker\n",
+        **_group("/system.slice", f"{2 * GIB}", GIB),
+        **_group("/system.slice/app.service", f"{GIB}", GIB // 2, GIB // 4),
+        **_group("/system.slice/app.service/worker", "max", GIB // 2),
+    }
+    memory = read_host_memory(_write(tmp_path, files))
+    assert (memory.total_bytes, memory.available_bytes, memory.in_cgroup) == (GIB, 3 * GIB // 4, True)
+
+
+def test_a_version_1_group_that_the_container_does_not_mount(tmp_path: Path) -> None:
+    files = {
+        **MEMINFO,
+        "proc/self/cgroup": "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n1:name=systemd:/docker/abc\n",
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": f"{GIB}\n",
+        "sys/fs/cgroup/memory/memory.usage_in_bytes": f"{GIB // 2}\n",
+        "sys/fs/cgroup/memory/memory.stat": f"cache 9\ntotal_inactive_file {GIB // 8}\n",
+    }
+    assert available_memory_bytes(_write(tmp_path, files)) == 5 * GIB // 8
+
+
+@pytest.mark.parametrize(
+    "group", ["0::/../../../etc\n", "0::\n", ":::::\n", "memory\n", "\0\0", "0::/" + "x/" * 3000], ids=range(6)
+)
+def test_odd_groups(group: str, tmp_path: Path) -> None:
+    files = {**MEMINFO, "proc/self/cgroup": group, **_group("", f"{GIB}", 0)}
+    assert available_memory_bytes(_write(tmp_path, files)) in (GIB, 4 * GIB)
+
+
+@pytest.mark.parametrize("values", [("x", "5"), ("-1", "5"), (f"{GIB}", "x"), (f"{GIB}", f"{9 * GIB}")])
+def test_odd_limits(values: tuple[str, str], tmp_path: Path) -> None:
+    limit, used = values
+    files = {**MEMINFO, "sys/fs/cgroup/memory.max": limit, "sys/fs/cgroup/memory.current": used}
+    available = available_memory_bytes(_write(tmp_path, files))
+    assert available == (0 if used.isdigit() and int(used) > GIB else 4 * GIB)

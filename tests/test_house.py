@@ -21,6 +21,8 @@ FLOORS = {
     "errors.py": 0,
     "variants.py": 0,
     "contract.py": 0,
+    "readings.py": 0,
+    "prometheus.py": 0,
     "files.py": 0,
     "datatypes.py": 1,
     "preprocess.py": 1,
@@ -37,7 +39,11 @@ FLOORS = {
     "session_file.py": 2,
     "memory_bank.py": 2,
     "prompts.py": 2,
-    "selection.py": 2,
+    "machine/": 2,
+    "memory_needs.py": 2,
+    "budget.py": 3,
+    "stats.py": 3,
+    "selection.py": 4,
     "torch_sam2/": 2,
     "backends/": 3,
     "pull.py": 3,
@@ -49,6 +55,7 @@ FLOORS = {
     "video/": 4,
     "automodel.py": 5,
     "tracker.py": 6,
+    "diagnosis/": 6,
     "__init__.py": 7,
     "cli/": 8,
 }
@@ -68,7 +75,7 @@ HOMES = {
     "jtop": set(),
 }
 # These name a heavy library inside a function, for the caller who has it, and import without it.
-NAMED_IN_A_FUNCTION = {"datatypes.py": "torch", "device.py": "jtop"}
+NAMED_IN_A_FUNCTION = {"datatypes.py": "torch", "machine/jetson_stats.py": "jtop"}
 HEAVY = ["torch", "tensorrt", "tensorrt_rtx", "pycuda", "onnxruntime", "jtop"]
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -20,6 +20,7 @@ _COMMANDS = {
     "segment": ("sam2edge.cli.segment:segment", "Click on a photo, get the mask of what is there."),
     "track": ("sam2edge.cli.track:track", "Follow a thing through a video."),
     "build": ("sam2edge.cli.build:build", "Build TensorRT engines of a model for this machine."),
+    "doctor": ("sam2edge.cli.doctor:doctor", 'What this machine is, what works on it, what "auto" would load.'),
     "models": ("sam2edge.cli.models:models", "The models: list, fetch, add, remove, check."),
     "bundle": ("sam2edge.cli.bundle:bundle", "All of it in one file, for machines with no network."),
 }

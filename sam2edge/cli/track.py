@@ -103,7 +103,9 @@ def _load_tracker(
     from sam2edge import VideoTracker  # here, so that bad usage and bad videos are told without loading it
     from sam2edge.automodel import AutoModel
 
-    model = AutoModel.from_pretrained(model_id, backend=backend, checkpoint=checkpoint, image_size=image_size)
+    model = AutoModel.from_pretrained(
+        model_id, backend=backend, checkpoint=checkpoint, image_size=image_size, tracking=True
+    )
     return VideoTracker(model, num_frames=num_frames)
 
 

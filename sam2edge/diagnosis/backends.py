@@ -1,0 +1,153 @@
+"""Each backend: is its library there, and does it segment a picture? Tried in processes of their own, all at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sam2edge.backends.registry import BACKENDS
+from sam2edge.budget import VARIABLE
+from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS, Finding
+from sam2edge.machine.software import Libraries, library_version
+from sam2edge.selection import Candidate, Wanted, installed_candidates
+from sam2edge.variants import EMBEDDED, VARIANTS
+
+TIMEOUT_S = 120.0
+"""Of one trial; torch alone takes 20 seconds to load from an SD card."""
+
+Trial = tuple[str, int, str, str]
+"""Model, image size, backend, device."""
+
+
+def run_trial(trial: Trial, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    """What `sam2edge.diagnosis.trial` answered, or what it died of."""
+    command = [sys.executable, "-m", "sam2edge.diagnosis.trial", *map(str, trial)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=timeout_s, env=_environment()
+        )
+    except subprocess.TimeoutExpired:
+        remedy = "end other programs, and try again"
+        return {"ok": False, "problem": f"no answer within {timeout_s:.0f} s", "remedy": remedy}
+    except OSError as error:
+        return {"ok": False, "problem": f"cannot be tried: {error.strerror}"}
+    try:
+        answer = json.loads(done.stdout.splitlines()[-1])
+        return answer if isinstance(answer, dict) else {"ok": False, "problem": "no answer"}
+    except (ValueError, IndexError):
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return {"ok": False, "problem": f"the process died of {_cause(done.returncode)}: {last[:200]}"}
+
+
+def _environment() -> dict[str, str]:
+    """Without the cap on memory: it is no fault of a backend."""
+    return {name: value for name, value in os.environ.items() if name != VARIABLE}
+
+
+def try_backends(
+    libraries: Libraries,
+    has_gpu: bool,
+    on_jetson: bool = False,
+    run: Callable[[Trial], dict[str, Any]] = run_trial,
+) -> list[Finding]:
+    """A finding for every way of running a model, the fastest first. On a Jetson the remedies are others."""
+    trials: dict[str, Trial] = {}
+    micro = VARIANTS[EMBEDDED]
+    engines = _engines(libraries, has_gpu)
+    if engines:
+        best = max(engines, key=lambda c: c.rank)
+        trials["tensorrt"] = (best.variant.model_id, best.image_size, "tensorrt", "cuda")
+    if libraries.has("torch") and libraries.torch_cuda and has_gpu:
+        trials["torch on cuda"] = (micro.model_id, micro.image_size, "torch", "cuda")
+    if libraries.has("onnxruntime"):
+        trials["onnxruntime"] = (micro.model_id, micro.image_size, "onnxruntime", "cpu")
+    if libraries.has("torch"):
+        trials["torch on cpu"] = (micro.model_id, micro.image_size, "torch", "cpu")
+    with ThreadPoolExecutor() as pool:
+        answers = dict(zip(trials, pool.map(run, trials.values()), strict=True))
+    return [
+        _tensorrt(libraries, has_gpu, on_jetson, trials, answers),
+        _torch_cuda(libraries, has_gpu, answers),
+        _plain("onnxruntime", "onnxruntime", answers),
+        _plain("torch on cpu", "torch", answers),
+    ]
+
+
+def working(libraries: Libraries, findings: Iterable[Finding]) -> Libraries:
+    """The libraries less those whose trial failed: what "auto" can count on."""
+    state = {finding.name: finding.state for finding in findings}
+    gone = {"onnxruntime"} if state.get("onnxruntime") == BROKEN else set()
+    if state.get("tensorrt") == BROKEN:
+        gone |= {"tensorrt", "tensorrt_rtx"}
+    if state.get("torch on cpu") == BROKEN:
+        gone.add("torch")
+    torch_cuda = libraries.torch_cuda if state.get("torch on cuda") == WORKS else None
+    return Libraries(libraries.names - gone, torch_cuda)
+
+
+def _engines(libraries: Libraries, has_gpu: bool) -> list[Candidate]:
+    return installed_candidates(Wanted(backend="tensorrt"), libraries, has_gpu)
+
+
+_BUILD = f"sam2edge build {VARIANTS[EMBEDDED].model_id}"
+
+
+def _tensorrt(
+    libraries: Libraries,
+    has_gpu: bool,
+    on_jetson: bool,
+    trials: dict[str, Trial],
+    answers: dict[str, dict[str, Any]],
+) -> Finding:
+    built_with = [name for name in ("tensorrt", "tensorrt_rtx") if libraries.has(name)]
+    versions = ", ".join(f"{name} {library_version(name) or ''}".strip() for name in built_with)
+    if "tensorrt" in answers:
+        model, size, *_ = trials["tensorrt"]
+        again = f"sam2edge build {model} --size {size}"
+        return _of_answer("tensorrt", f"{versions}, {model} at {size}", answers["tensorrt"], again)
+    if not has_gpu:
+        return Finding("tensorrt", MISSING, "no NVIDIA GPU on this machine" + (f" ({versions})" if versions else ""))
+    if not built_with:
+        install = "sudo apt install python3-libnvinfer" if on_jetson else "pip install tensorrt"
+        return Finding("tensorrt", MISSING, "TensorRT is not installed for Python", install)
+    if not libraries.has("pycuda"):
+        install = "pip install 'sam2edge[jetson]'" if on_jetson else "pip install pycuda"
+        return Finding("tensorrt", MISSING, f"{versions}; pycuda is not installed", install)
+    return Finding("tensorrt", MISSING, f"{versions}; no usable engine was built", _BUILD)
+
+
+def _torch_cuda(libraries: Libraries, has_gpu: bool, answers: dict[str, dict[str, Any]]) -> Finding:
+    name = "torch on cuda"
+    if name in answers:
+        return _of_answer(name, f"torch {library_version('torch') or ''}", answers[name], None)
+    if not has_gpu:
+        return Finding(name, MISSING, "no NVIDIA GPU on this machine")
+    if not libraries.has("torch"):
+        return Finding(name, MISSING, "torch is not installed", BACKENDS["torch"].install)
+    return Finding(name, NOTE, "torch is built for the CPU; a build for this machine's CUDA would use the GPU")
+
+
+def _plain(name: str, library: str, answers: dict[str, dict[str, Any]]) -> Finding:
+    if name not in answers:
+        return Finding(name, MISSING, f"{library} is not installed", BACKENDS[library].install)
+    again = f"pip install --force-reinstall {library}"
+    return _of_answer(name, f"{library} {library_version(library) or ''}".strip(), answers[name], again)
+
+
+def _of_answer(name: str, what: str, answer: dict[str, Any], remedy: str | None) -> Finding:
+    if answer.get("ok"):
+        return Finding(name, WORKS, f"{what}: segmented a picture")
+    return Finding(name, BROKEN, f"{what}: {answer.get('problem')}", answer.get("remedy") or remedy)
+
+
+def _cause(status: int) -> str:
+    try:
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    except ValueError:
+        return f"signal {-status}"

@@ -1,0 +1,88 @@
+"""What "auto" would load here, why, and which larger model would fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam2edge.budget import VARIABLE, memory_cap
+from sam2edge.diagnosis.findings import BROKEN, NOTE, Finding
+from sam2edge.errors import InvalidInputError, Sam2EdgeError
+from sam2edge.machine.software import Libraries
+from sam2edge.memory_needs import cpu_needs, table_source, torch_cuda_needs
+from sam2edge.selection import RULES, Candidate, Choice, choose, select
+from sam2edge.variants import VARIANTS, Variant
+
+
+@dataclass(frozen=True)
+class Picking:
+    """What would be picked, or `problem` why nothing would; the largest model that would fit if it were installed."""
+
+    choice: Choice | None
+    problem: str | None = None
+    larger: Candidate | None = None
+    larger_command: str | None = None
+
+
+def cap_finding() -> Finding | None:
+    """$SAM2EDGE_MAX_MEMORY, where it is set: what cannot be read lets no model load."""
+    try:
+        cap = memory_cap(None)
+    except InvalidInputError as error:
+        return Finding(VARIABLE, BROKEN, str(error), f"unset {VARIABLE}")
+    return None if cap is None else Finding(VARIABLE, NOTE, f"{cap / 2**20:.0f} MiB")
+
+
+def what_auto_picks(libraries: Libraries, has_gpu: bool, root: Path = Path("/")) -> Picking:
+    """`libraries` are those that work."""
+    try:
+        choice = select(root=root, libraries=libraries)
+    except Sam2EdgeError as error:
+        return Picking(None, str(error))
+    if choice is None:
+        return Picking(None, "no backend works that could run an installed model")
+    larger = _larger(choice, libraries, has_gpu)
+    if larger is None:
+        return Picking(choice)
+    pull = f"sam2edge models pull {larger.variant.model_id}"
+    return Picking(choice, None, larger, pull if libraries.has("torch") else f"pip install 'sam2edge[torch]' && {pull}")
+
+
+def explanation(picking: Picking) -> list[str]:
+    """The rules and how each candidate fared by them, a line each."""
+    lines = [f"{number}. {rule}" for number, rule in enumerate(RULES, 1)]
+    lines.append(f"Measured figures: {table_source()}.")
+    if picking.choice is not None:
+        for candidate, verdict in picking.choice.verdicts:
+            needs = candidate.needs
+            amount = f"{needs.total_bytes / 2**20:.0f} MiB ({needs.source})"
+            picked = " <- picked" if candidate == picking.choice.picked else ""
+            lines.append(f"{candidate}: {amount}: {verdict}{picked}")
+    return lines
+
+
+def _larger(choice: Choice, libraries: Libraries, has_gpu: bool) -> Candidate | None:
+    """The largest official model that is larger than the pick, is not installed, and would fit with torch."""
+    installed = {candidate.variant for candidate, _ in choice.verdicts}
+    candidates = [
+        _with_torch(variant, libraries, has_gpu)
+        for variant in VARIANTS.values()
+        if variant.is_2_1 and variant not in installed
+    ]
+    fitting = [c for c in candidates if c.rank[0] > choice.picked.rank[0] and _fits(c, choice)]
+    return max(fitting, key=lambda c: c.rank, default=None)
+
+
+def _with_torch(variant: Variant, libraries: Libraries, has_gpu: bool) -> Candidate:
+    size = variant.image_size
+    if has_gpu and libraries.torch_cuda:
+        return Candidate(variant, size, "fp32", "torch", "cuda", torch_cuda_needs(variant, size, False))
+    return Candidate(variant, size, "fp32", "torch", "cpu", cpu_needs(variant, size, "torch", False))
+
+
+def _fits(candidate: Candidate, choice: Choice) -> bool:
+    try:
+        choose([candidate], choice.budgets)
+    except Sam2EdgeError:
+        return False
+    return True

@@ -1,0 +1,95 @@
+"""Versions of CUDA, TensorRT and the libraries that backends need, read without loading any of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam2edge.machine.board import installed_packages
+from sam2edge.readings import children, read_text
+
+# Distributions by the name they are imported as; the first one installed tells the version.
+DISTRIBUTIONS = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "torch": ("torch",),
+    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+    "tensorrt_rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx", "tensorrt-rtx-cu13"),
+    "pycuda": ("pycuda",),
+}
+# TensorRT's runtime as JetPack's packages name it, newest first.
+_NVINFER = ("libnvinfer11", "libnvinfer10", "libnvinfer8", "tensorrt")
+
+
+@dataclass(frozen=True)
+class Libraries:
+    """Which of them the interpreter finds, by import name.
+
+    `torch_cuda` is the CUDA version that torch was built for; None: it was built for the CPU, or there is none.
+    """
+
+    names: frozenset[str]
+    torch_cuda: str | None = None
+
+    def has(self, *names: str) -> bool:
+        return self.names.issuperset(names)
+
+
+def find_libraries(find: Callable[[str], object] = importlib.util.find_spec) -> Libraries:
+    """What the interpreter would import; whether that works is another question (`sam2edge doctor` tries it)."""
+    names = frozenset(name for name in DISTRIBUTIONS if _finds(find, name))
+    return Libraries(names, _torch_cuda(find) if "torch" in names else None)
+
+
+def library_version(name: str) -> str | None:
+    """The installed version of a library by its import name; None where no package tells."""
+    from importlib import metadata  # 20 ms, which loading a model does not pay
+
+    for distribution in DISTRIBUTIONS[name]:
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _finds(find: Callable[[str], object], name: str) -> bool:
+    try:
+        return find(name) is not None
+    except (ImportError, ValueError):  # ValueError: sys.modules holds None, or a module without a specification
+        return False
+
+
+def _torch_cuda(find: Callable[[str], object]) -> str | None:
+    """From torch/version.py, where its build wrote it: importing torch takes seconds."""
+    origin = getattr(find("torch"), "origin", None)
+    text = read_text(Path(origin).with_name("version.py")) if origin else ""
+    found = re.search(r"^cuda[^=\n]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def cuda_version(root: Path = Path("/")) -> str | None:
+    """The CUDA toolkit or runtime below /usr/local ("12.6.11"); None where there is none."""
+    for folder in [root / "usr/local/cuda", *reversed(list(children(root / "usr/local", "cuda-*")))]:
+        try:
+            content = json.loads(read_text(folder / "version.json") or "{}")
+        except ValueError:
+            content = {}
+        stated = content.get("cuda", {}) if isinstance(content, dict) else {}
+        version = stated.get("version") if isinstance(stated, dict) else None
+        if isinstance(version, str) and version:
+            return version
+        old = re.search(r"CUDA Version ([\d.]+)", read_text(folder / "version.txt"))  # CUDA 10
+        if old:
+            return old[1]
+    return None
+
+
+def tensorrt_version(root: Path = Path("/")) -> str | None:
+    """TensorRT as the system's packages have it ("10.3.0.30"); None where they have none."""
+    packages = installed_packages(root, _NVINFER)
+    version = next((packages[name] for name in _NVINFER if name in packages), None)
+    return version.partition("-")[0] if version else None

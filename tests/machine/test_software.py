@@ -1,0 +1,91 @@
+"""Which libraries are there, and their versions, without loading them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sam2edge.machine.board import installed_packages
+from sam2edge.machine.software import Libraries, cuda_version, find_libraries, library_version, tensorrt_version
+from tests.trees import write_tree
+
+
+def _finding(**origins: str) -> Any:
+    return lambda name: SimpleNamespace(origin=origins[name]) if name in origins else None
+
+
+@pytest.mark.parametrize(
+    ("version_file", "cuda"),
+    [
+        ("__version__ = '2.8.0'\ncuda: Optional[str] = '12.6'\nhip: Optional[str] = None\n", "12.6"),
+        ("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n", None),
+        ("\0\xff", None),
+        (None, None),
+    ],
+)
+def test_what_torch_was_built_for(version_file: str | None, cuda: str | None, tmp_path: Path) -> None:
+    if version_file is not None:
+        write_tree(tmp_path, {"torch/version.py": version_file})
+    libraries = find_libraries(_finding(torch=str(tmp_path / "torch/__init__.py"), pycuda="x"))
+    assert libraries == Libraries(frozenset({"torch", "pycuda"}), cuda)
+    assert libraries.has("torch", "pycuda") and not libraries.has("torch", "onnxruntime")
+
+
+@pytest.mark.parametrize("error", [ImportError, ValueError])
+def test_modules_that_cannot_be_looked_for(error: type[Exception]) -> None:
+    def find(name: str) -> Any:
+        raise error(name)
+
+    assert find_libraries(find) == Libraries(frozenset())
+
+
+def test_nothing_is_loaded_to_find_out() -> None:
+    program = """
+import sys
+from sam2edge.machine.software import find_libraries, library_version
+libraries = find_libraries()
+versions = [library_version(name) for name in libraries.names]
+assert "onnxruntime" in libraries.names and all(versions), (libraries, versions)
+assert not {"onnxruntime", "torch", "tensorrt", "tensorrt_rtx", "pycuda"} & set(sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_library_that_no_package_tells_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sam2edge.machine.software.DISTRIBUTIONS", {"odd": ("no-such-package-anywhere",)})
+    assert library_version("odd") is None
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"usr/local/cuda-12.6/version.json": '{"cuda": {"version": "12.6.11"}}'}, "12.6.11"),
+        ({"usr/local/cuda/version.txt": "CUDA Version 10.2.300\n"}, "10.2.300"),
+        ({"usr/local/cuda/version.json": "[1, 2"}, None),
+        ({"usr/local/cuda/version.json": '["cuda"]'}, None),
+        ({"usr/local/cuda/version.json": '{"cuda": "12"}'}, None),
+        ({}, None),
+    ],
+)
+def test_cuda(files: dict[str, str], expected: str | None, tmp_path: Path) -> None:
+    assert cuda_version(write_tree(tmp_path, files)) == expected
+
+
+def test_packages_that_are_removed_do_not_count(tmp_path: Path) -> None:
+    status = (
+        "Package: libnvinfer10\nStatus: install ok installed\nVersion: 10.3.0.30-1+cuda12.5\n\n"
+        "Package: libnvinfer8\nStatus: deinstall ok config-files\nVersion: 8.5.2-1\n\n"
+        "Package: nvidia-jetpack\nStatus: install ok installed\nDescription: no version\n"
+    )
+    root = write_tree(tmp_path, {"var/lib/dpkg/status": status})
+    assert installed_packages(root, ("libnvinfer10", "libnvinfer8", "nvidia-jetpack")) == {
+        "libnvinfer10": "10.3.0.30-1+cuda12.5"
+    }
+    assert tensorrt_version(root) == "10.3.0.30"
+    assert tensorrt_version(tmp_path / "none") is None
