@@ -66,7 +66,7 @@ class PictureFolder:
         for path in self._paths:
             picture = read_photo(path)
             size = size or picture.shape
-            _check_size(picture, size, str(path))
+            check_size(picture, size, str(path))
             yield picture
 
     def close(self) -> None:
@@ -87,8 +87,7 @@ class VideoFile:
                 got=f"{size} bytes in {path}",
                 remedy="play it to check, or convert it, as with ffmpeg -i IN OUT.mp4",
             )
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if np.isfinite(fps) and 0 < fps <= 1000 else DEFAULT_FPS
+        self.fps = rate_of(self._capture, highest=1000)
         announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames: int | None = int(announced) if 0 < announced < 2**31 else None
 
@@ -99,7 +98,7 @@ class VideoFile:
             if not there:
                 break
             size = size or frame.shape
-            _check_size(frame, size, str(self._path))
+            check_size(frame, size, str(self._path))
             yield frame
         if size is None:
             raise InvalidInputError(
@@ -119,7 +118,14 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
-def _check_size(frame: np.ndarray, expected: tuple[int, ...], name: str) -> None:
+def rate_of(capture: cv2.VideoCapture, highest: float) -> float:
+    """Frames a second as the source announces them, if that can be true."""
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    return fps if np.isfinite(fps) and 0 < fps <= highest else DEFAULT_FPS
+
+
+def check_size(frame: np.ndarray, expected: tuple[int, ...], name: str) -> None:
+    """Raises InvalidInputError, naming the source, for a frame of another shape than `expected`."""
     if frame.shape != expected:
         raise InvalidInputError(
             "frame is of another size than the first",
