@@ -92,14 +92,12 @@ class TorchBackend(Backend):
     def attend_memory_impl(self, features: Any, recalled: Recalled) -> TorchFeatures:
         memory = torch.stack([self._to_device(m.tensors["memory"]) for m in recalled.memories], dim=1)
         pointers = self._to_device(recalled.pointers)[None]
-        keys = memory.shape[1] * memory.shape[2] + pointers.shape[1] * pointers.shape[2] // memory.shape[3]
         image_embed = self._model.attend_memory(
             self._to_device(features.tensors["vision_features"]),
             memory,
             self._to_device(recalled.memory_ages)[None],
             pointers,
             self._to_device(recalled.pointer_ages)[None],
-            memory.new_zeros(1, 1, keys),
         )
         on_device = {name: self._to_device(tensor) for name, tensor in features.tensors.items()}
         return TorchFeatures(on_device).with_image_embed(image_embed)
