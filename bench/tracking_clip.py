@@ -79,6 +79,12 @@ class DrawnClip:
         return np.clip(tinted, 0, 255).astype(np.uint8), inside.astype(bool)
 
 
+def iou(left: NDArray[np.bool_], right: NDArray[np.bool_]) -> float:
+    """Intersection over union; 1 where both are empty."""
+    union = np.count_nonzero(left | right)
+    return np.count_nonzero(left & right) / union if union else 1.0
+
+
 def write_clip(folder: Path, frames: int, size_wh: tuple[int, int]) -> None:
     """JPEGs at quality 95, the highest that most cameras give."""
     folder.mkdir(parents=True, exist_ok=True)
