@@ -158,6 +158,20 @@ def test_a_picture_that_fails_in_the_middle_leaves_no_video(clip: Path, fake, ca
     assert [path.name for path in clip.parent.iterdir()] == ["clip"]
 
 
+def test_a_video_that_was_cut_off_is_told(clip: Path, fake, capsys) -> None:
+    noise = np.random.default_rng(0)
+    writer = cv2.VideoWriter("long.avi", cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (80, 60))
+    for _ in range(40):
+        writer.write(noise.integers(0, 256, (60, 80, 3), np.uint8))
+    writer.release()
+    whole = Path("long.avi").read_bytes()
+    Path("cut.avi").write_bytes(whole[: len(whole) // 2])
+    assert main(["track", "cut.avi", "--box", BOX, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert 10 < json.loads(out)["num_frames"] < 30
+    assert "may be damaged: it announces 40 frames" in err
+
+
 def test_an_interruption_leaves_a_video_that_plays(clip: Path, fake, capsys, monkeypatch) -> None:
     track, calls = VideoTracker.track, []
 
