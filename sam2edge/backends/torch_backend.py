@@ -13,8 +13,9 @@ from sam2edge.errors import BackendUnavailableError, CheckpointError, OutOfMemor
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 
-TOGETHER_UP_TO = 512
-"""Image sizes in pixels at which several objects are computed together; in larger ones that is slower on a CPU."""
+TOGETHER_UP_TO = 2**17
+"""Values of an image embedding (D*E*E) up to which several objects are computed together: 512 pixels with micro. With
+more, data leaves the cache of a CPU between two layers, and one after another is quicker."""
 
 
 class TorchFeatures:
@@ -43,6 +44,7 @@ class TorchBackend(Backend):
         self.variant = model.variant
         self.image_size = model.image_size
         self.device = device
+        self._together = model.variant.d_model * (model.image_size // 16) ** 2 <= TOGETHER_UP_TO
         self._model = model.to(device).bake(tiled=device.type == "cpu")
 
     @classmethod
@@ -89,7 +91,7 @@ class TorchBackend(Backend):
     def decode_each_impl(
         self, features: Sequence[Any], point_coords: FloatArray, point_labels: IntArray
     ) -> list[DecodedPrompts]:
-        if self.image_size > TOGETHER_UP_TO:
+        if not self._together:
             return super().decode_each_impl(features, point_coords, point_labels)
         embeds = torch.cat([self._to_device(one.tensors["image_embed"]) for one in features])
         coords, labels = (np.repeat(values, len(features), axis=0) for values in (point_coords, point_labels))
@@ -125,7 +127,7 @@ class TorchBackend(Backend):
     def encode_memories_impl(
         self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
     ) -> list[TorchFeatures]:
-        if self.image_size > TOGETHER_UP_TO:
+        if not self._together:
             return super().encode_memories_impl(features, masks, object_scores, binarise)
         memories = self._memories(features, masks, object_scores, binarise)
         # Copies: a part of the whole would keep all of it from being freed.
