@@ -94,9 +94,10 @@ class TorchBackend(Backend):
         if not self._together:
             return super().decode_each_impl(features, point_coords, point_labels)
         embeds = torch.cat([self._to_device(one.tensors["image_embed"]) for one in features])
-        coords, labels = (np.repeat(values, len(features), axis=0) for values in (point_coords, point_labels))
+        count = len(features)
+        coords, labels = np.repeat(point_coords, count, axis=0), np.repeat(point_labels, count, axis=0)
         found = self._decoded(features[0], embeds, coords, labels, None)
-        return [DecodedPrompts(*(part[k : k + 1] for part in found)) for k in range(len(features))]
+        return [DecodedPrompts(*(part[k : k + 1] for part in found)) for k in range(count)]
 
     def _decoded(
         self, features: Any, embeds: torch.Tensor, coords: FloatArray, labels: IntArray, mask: torch.Tensor | None
