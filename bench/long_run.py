@@ -17,6 +17,7 @@ from pathlib import Path
 from bench.harness import Target, report
 from bench.image_tiny import prepare
 from bench.tracking_clip import DrawnClip
+from sam2edge import VideoTracker
 
 MODEL = "sam2/hiera_micro"
 ASSETS = Path(__file__).parent.parent / "sam2edge" / "assets"
@@ -57,8 +58,6 @@ def main() -> None:
 
 
 def _run(chosen: argparse.Namespace) -> list[dict[str, float]]:
-    from sam2edge import VideoTracker
-
     tracker = VideoTracker.from_pretrained(MODEL, backend=chosen.backend, image_size=chosen.size, device=chosen.device)
     clip = DrawnClip((320, 240), COINS)
     tracker.prompt(clip.frame(0), 0, box=clip.box(0, 0))
@@ -73,11 +72,8 @@ def _run(chosen: argparse.Namespace) -> list[dict[str, float]]:
     return samples
 
 
-def _change(tracker: object, clip: DrawnClip, number: int) -> None:
+def _change(tracker: VideoTracker, clip: DrawnClip, number: int) -> None:
     """One coin after another joins; then the oldest goes before the next comes, and one is corrected in between."""
-    from sam2edge import VideoTracker
-
-    assert isinstance(tracker, VideoTracker)
     turn = number // CHANGE
     coin = turn % COINS
     if coin in tracker.object_ids:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,15 @@ def track(
         raise InvalidInputError("--out is the source itself", expected="another file", got=out_path)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints come out as one line of ours
     frames = _open(source, live)
-    video, mask_sink = VideoSink(out_path, frames.fps), None if masks is None else MaskSink(Path(masks))
-    try:
-        with progress(f"loading {model_id}"):
-            tracker = _load_tracker(model_id, backend, checkpoint, image_size, frames.num_frames)
-        run = follow(tracker, frames, prompts, every, video, mask_sink)
-        video.close()
-    finally:
-        video.discard()
-        frames.close()
+    with closing(frames):
+        video, mask_sink = VideoSink(out_path, frames.fps), None if masks is None else MaskSink(Path(masks))
+        try:
+            with progress(f"loading {model_id}"):
+                tracker = _load_tracker(model_id, backend, checkpoint, image_size, frames.num_frames)
+            run = follow(tracker, frames, prompts, every, video, mask_sink)
+            video.close()
+        finally:
+            video.discard()
     report = _report(source, tracker, frames, run, out_path, masks)
     click.echo(json.dumps(report) if as_json else _summary(report))
     if run.interrupted:

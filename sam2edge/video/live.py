@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
-from sam2edge.video.sources import FrameSource, check_size, rate_of
+from sam2edge.video.sources import FrameSource, captured, rate_of
 
 TIMEOUT_SECONDS = 10.0
 """How long a stream may take to open, and to give a frame."""
@@ -52,17 +52,13 @@ class LiveCapture:
         self.num_frames: int | None = int(announced) if 0 < announced < 2**31 else None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        size: tuple[int, ...] | None = None
-        while True:
-            there, frame = self._capture.read()
-            if not there:
-                break
-            size = size or frame.shape
-            check_size(frame, size, self._shown)
+        empty = True
+        for frame in captured(self._capture, self._shown):
+            empty = False
             yield frame
-        if size is None or self.num_frames is None:
+        if empty or self.num_frames is None:
             raise Sam2EdgeError(
-                "source stopped giving frames" if size else "source gave no frame",
+                "source gave no frame" if empty else "source stopped giving frames",
                 got=f"the end of {self._shown}",
                 remedy="check the camera or the connection",
             )
