@@ -21,12 +21,26 @@ from sam2edge.video.sources import FrameSource
 
 @dataclass
 class Run:
-    """What is known of a run so far; `error` is that of a live source after its first frame."""
+    """What is known of a run so far: numbers alone, so that an endless source takes no more and more memory.
 
-    frames: list[dict[str, Any]] = field(default_factory=list)
-    unused: list[FramePrompt] = field(default_factory=list)
+    `frames` describes each frame where that is asked for; `tracker_seconds` is what tracking took; `error` is that of a
+    live source after its first frame.
+    """
+
+    unused: list[FramePrompt]
+    frames: list[dict[str, Any]] | None
+    num_frames: int = 0
+    tracker_seconds: float = 0.0
+    object_ids: set[int] = field(default_factory=set)
     interrupted: bool = False
     error: Sam2EdgeError | None = None
+
+    def count(self, step: _Step) -> None:
+        self.num_frames += 1
+        self.tracker_seconds += step.seconds
+        self.object_ids.update(() if step.result is None else step.result.object_ids)
+        if self.frames is not None:
+            self.frames.append(_described(step))
 
 
 @dataclass(frozen=True)
@@ -49,13 +63,14 @@ def follow(
     every: int,
     video: VideoSink,
     mask_sink: MaskSink | None,
+    describe: bool,
 ) -> Run:
     """Tracks to the end, or to Ctrl-C; a frame reaches every sink or is not counted.
 
     The model runs on every `every`-th frame, and where something is prompted. What a live source dropped is made up
-    for in the video by the frame before it, so that its time is that of the source.
+    for in the video by the frame before it, so that its time is that of the source. `describe` fills `Run.frames`.
     """
-    run = Run(unused=list(prompts))
+    run = Run(list(prompts), [] if describe else None)
     shown: tuple[int, np.ndarray] | None = None
     try:
         with frame_progress(frames.num_frames) as advance:
@@ -69,19 +84,19 @@ def follow(
                 if mask_sink is not None:
                     ids = () if step.result is None else step.result.object_ids
                     mask_sink.write(step.number, (step.frame.shape[0], step.frame.shape[1]), ids, objects)
-                run.frames.append(_described(step))
+                run.count(step)
                 advance()
     except KeyboardInterrupt:
         run.interrupted = True
     except Sam2EdgeError as error:
-        if not isinstance(frames, LatestFrames) or not run.frames:
+        if not isinstance(frames, LatestFrames) or not run.num_frames:
             raise
         run.error = error
     if len(run.unused) == len(prompts) and not run.interrupted and run.error is None:
         raise InvalidInputError(
             "source ends before the first prompt",
             expected=f"a frame {prompts[0].frame}",
-            got=f"{len(run.frames)} frames",
+            got=f"{run.num_frames} frames",
             remedy="prompt an earlier frame; the first is 0",
         )
     return run

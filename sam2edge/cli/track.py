@@ -70,12 +70,12 @@ def track(
         try:
             with progress(f"loading {model_id}"):
                 tracker = _load_tracker(model_id, backend, checkpoint, image_size, frames.num_frames)
-            run = follow(tracker, frames, prompts, every, video, mask_sink)
+            run = follow(tracker, frames, prompts, every, video, mask_sink, as_json)
             video.close()
         finally:
             video.discard()
     report = _report(source, tracker, frames, run, out_path, masks)
-    click.echo(json.dumps(report) if as_json else _summary(report))
+    click.echo(json.dumps(report) if as_json else _summary(report, len(run.object_ids)))
     if run.interrupted:
         raise KeyboardInterrupt
     if run.error is not None:
@@ -95,8 +95,8 @@ def _open(source: str, live: bool) -> FrameSource:
 def _warn(frames: FrameSource, run: Run) -> None:
     for prompt in run.unused:
         click.echo(f"warning: no frame {prompt.frame}, so its prompt was not used", err=True)
-    if frames.num_frames is not None and len(run.frames) < _WHOLE * frames.num_frames:
-        announced = f"it announces {frames.num_frames} frames and gave {len(run.frames)}"
+    if frames.num_frames is not None and run.num_frames < _WHOLE * frames.num_frames:
+        announced = f"it announces {frames.num_frames} frames and gave {run.num_frames}"
         click.echo(f"warning: the video may be damaged: {announced}", err=True)
 
 
@@ -125,27 +125,26 @@ def _report(
     source: str, tracker: Any, frames: FrameSource, run: Run, out_path: Path, masks: str | None
 ) -> dict[str, Any]:
     """What `--json` prints; `frames_per_second` counts the tracker alone, without reading, drawing and writing."""
-    seconds = sum(frame["milliseconds"] for frame in run.frames) / 1000
+    seconds = run.tracker_seconds
     return {
         "source": without_password(source),
         "model": tracker.model.variant.model_id,
         "backend": tracker.model.backend_name,
         "image_size": tracker.model.image_size,
         "report": str(tracker.model.report).splitlines(),
-        "num_frames": len(run.frames),
+        "num_frames": run.num_frames,
         "dropped_frames": frames.dropped if isinstance(frames, LatestFrames) else 0,
         "interrupted": run.interrupted,
-        "frames_per_second": round(len(run.frames) / seconds, 3) if seconds else None,
+        "frames_per_second": round(run.num_frames / seconds, 3) if seconds else None,
         "memory_bytes": tracker.memory_nbytes,
-        "out": str(out_path) if run.frames else None,
+        "out": str(out_path) if run.num_frames else None,
         "masks": masks,
         "frames": run.frames,
     }
 
 
-def _summary(report: dict[str, Any]) -> str:
+def _summary(report: dict[str, Any], objects: int) -> str:
     speed = report["frames_per_second"]
-    ids = sorted({described["object"] for frame in report["frames"] for described in frame["objects"]})
     files = " ".join(click.format_filename(report[name]) for name in ("out", "masks") if report[name])
     dropped = f", {report['dropped_frames']} dropped" if report["dropped_frames"] else ""
-    return f"{report['num_frames']} frames{dropped}, {len(ids)} objects, {speed or 0:.1f} frames a second: {files}"
+    return f"{report['num_frames']} frames{dropped}, {objects} objects, {speed or 0:.1f} frames a second: {files}"
