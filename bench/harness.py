@@ -191,8 +191,9 @@ def report(
     ratios: Mapping[str, float],
     settings: Mapping[str, Any],
     loads_before: Sequence[float],
+    measured: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Prints the targets and writes `results/<name>.json`."""
+    """Prints the targets and writes `results/<name>.json`; `measured` is what is no time of a side."""
     content = {
         "bench": name,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -203,6 +204,7 @@ def report(
         "targets": [target.report() for target in targets],
         "ratios": {what: round(value, 4) for what, value in ratios.items()},
         "runs": {what: _outcome_report(outcome) for what, outcome in outcomes.items()},
+        **({} if measured is None else {"measured": dict(measured)}),
     }
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)

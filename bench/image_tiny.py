@@ -39,7 +39,13 @@ def main() -> None:
             for case in ("embed", "prompt")
             for side in (TORCH, ORT)
         },
-        {"model": MODEL, "image_size": 1024, "photo_wh": PHOTO_WH, "cores": chosen.cores, "weights": _weights(chosen)},
+        {
+            "model": MODEL,
+            "image_size": 1024,
+            "photo_wh": PHOTO_WH,
+            "cores": chosen.cores,
+            "weights": weights_of(chosen),
+        },
         loads,
     )
 
@@ -47,10 +53,10 @@ def main() -> None:
 def _measure(chosen: argparse.Namespace, work: Path) -> Outcome:
     photo, checkpoint = str(work / "photo.png"), chosen.checkpoint or str(work / "golden.pt")
     home = {"SAM2EDGE_HOME": str(work / "home")}
-    _prepare(["bench.prepare", "photo", str(chosen.photo), photo, *map(str, PHOTO_WH)], home)
+    prepare(["bench.prepare", "photo", str(chosen.photo), photo, *map(str, PHOTO_WH)], home)
     if not chosen.checkpoint:
-        _prepare(["bench.prepare", "golden", MODEL, checkpoint], home)
-    _prepare(["sam2edge.export.to_onnx", MODEL, "--checkpoint", checkpoint], home)
+        prepare(["bench.prepare", "golden", MODEL, checkpoint], home)
+    prepare(["sam2edge.export.to_onnx", MODEL, "--checkpoint", checkpoint], home)
     common = ["--checkpoint", checkpoint, "--photo", photo, "--point", POINT]
     own = python_module("bench.sam2edge_side", "--model", MODEL, *common)
     sides = [
@@ -61,7 +67,7 @@ def _measure(chosen: argparse.Namespace, work: Path) -> Outcome:
     return alternate(sides, {"embed": chosen.rounds, "prompt": 4 * chosen.rounds})
 
 
-def _prepare(module: list[str], environment: dict[str, str]) -> None:
+def prepare(module: list[str], environment: dict[str, str]) -> None:
     subprocess.run(
         python_module(*module), cwd=ROOT, env={**os.environ, **environment}, check=True, timeout=EXPORT_TIMEOUT_S
     )
@@ -78,7 +84,7 @@ def _targets(outcome: Outcome) -> list[Target]:
     ]
 
 
-def _weights(chosen: argparse.Namespace) -> str:
+def weights_of(chosen: argparse.Namespace) -> str:
     return Path(chosen.checkpoint).name if chosen.checkpoint else "golden"
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from bench.harness import RESULTS
 
-NAMES = ("micro", "image_tiny", "cache_hit", "observation")
+NAMES = ("micro", "image_tiny", "video_tiny", "cache_hit", "observation")
 
 
 def main() -> None:
-    for name in NAMES:
-        print("\n".join(_section(json.loads((RESULTS / f"{name}.json").read_text()))))
+    for path in (RESULTS / f"{name}.json" for name in NAMES):
+        if path.exists():
+            print("\n".join(_section(json.loads(path.read_text()))))
 
 
 def _section(result: dict[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ from sam2edge.errors import InvalidInputError
 from sam2edge.memory_bank import MemoryBank, Remembered
 from sam2edge.postprocess import LOGIT_LIMIT, select_masks
 from sam2edge.preprocess import antialiased_resize, prompts_to_model
+
+GROUP = 8
+"""Objects that a backend is given at a time, so that many take no more memory at once than these."""
 
 HIDDEN_LOGIT = -1024.0
 """SAM 2's logit for every pixel of an object that is not on the frame."""
@@ -46,7 +50,7 @@ class TrackedObject:
     """
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+        self.backend = backend
         self.bank = MemoryBank(backend.variant.num_mask_slots)
         self.current: ObjectOnFrame | None = None
         self.was_tracked = False
@@ -58,17 +62,17 @@ class TrackedObject:
         self, features: Features, frame: int, prompt: ImagePrompt, size_hw: tuple[int, int], max_pointer_age: int
     ) -> ObjectOnFrame:
         """The object on this frame by points and box; what was found there before is fed back."""
-        coords, labels = prompts_to_model(prompt, size_hw, self._backend.image_size)
+        coords, labels = prompts_to_model(prompt, size_hw, self.backend.image_size)
         previous = None if self.current is None else np.clip(self.current.logits, -LOGIT_LIMIT, LOGIT_LIMIT)[None]
         if self.was_tracked:
-            features = self._backend.attend_memory(features, self.bank.recall(frame, max_pointer_age))
-        out = self._backend.decode(features, coords, labels, previous)
+            features = self.backend.attend_memory(features, self.bank.recall(frame, max_pointer_age))
+        out = self.backend.decode(features, coords, labels, previous)
         # One click can mean a part or the whole, so the best of three masks is taken.
         return _chosen(out, several=coords.shape[1] == 1, prompted=True)
 
     def given(self, features: Features, mask: NDArray[np.bool_]) -> ObjectOnFrame:
         """The object on this frame by its mask (H, W) bool, which is taken as it is."""
-        size = self._backend.image_size
+        size = self.backend.image_size
         inside = antialiased_resize(mask.astype(np.float32), (size, size)) >= 0.5
         if not inside.any():
             raise InvalidInputError(
@@ -80,29 +84,44 @@ class TrackedObject:
         full = np.where(inside, _GIVEN_LOGIT, -_GIVEN_LOGIT).astype(np.float32)
         logits = antialiased_resize(full, (size // 4, size // 4))
         without_memory = features.with_image_embed(features.tensors["vision_features"])
-        prompt = self._backend.mask_prompt(features, full)[None]
-        out = self._backend.decode(without_memory, *_no_points(), prompt)
+        prompt = self.backend.mask_prompt(features, full)[None]
+        out = self.backend.decode(without_memory, *_no_points(), prompt)
         return ObjectOnFrame(logits, out.object_pointers[0, 0], 1.0, _GIVEN_LOGIT, prompted=True)
-
-    def tracked(self, features: Features, frame: int, max_pointer_age: int) -> ObjectOnFrame:
-        """The object on a new frame, by what is remembered of it."""
-        conditioned = self._backend.attend_memory(features, self.bank.recall(frame, max_pointer_age))
-        return _chosen(self._backend.decode(conditioned, *_no_points()), several=True, prompted=False)
-
-    def remember(self, features: Features, frame: int) -> None:
-        """Puts what was found on the frame at hand into the bank, once."""
-        if self.current is None or self.is_remembered:
-            return
-        size = self._backend.image_size
-        enlarged = cv2.resize(self.current.logits, (size, size), interpolation=cv2.INTER_LINEAR)
-        found = self.current
-        memory = self._backend.encode_memory(features, enlarged, found.object_score, found.prompted)  # type: ignore[arg-type]
-        self.bank.add(frame, found.prompted, Remembered(memory, found.pointer))
-        self.is_remembered = True
 
     def take(self, found: ObjectOnFrame, was_tracked: bool) -> None:
         """Makes `found` what is known of the frame at hand."""
         self.current, self.was_tracked, self.is_remembered = found, was_tracked, False
+
+
+def track_all(
+    objects: Sequence[TrackedObject], features: Features, frame: int, max_pointer_age: int
+) -> list[ObjectOnFrame]:
+    """The objects on a new frame, each by what is remembered of it."""
+    found: list[ObjectOnFrame] = []
+    for group in _groups(objects):
+        backend = group[0].backend
+        conditioned = [backend.attend_memory(features, one.bank.recall(frame, max_pointer_age)) for one in group]
+        decoded = backend.decode_each(conditioned, *_no_points())
+        found += [_chosen(out, several=True, prompted=False) for out in decoded]
+    return found
+
+
+def remember_all(objects: Sequence[TrackedObject], features: Features, frame: int) -> None:
+    """Puts what was found of each on the frame at hand into its bank, once."""
+    for group in _groups([one for one in objects if one.current is not None and not one.is_remembered]):
+        backend, found = group[0].backend, [one.current for one in group if one.current is not None]
+        size = backend.image_size
+        masks = [cv2.resize(one.logits, (size, size), interpolation=cv2.INTER_LINEAR) for one in found]
+        memories = backend.encode_memories(
+            features, np.stack(masks), [one.object_score for one in found], [one.prompted for one in found]
+        )
+        for tracked, on_frame, memory in zip(group, found, memories, strict=True):
+            tracked.bank.add(frame, on_frame.prompted, Remembered(memory, on_frame.pointer))
+            tracked.is_remembered = True
+
+
+def _groups(objects: Sequence[TrackedObject]) -> Iterator[Sequence[TrackedObject]]:
+    return (objects[start : start + GROUP] for start in range(0, len(objects), GROUP))
 
 
 def _no_points() -> tuple[FloatArray, Any]:

@@ -20,7 +20,7 @@ from sam2edge.prompts import read_prompts
 from sam2edge.session_file import read_session, write_session
 from sam2edge.session_state import load_objects, state_of
 from sam2edge.stats import ModelStats
-from sam2edge.tracked_object import ObjectOnFrame, TrackedObject
+from sam2edge.tracked_object import TrackedObject, remember_all, track_all
 
 
 class VideoTracker:
@@ -191,16 +191,12 @@ class VideoTracker:
     def _track(self, pixels: NDArray[np.uint8], order: str) -> None:
         features = self._encode(pixels, order)
         previous = self._current_features()
-        for tracked in self._objects.values():
-            tracked.remember(previous, self._frame_index)
-        index = self._frame_index + 1
-        found: dict[int, ObjectOnFrame] = {
-            object_id: tracked.tracked(features, index, self._max_pointer_age)
-            for object_id, tracked in self._objects.items()
-        }
+        objects = list(self._objects.values())
+        remember_all(objects, previous, self._frame_index)
+        found = track_all(objects, features, self._frame_index + 1, self._max_pointer_age)
         self._begin_frame(pixels, order, features)
-        for object_id, on_frame in found.items():
-            self._objects[object_id].take(on_frame, was_tracked=True)
+        for tracked, on_frame in zip(objects, found, strict=True):
+            tracked.take(on_frame, was_tracked=True)
 
     def _begin_frame(self, pixels: NDArray[np.uint8], order: str, features: Features) -> None:
         # A copy: capture code often fills the same buffer again.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sam2edge.backends.base import Backend, Recalled
-from sam2edge.contract import IMAGE_GRAPHS, MEMORY_GRAPHS, graph_specs
+from sam2edge.contract import IMAGE_GRAPHS, MEMORY_GRAPHS, PADDING, graph_specs
 from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError
 from sam2edge.variants import VARIANTS, find_variant
 from tests.conftest import ROOT, load_micro
@@ -66,6 +66,25 @@ def test_memories_agree_and_are_opaque_values(backends, image, logits, score: fl
         assert memory.to_host().tensors["memory"].shape == (1, cells, MICRO.memory_dim)
     onnx, torch = (m.to_host().tensors["memory"] for m in memories)
     np.testing.assert_allclose(onnx, torch, atol=2e-3)
+
+
+def test_several_objects_at_once_are_as_one_at_a_time(backends, image, logits) -> None:
+    prompt = np.zeros((1, 1, 2), np.float32), np.full((1, 1), PADDING, np.int32)
+    masks = np.stack([logits, -logits, logits - 3])
+    scores, flags = [2.0, -1.0, 0.5], [True, False, False]
+    for backend in backends:
+        features = backend.encode(image)
+        conditioned = [backend.attend_memory(features, _recalled(backend, features, logits, n)) for n in (1, 2, 3)]
+        for one, together in zip(conditioned, backend.decode_each(conditioned, *prompt), strict=True):
+            for alone, row in zip(backend.decode(one, *prompt), together, strict=True):
+                np.testing.assert_allclose(row, alone, atol=1e-4)
+        memories = backend.encode_memories(features, masks, scores, flags)
+        for k, memory in enumerate(memories):
+            alone = backend.encode_memory(features, masks[k], scores[k], flags[k])
+            assert memory.nbytes == alone.nbytes
+            np.testing.assert_allclose(memory.to_host().tensors["memory"], alone.to_host().tensors["memory"], atol=1e-4)
+        with pytest.raises(InvalidInputError, match="mask for the memory"):
+            backend.encode_memories(features, masks[:, :-1], scores, flags)
 
 
 def test_mask_prompts_agree(backends, image, logits) -> None:

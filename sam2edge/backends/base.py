@@ -133,6 +133,19 @@ class Backend(ABC):
         self._check_result(result, len(point_coords))
         return result
 
+    def decode_each(
+        self, features: Sequence[Any], point_coords: FloatArray, point_labels: IntArray
+    ) -> list[DecodedPrompts]:
+        """One prompt, (1, N, 2) and (1, N), on several conditionings of one frame, as `attend_memory` gave them.
+
+        An answer each, K = 1, as `decode` gives it: backends may compute them together.
+        """
+        self._check_prompt(point_coords, point_labels, None)
+        results = self.decode_each_impl(features, point_coords, point_labels)
+        for result in results:
+            self._check_result(result, 1)
+        return results
+
     def attend_memory(self, features: Any, recalled: Recalled) -> Any:
         """The features of a frame with its embedding conditioned on what is remembered of one object."""
         self._check_recalled(recalled)
@@ -145,6 +158,14 @@ class Backend(ABC):
         """
         self._check_mask(mask)
         return self.encode_memory_impl(features, mask, object_score, binarise)
+
+    def encode_memories(
+        self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
+    ) -> list[Any]:
+        """`encode_memory` of N objects on one frame, masks (N, S, S): backends may compute them together."""
+        for mask in masks:
+            self._check_mask(mask)
+        return self.encode_memories_impl(features, masks, object_scores, binarise)
 
     def mask_prompt(self, features: Any, mask: FloatArray) -> FloatArray:
         """A given mask (S, S), positive inside, as (4E, 4E) float32: what `decode` takes to find its pointer."""
@@ -161,6 +182,12 @@ class Backend(ABC):
     ) -> DecodedPrompts:
         """`decode` on checked prompts."""
 
+    def decode_each_impl(
+        self, features: Sequence[Any], point_coords: FloatArray, point_labels: IntArray
+    ) -> list[DecodedPrompts]:
+        """`decode_each` on a checked prompt; here one after another."""
+        return [self.decode_impl(one, point_coords, point_labels, None) for one in features]
+
     def attend_memory_impl(self, features: Any, recalled: Recalled) -> Any:
         """`attend_memory` on checked memories."""
         raise self._cannot_track()
@@ -168,6 +195,13 @@ class Backend(ABC):
     def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> Any:
         """`encode_memory` on a checked mask."""
         raise self._cannot_track()
+
+    def encode_memories_impl(
+        self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
+    ) -> list[Any]:
+        """`encode_memories` on checked masks; here one after another."""
+        rows = zip(masks, object_scores, binarise, strict=True)
+        return [self.encode_memory_impl(features, mask, score, flag) for mask, score, flag in rows]
 
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
         """`mask_prompt` on a checked mask."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -67,6 +67,14 @@ class FallbackBackend(Backend):
 
         return self._run("decode", decode)
 
+    def decode_each_impl(
+        self, features: Sequence[Any], point_coords: FloatArray, point_labels: IntArray
+    ) -> list[DecodedPrompts]:
+        def decode(backend: Backend) -> list[DecodedPrompts]:
+            return backend.decode_each([self._readable(one) for one in features], point_coords, point_labels)
+
+        return self._run("decode_each", decode)
+
     def attend_memory_impl(self, features: Any, recalled: Recalled) -> Any:
         def attend(backend: Backend) -> Any:
             memories = [self._readable(memory) for memory in recalled.memories]
@@ -79,6 +87,14 @@ class FallbackBackend(Backend):
             return backend.encode_memory(self._readable(features), mask, object_score, binarise)
 
         return self._run("encode_memory", encode)
+
+    def encode_memories_impl(
+        self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
+    ) -> list[Any]:
+        def encode(backend: Backend) -> list[Any]:
+            return backend.encode_memories(self._readable(features), masks, object_scores, binarise)
+
+        return self._run("encode_memories", encode)
 
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
         return self._run("mask_prompt", lambda backend: backend.mask_prompt(self._readable(features), mask))

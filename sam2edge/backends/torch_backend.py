@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, Floa
 from sam2edge.errors import BackendUnavailableError, CheckpointError, OutOfMemoryError
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
+
+TOGETHER_UP_TO = 2**17
+"""Values of an image embedding (D*E*E) up to which several objects are computed together: 512 pixels with micro. With
+more, data leaves the cache of a CPU between two layers, and one after another is quicker."""
 
 
 class TorchFeatures:
@@ -39,6 +44,7 @@ class TorchBackend(Backend):
         self.variant = model.variant
         self.image_size = model.image_size
         self.device = device
+        self._together = model.variant.d_model * (model.image_size // 16) ** 2 <= TOGETHER_UP_TO
         self._model = model.to(device).bake(tiled=device.type == "cpu")
 
     @classmethod
@@ -78,12 +84,26 @@ class TorchBackend(Backend):
         self, features: Any, point_coords: FloatArray, point_labels: IntArray, mask_input: FloatArray | None
     ) -> DecodedPrompts:
         mask = None if mask_input is None else self._to_device(np.ascontiguousarray(mask_input[:, None]))
-        embed, high_0, high_1 = (
-            self._to_device(features.tensors[n]) for n in ("image_embed", "high_res_0", "high_res_1")
-        )
-        out = self._model.decode(
-            embed, high_0, high_1, self._to_device(point_coords), self._to_device(point_labels), mask
-        )
+        embed = self._to_device(features.tensors["image_embed"])
+        return self._decoded(features, embed, point_coords, point_labels, mask)
+
+    @torch.inference_mode()
+    def decode_each_impl(
+        self, features: Sequence[Any], point_coords: FloatArray, point_labels: IntArray
+    ) -> list[DecodedPrompts]:
+        if not self._together:
+            return super().decode_each_impl(features, point_coords, point_labels)
+        embeds = torch.cat([self._to_device(one.tensors["image_embed"]) for one in features])
+        count = len(features)
+        coords, labels = np.repeat(point_coords, count, axis=0), np.repeat(point_labels, count, axis=0)
+        found = self._decoded(features[0], embeds, coords, labels, None)
+        return [DecodedPrompts(*(part[k : k + 1] for part in found)) for k in range(count)]
+
+    def _decoded(
+        self, features: Any, embeds: torch.Tensor, coords: FloatArray, labels: IntArray, mask: torch.Tensor | None
+    ) -> DecodedPrompts:
+        high_0, high_1 = (self._to_device(features.tensors[name]) for name in ("high_res_0", "high_res_1"))
+        out = self._model.decode(embeds, high_0, high_1, self._to_device(coords), self._to_device(labels), mask)
         pointers = self._model.object_pointers(out.mask_tokens, out.object_score)
         parts = (out.low_res_masks, out.iou_scores, out.object_score, pointers)
         return DecodedPrompts(*(p.float().cpu().numpy() for p in parts))
@@ -92,27 +112,37 @@ class TorchBackend(Backend):
     def attend_memory_impl(self, features: Any, recalled: Recalled) -> TorchFeatures:
         memory = torch.stack([self._to_device(m.tensors["memory"]) for m in recalled.memories], dim=1)
         pointers = self._to_device(recalled.pointers)[None]
-        keys = memory.shape[1] * memory.shape[2] + pointers.shape[1] * pointers.shape[2] // memory.shape[3]
         image_embed = self._model.attend_memory(
             self._to_device(features.tensors["vision_features"]),
             memory,
             self._to_device(recalled.memory_ages)[None],
             pointers,
             self._to_device(recalled.pointer_ages)[None],
-            memory.new_zeros(1, 1, keys),
         )
         on_device = {name: self._to_device(tensor) for name, tensor in features.tensors.items()}
         return TorchFeatures(on_device).with_image_embed(image_embed)
 
-    @torch.inference_mode()
     def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> TorchFeatures:
+        return TorchFeatures({"memory": self._memories(features, mask[None], [object_score], [binarise])})
+
+    def encode_memories_impl(
+        self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
+    ) -> list[TorchFeatures]:
+        if not self._together:
+            return super().encode_memories_impl(features, masks, object_scores, binarise)
+        memories = self._memories(features, masks, object_scores, binarise)
+        # Copies: a part of the whole would keep all of it from being freed.
+        return [TorchFeatures({"memory": memory.clone()}) for memory in memories.split(1)]
+
+    @torch.inference_mode()
+    def _memories(
+        self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
+    ) -> torch.Tensor:
         vision_features = self._to_device(features.tensors["vision_features"])
-        flag, score = (
-            vision_features.new_full((1, 1, 1, 1), float(binarise)),
-            vision_features.new_full((1, 1), object_score),
-        )
-        memory_input = self._model.memory_input(self._to_device(mask)[None, None], flag)
-        return TorchFeatures({"memory": self._model.encode_memory(vision_features, memory_input, score)})
+        flags = vision_features.new_tensor(binarise)[:, None, None, None]
+        scores = vision_features.new_tensor(object_scores)[:, None]
+        memory_input = self._model.memory_input(self._to_device(masks)[:, None], flags)
+        return self._model.encode_memory(vision_features, memory_input, scores)
 
     @torch.inference_mode()
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:

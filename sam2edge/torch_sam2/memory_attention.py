@@ -13,6 +13,9 @@ from sam2edge.variants import Variant
 MAX_EXPORTED_SCORES = 2**25
 """Attention scores that an exported graph holds at once: 128 MiB in float32, a quarter of all at 1024 pixels."""
 
+STREAMED_SCORES = (256, 1024)
+"""Queries and keys whose scores torch holds at once on a CPU: 1 MiB."""
+
 
 class RotaryAttention(nn.Module):
     """Single-head attention with axial rotary positions on queries and on the spatial part of the keys."""
@@ -30,6 +33,9 @@ class RotaryAttention(nn.Module):
         """q (K, E*E, D); k, v (K, T, kv_dim), of which the first `spatial` tokens are whole E*E grids.
 
         cos, sin (E*E, D); key_mask (K, 1, T), added to the scores. Returns (K, E*E, D).
+
+        The weights of a query sum to 1, so values that are narrower than D may be averaged first and projected
+        then: a quarter of the work, with the same result but for rounding.
         """
         q = rotate_pairs(self.q_proj(q), cos, sin)
         k = self.k_proj(k)
@@ -37,17 +43,46 @@ class RotaryAttention(nn.Module):
         grids = k[:, :spatial].unflatten(1, (spatial // cells, cells))
         grids = rotate_pairs(grids, cos, sin).flatten(1, 2)
         k = torch.cat((grids, k[:, spatial:]), dim=1) if spatial < k.shape[1] else grids
-        mask = None if key_mask is None else key_mask[:, None]
-        k, v = k[:, None], self.v_proj(v)[:, None]
-        parts = [attention(rows[:, None], k, v, mask)[:, 0] for rows in q.split(_rows_at_a_time(cells, k.shape[2]), 1)]
-        return self.out_proj(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+        training = torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export()
+        if training or self.v_proj.in_features == self.v_proj.out_features:
+            return self.out_proj(_attended(q, k, self.v_proj(v), key_mask))
+        return self.out_proj(self.v_proj(_attended(q, k, v, key_mask)))
 
 
-def _rows_at_a_time(queries: int, keys: int) -> int:
-    """Queries whose scores are held at once; all of them but in an exported graph, which has no fused attention."""
-    if not torch.onnx.is_in_onnx_export():
-        return queries
-    return min(queries, max(1, MAX_EXPORTED_SCORES // int(keys)))
+def _attended(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(D) + key_mask) v: (K, N, D), (K, T, D), (K, T, C), (K, 1, T) -> (K, N, C)."""
+    if torch.onnx.is_in_onnx_export():  # no fused attention there
+        rows = min(q.shape[1], max(1, MAX_EXPORTED_SCORES // int(k.shape[1])))
+        return torch.cat([attention(part, k, v, key_mask) for part in q.split(rows, 1)], dim=1)
+    if (
+        v.shape[-1] < k.shape[-1] and q.device.type == "cpu"
+    ):  # torch has a fused kernel for values as wide as keys alone
+        return _streamed(q, k, v, key_mask)
+    return attention(q[:, None], k[:, None], v[:, None], None if key_mask is None else key_mask[:, None])[:, 0]
+
+
+def _streamed(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tensor:
+    """`_attended` in blocks that stay in a CPU's cache, with a running maximum and sum.
+
+    The online softmax of Milakov and Gimelshein (2018), as in FlashAttention. For inference alone: it works in place.
+    """
+    rows, columns = STREAMED_SCORES
+    keys, values = k.split(columns, 1), v.split(columns, 1)
+    masks = [None] * len(keys) if key_mask is None else key_mask.split(columns, 2)
+    found = []
+    for part in (q * q.shape[-1] ** -0.5).split(rows, 1):
+        highest = part.new_full((*part.shape[:2], 1), -torch.inf)
+        total, average = torch.zeros_like(highest), part.new_zeros(*part.shape[:2], v.shape[-1])
+        for key, value, mask in zip(keys, values, masks, strict=True):
+            scores = torch.bmm(part, key.transpose(1, 2))
+            scores = scores if mask is None else scores.add_(mask)
+            before, highest = highest, torch.maximum(highest, scores.amax(2, keepdim=True))
+            weights = scores.sub_(highest).exp_()
+            shrink = (before - highest).exp_()
+            average.mul_(shrink).baddbmm_(weights, value)
+            total.mul_(shrink).add_(weights.sum(2, keepdim=True))
+        found.append(average.div_(total))
+    return torch.cat(found, dim=1)
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -63,7 +98,14 @@ class MemoryAttentionLayer(nn.Module):
         self.norm3 = nn.LayerNorm(d)
 
     def forward(
-        self, x: Tensor, memory_key: Tensor, memory: Tensor, cos: Tensor, sin: Tensor, spatial: int, key_mask: Tensor
+        self,
+        x: Tensor,
+        memory_key: Tensor,
+        memory: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        spatial: int,
+        key_mask: Tensor | None,
     ) -> Tensor:
         own = self.norm1(x)
         x = x + self.self_attn(own, own, own, cos, sin, own.shape[1])
@@ -85,10 +127,12 @@ class MemoryAttention(nn.Module):
         self.register_buffer("rotary_sin_axis", sin, persistent=False)
         self.register_buffer("frame_position_axis", sine_axis(variant.d_model // 2, grid), persistent=False)
 
-    def forward(self, frame: Tensor, memory: Tensor, memory_pos: Tensor, spatial: int, key_mask: Tensor) -> Tensor:
+    def forward(
+        self, frame: Tensor, memory: Tensor, memory_pos: Tensor, spatial: int, key_mask: Tensor | None = None
+    ) -> Tensor:
         """frame (K, E*E, D); memory, memory_pos (K, T, M), the first `spatial` of T whole grids.
 
-        key_mask (K, 1, T): 0 for tokens in use, MASKED_OUT for empty slots. Returns (K, E*E, D).
+        key_mask (K, 1, T): 0 for tokens in use, MASKED_OUT for empty slots; None: all in use. Returns (K, E*E, D).
         """
         cos, sin = spread(self.rotary_cos_axis, x_first=True), spread(self.rotary_sin_axis, x_first=True)
         position = spread(self.frame_position_axis)

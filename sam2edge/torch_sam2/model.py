@@ -120,13 +120,14 @@ class Sam2(nn.Module):
         memory_age: Tensor,
         pointers: Tensor,
         pointer_age: Tensor,
-        key_mask: Tensor,
+        key_mask: Tensor | None = None,
     ) -> Tensor:
         """The frame's embedding, conditioned on T memories and P object pointers.
 
         vision_features (K or 1, D, E, E); memory (K, T, E*E, M); memory_age (K, T) int, 0 for a conditioning frame,
         1..6 for how many frames ago; pointers (K, P, D); pointer_age (K, P) float, signed distance in frames over
-        the greatest distance in use (2.1; ignored by 2.0); key_mask (K, 1, T*E*E + P*D/M), 0 or MASKED_OUT.
+        the greatest distance in use (2.1; ignored by 2.0); key_mask (K, 1, T*E*E + P*D/M), 0 or MASKED_OUT, or
+        None where every slot is in use.
         Returns (K, D, E, E).
         """
         prompts, slots, cells, width = memory.shape

@@ -87,21 +87,16 @@ class VideoFile:
                 got=f"{size} bytes in {path}",
                 remedy="play it to check, or convert it, as with ffmpeg -i IN OUT.mp4",
             )
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if np.isfinite(fps) and 0 < fps <= 1000 else DEFAULT_FPS
+        self.fps = rate_of(self._capture, highest=1000)
         announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames: int | None = int(announced) if 0 < announced < 2**31 else None
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        size: tuple[int, ...] | None = None
-        while True:
-            there, frame = self._capture.read()
-            if not there:
-                break
-            size = size or frame.shape
-            _check_size(frame, size, str(self._path))
+        empty = True
+        for frame in captured(self._capture, str(self._path)):
+            empty = False
             yield frame
-        if size is None:
+        if empty:
             raise InvalidInputError(
                 "video has no frame that can be decoded",
                 expected="at least one frame",
@@ -119,7 +114,26 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
+def captured(capture: cv2.VideoCapture, name: str) -> Iterator[np.ndarray]:
+    """The frames that OpenCV gives, all of one size; it does not tell the end from a failure."""
+    size: tuple[int, ...] | None = None
+    while True:
+        there, frame = capture.read()
+        if not there:
+            return
+        size = size or frame.shape
+        _check_size(frame, size, name)
+        yield frame
+
+
+def rate_of(capture: cv2.VideoCapture, highest: float) -> float:
+    """Frames a second as the source announces them, if that can be true."""
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    return fps if np.isfinite(fps) and 0 < fps <= highest else DEFAULT_FPS
+
+
 def _check_size(frame: np.ndarray, expected: tuple[int, ...], name: str) -> None:
+    """Raises InvalidInputError, naming the source, for a frame of another shape than `expected`."""
     if frame.shape != expected:
         raise InvalidInputError(
             "frame is of another size than the first",

@@ -17,8 +17,10 @@ import pytest
 from sam2edge.automodel import AutoModel
 from sam2edge.cli.main import main
 from sam2edge.tracker import VideoTracker
+from sam2edge.video import sources
 from tests.conftest import ROOT
 from tests.fake_backend import bright_square, fake_model
+from tests.mjpeg_server import jpegs, served
 
 BOX = "8,10,38,40"
 
@@ -126,6 +128,7 @@ def test_prompt_files_that_cannot_be_used(clip: Path, fake, capsys, content: str
         (["clip", "--box", "1,2"], 2, "expected X1,Y1,X2,Y2"),
         (["clip", "--prompts", "x.json"], 1, "prompts cannot be read"),
         (["none.mp4", "--box", BOX], 1, "source not found"),
+        (["clip", "--box", BOX, "--every", "0"], 2, "--every"),
         (["clip", "--box", BOX, "--out", "x.avi"], 1, ".mp4"),
         (["clip", "--box", BOX, "--out", "none/x.mp4"], 1, "folder that exists"),
         (["clip", "--box", BOX, "--masks", "clip"], 1, "earlier run"),
@@ -155,6 +158,20 @@ def test_a_picture_that_fails_in_the_middle_leaves_no_video(clip: Path, fake, ca
     assert [path.name for path in clip.parent.iterdir()] == ["clip"]
 
 
+def test_a_video_that_was_cut_off_is_told(clip: Path, fake, capsys) -> None:
+    noise = np.random.default_rng(0)
+    writer = cv2.VideoWriter("long.avi", cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (80, 60))
+    for _ in range(40):
+        writer.write(noise.integers(0, 256, (60, 80, 3), np.uint8))
+    writer.release()
+    whole = Path("long.avi").read_bytes()
+    Path("cut.avi").write_bytes(whole[: len(whole) // 2])
+    assert main(["track", "cut.avi", "--box", BOX, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert 10 < json.loads(out)["num_frames"] < 30
+    assert "may be damaged: it announces 40 frames" in err
+
+
 def test_an_interruption_leaves_a_video_that_plays(clip: Path, fake, capsys, monkeypatch) -> None:
     track, calls = VideoTracker.track, []
 
@@ -170,6 +187,89 @@ def test_an_interruption_leaves_a_video_that_plays(clip: Path, fake, capsys, mon
     assert (report["interrupted"], report["num_frames"]) == (True, 3)
     assert len(_frames("clip.tracked.mp4")) == 3
     assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "clip.tracked.mp4"]
+
+
+def test_every_third_frame(clip: Path, fake, capsys, monkeypatch) -> None:
+    track, calls = VideoTracker.track, []
+    monkeypatch.setattr(VideoTracker, "track", lambda self, frame: calls.append(frame) or track(self, frame))
+    prompts = [{"frame": 1, "box": [8, 10, 38, 40]}, {"frame": 2, "object": 2, "points": [[20, 20]]}]
+    Path("prompts.json").write_text(json.dumps(prompts))
+    assert main(["track", "clip", "--prompts", "prompts.json", "--every", "3", "--masks", "masks", "--json"]) == 0
+    report = _json(capsys)
+    assert [frame["tracked"] for frame in report["frames"]] == [False, True, True, False, False, True]
+    assert [len(frame["objects"]) for frame in report["frames"]] == [0, 1, 2, 2, 2, 2]
+    assert len(calls) == 2  # on frames 2 and 5
+    held = [Path(f"masks/{number:05d}.png").read_bytes() for number in range(2, 6)]
+    assert held[0] == held[1] == held[2] != held[3]
+    assert len(_frames("clip.tracked.mp4")) == 6
+
+
+def test_a_slow_model_on_a_live_source_keeps_up(clip: Path, fake, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sources, "DEFAULT_FPS", 100.0)
+    for number in range(6, 60):
+        assert cv2.imwrite(str(clip / f"{number}.png"), bright_square(8))
+    track = VideoTracker.track
+    monkeypatch.setattr(VideoTracker, "track", lambda self, frame: time.sleep(0.1) or track(self, frame))
+    assert main(["track", "clip", "--box", BOX, "--live", "--masks", "masks", "--json"]) == 0
+    report = _json(capsys)
+    numbers = [frame["frame"] for frame in report["frames"]]
+    assert numbers == sorted(set(numbers)) and numbers[0] == 0
+    assert report["dropped_frames"] == numbers[-1] + 1 - len(numbers) > 0
+    # The video keeps the source's time: dropped frames are made up for.
+    assert len(_frames("clip.tracked.mp4")) == numbers[-1] + 1
+    assert sorted(path.stem for path in Path("masks").iterdir()) == [f"{number:05d}" for number in numbers]
+
+
+def test_a_live_source_that_fails_leaves_what_came_before(clip: Path, fake, capsys) -> None:
+    assert cv2.imwrite(str(clip / "4.png"), bright_square(8, size_hw=(60, 90)))
+    assert main(["track", "clip", "--box", BOX, "--live", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert "another size" in err and err.count("\n") == 1
+    shown = json.loads(out)["frames"][-1]["frame"] + 1
+    assert len(_frames("clip.tracked.mp4")) == shown <= 4
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("97", "camera cannot be opened"),
+        ("/dev/no-such-camera", "camera cannot be opened"),
+        ("rtsp://me:secret@127.0.0.1:9/stream", "stream cannot be opened"),
+        ("videotestsrc ! appsink", "GStreamer"),
+    ],
+)
+def test_a_live_source_that_is_not_there(clip: Path, fake, capsys, source: str, message: str) -> None:
+    assert main(["track", source, "--box", BOX]) == 1
+    out, err = capsys.readouterr()
+    assert message in err and "secret" not in err and err.count("\n") == 1 and out == ""
+    assert [path.name for path in clip.parent.iterdir()] == ["clip"]
+
+
+def test_ctrl_c_on_a_camera(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "sam2edge.cli.main",
+        "track",
+        "ADDRESS",
+        "--box",
+        BOX,
+        "--masks",
+        "masks",
+        "--json",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with served(jpegs()) as command[4]:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("masks/*.png"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    report = json.loads(out)
+    assert report["interrupted"] and report["num_frames"] >= 3
+    assert len(_frames(tmp_path / "live.tracked.mp4")) == report["frames"][-1]["frame"] + 1
 
 
 def test_ctrl_c_with_the_embedded_model(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def test_a_slow_reader_gets_the_newest_frame_and_the_last() -> None:
         seen.append(int(frame[0, 0, 0]))
         time.sleep(0.03)
     assert seen == sorted(set(seen)) and seen[-1] == 99
-    assert source.dropped == 100 - len(seen) > 0
+    assert source.dropped == 100 - seen[0] - len(seen) > 0
+    assert source.frame_number == 99 - seen[0]
 
 
 def test_a_quick_reader_gets_all() -> None:
@@ -69,6 +70,35 @@ def test_a_source_that_stops_answering_is_an_error() -> None:
     source = LatestFrames(_Source(9, lambda number: number and hang.wait(5)), patience_seconds=0.1)
     with pytest.raises(Sam2EdgeError, match="stopped giving frames"):
         _numbers(source)
+    hang.set()
+
+
+def test_what_comes_before_the_first_fetch_is_not_counted() -> None:
+    hold = threading.Semaphore(8)
+    source = LatestFrames(_Source(10, lambda number: hold.acquire(timeout=5)))
+    source.start()
+    while source._passed_over < 7:
+        time.sleep(0.001)
+    frames = iter(source)
+    assert next(frames)[0, 0, 0] == 7
+    assert (source.frame_number, source.dropped) == (0, 0)
+    hold.release()
+    assert next(frames)[0, 0, 0] == 8
+    assert (source.frame_number, source.dropped) == (1, 0)
+    hold.release()
+    assert _numbers(frames) == [9]
+
+
+def test_a_source_that_hangs_does_not_hold_up_the_end() -> None:
+    hang = threading.Event()
+    inner = _Source(9, lambda number: number and hang.wait(30))
+    source = LatestFrames(inner)
+    for _ in source:
+        break
+    started = time.monotonic()
+    source.close()
+    assert time.monotonic() - started < 10
+    assert not inner.closed  # its thread is still in it
     hang.set()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import cv2
@@ -53,6 +54,21 @@ def test_a_video_that_was_not_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(Sam2EdgeError, match=r"cannot write.*space"):
         sink.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    sink, noise = VideoSink(tmp_path / "out.mp4", 25.0), np.random.default_rng(0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # Python ignores the signal; writes fail
+    try:
+        for _ in range(60):
+            sink.write(noise.integers(0, 256, (96, 128, 3), np.uint8))
+        with pytest.raises(Sam2EdgeError, match="space left"):
+            sink.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    sink.discard()
+    assert not list(tmp_path.iterdir())
 
 
 def test_places_that_cannot_take_a_video(tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""The loop of `sam2edge track`: frames in, prompts given when their frames come, results to every sink."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sam2edge.cli.prompt_file import FramePrompt
+from sam2edge.cli.terminal import frame_progress
+from sam2edge.datatypes import TrackResult
+from sam2edge.errors import InvalidInputError, Sam2EdgeError
+from sam2edge.overlay import draw_masks
+from sam2edge.video.latest import LatestFrames
+from sam2edge.video.sinks import MaskSink, VideoSink
+from sam2edge.video.sources import FrameSource
+
+
+@dataclass
+class Run:
+    """What is known of a run so far: numbers alone, so that an endless source takes no more and more memory.
+
+    `frames` describes each frame where that is asked for; `tracker_seconds` is what tracking took; `error` is that of a
+    live source after its first frame.
+    """
+
+    unused: list[FramePrompt]
+    frames: list[dict[str, Any]] | None
+    num_frames: int = 0
+    tracker_seconds: float = 0.0
+    object_ids: set[int] = field(default_factory=set)
+    interrupted: bool = False
+    error: Sam2EdgeError | None = None
+
+    def count(self, step: _Step) -> None:
+        self.num_frames += 1
+        self.tracker_seconds += step.seconds
+        self.object_ids.update(() if step.result is None else step.result.object_ids)
+        if self.frames is not None:
+            self.frames.append(_described(step))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A frame, its number at the source, and what is known of it (None before the first prompt).
+
+    `seconds` is what that took: 0 where the model was not run, and the result is that of an earlier frame.
+    """
+
+    number: int
+    frame: np.ndarray
+    result: TrackResult | None
+    seconds: float
+
+
+def follow(
+    tracker: Any,
+    frames: FrameSource,
+    prompts: list[FramePrompt],
+    every: int,
+    video: VideoSink,
+    mask_sink: MaskSink | None,
+    describe: bool,
+) -> Run:
+    """Tracks to the end, or to Ctrl-C; a frame reaches every sink or is not counted.
+
+    The model runs on every `every`-th frame, and where something is prompted. What a live source dropped is made up
+    for in the video by the frame before it, so that its time is that of the source. `describe` fills `Run.frames`.
+    """
+    run = Run(list(prompts), [] if describe else None)
+    shown: tuple[int, np.ndarray] | None = None
+    try:
+        with frame_progress(frames.num_frames) as advance:
+            for step in _steps(tracker, frames, run, every):
+                objects = np.zeros((0, *step.frame.shape[:2]), bool) if step.result is None else step.result.masks
+                if shown is not None:
+                    for _ in range(shown[0] + 1, step.number):
+                        video.write(shown[1])
+                shown = step.number, draw_masks(step.frame, objects)
+                video.write(shown[1])
+                if mask_sink is not None:
+                    ids = () if step.result is None else step.result.object_ids
+                    mask_sink.write(step.number, (step.frame.shape[0], step.frame.shape[1]), ids, objects)
+                run.count(step)
+                advance()
+    except KeyboardInterrupt:
+        run.interrupted = True
+    except Sam2EdgeError as error:
+        if not isinstance(frames, LatestFrames) or not run.num_frames:
+            raise
+        run.error = error
+    if len(run.unused) == len(prompts) and not run.interrupted and run.error is None:
+        raise InvalidInputError(
+            "source ends before the first prompt",
+            expected=f"a frame {prompts[0].frame}",
+            got=f"{run.num_frames} frames",
+            remedy="prompt an earlier frame; the first is 0",
+        )
+    return run
+
+
+def _steps(tracker: Any, frames: FrameSource, run: Run, every: int) -> Iterator[_Step]:
+    result: TrackResult | None = None
+    tracked = -every
+    for count, frame in enumerate(frames):
+        number = frames.frame_number if isinstance(frames, LatestFrames) else count
+        due = bool(run.unused) and run.unused[0].frame <= number
+        seconds = 0.0
+        if due or (result is not None and number - tracked >= every):
+            started = time.perf_counter()
+            result = _result(tracker, frame, number, run)
+            seconds, tracked = time.perf_counter() - started, number
+        yield _Step(number, frame, result, seconds)
+
+
+def _result(tracker: Any, frame: np.ndarray, number: int, run: Run) -> TrackResult:
+    result = tracker.track(frame) if tracker.object_ids else None
+    while run.unused and run.unused[0].frame <= number:
+        prompt = run.unused.pop(0)
+        result = tracker.prompt(frame, prompt.object_id, **prompt.arguments)
+    assert result is not None
+    return result
+
+
+def _described(step: _Step) -> dict[str, Any]:
+    objects = []
+    if step.result is not None:
+        found = step.result
+        areas = found.masks.sum(axis=(1, 2)).tolist()
+        rows = zip(found.object_ids, areas, found.scores.tolist(), found.object_scores.tolist(), strict=True)
+        objects = [
+            {"object": i, "area_pixels": area, "score": round(score, 4), "object_score": round(visible, 4)}
+            for i, area, score, visible in rows
+        ]
+    milliseconds = round(step.seconds * 1000, 2)
+    return {"frame": step.number, "tracked": step.seconds > 0, "milliseconds": milliseconds, "objects": objects}

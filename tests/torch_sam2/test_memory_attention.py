@@ -1,0 +1,47 @@
+"""The ways to compute the attention to memories, against the formula."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from sam2edge.contract import MASKED_OUT  # noqa: E402
+from sam2edge.torch_sam2 import memory_attention  # noqa: E402
+from sam2edge.torch_sam2.memory_attention import RotaryAttention  # noqa: E402
+from sam2edge.torch_sam2.position import rotary_axis, spread  # noqa: E402
+
+SIDE, WIDTH, NARROW = 6, 16, 8
+
+
+def _inputs(batch: int):
+    random = torch.Generator().manual_seed(0)
+    q = 3 * torch.randn(batch, SIDE * SIDE, WIDTH, generator=random)
+    memory = 3 * torch.randn(batch, 3 * SIDE * SIDE + 5, NARROW, generator=random)
+    tables = (spread(axis, x_first=True) for axis in rotary_axis(WIDTH // 2, SIDE))
+    return q, memory + 0.5, memory, *tables, 3 * SIDE * SIDE
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("block", [(256, 1024), (7, 10)])
+def test_values_averaged_in_blocks_and_projected_then(monkeypatch, batch: int, masked: bool, block) -> None:
+    monkeypatch.setattr(memory_attention, "STREAMED_SCORES", block)
+    torch.manual_seed(1)
+    layer, inputs = RotaryAttention(WIDTH, NARROW), _inputs(batch)
+    mask = torch.zeros(batch, 1, inputs[1].shape[1])
+    mask[:, :, 20:60] = MASKED_OUT if masked else 0  # whole blocks of it, and the first keys of one
+    mask[:, :, :3] = MASKED_OUT if masked else 0
+    fused = layer(*inputs, mask)  # with gradients, as in training
+    assert fused.requires_grad
+    with torch.inference_mode():
+        streamed = layer(*inputs, mask)
+        without = layer(*inputs)
+    torch.testing.assert_close(streamed, fused.detach(), atol=1e-5, rtol=1e-5)
+    assert torch.allclose(without, streamed, atol=1e-5) != masked
+
+
+def test_scores_too_large_for_exp_are_no_trouble() -> None:
+    layer, (q, *rest) = RotaryAttention(WIDTH, NARROW), _inputs(1)
+    with torch.inference_mode():
+        assert torch.isfinite(layer(1000 * q, *rest)).all()
