@@ -191,8 +191,9 @@ def report(
     ratios: Mapping[str, float],
     settings: Mapping[str, Any],
     loads_before: Sequence[float],
+    **found: Any,
 ) -> Path:
-    """Prints the targets and writes `results/<name>.json`."""
+    """Prints the targets and writes `results/<name>.json`; `found` is what a benchmark has to tell besides."""
     content = {
         "bench": name,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -203,6 +204,7 @@ def report(
         "targets": [target.report() for target in targets],
         "ratios": {what: round(value, 4) for what, value in ratios.items()},
         "runs": {what: _outcome_report(outcome) for what, outcome in outcomes.items()},
+        **found,
     }
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
