@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from sam2edge import contract, store
 from sam2edge.contract import GraphSpec, TensorSpec
 from sam2edge.errors import CheckpointError, GraphError, Sam2EdgeError
+from sam2edge.export.by_hand import exit_with
 from sam2edge.export.figures import BOUNDS, Figures, GraphParity, Tensors, compare, require_passed
 from sam2edge.export.graphs import GRAPHS
 from sam2edge.export.wrong_layer import first_bad_layer
@@ -248,4 +249,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

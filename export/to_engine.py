@@ -35,6 +35,7 @@ from sam2edge.export.build_process import (
     library_version,
     run_builder,
 )
+from sam2edge.export.by_hand import exit_with
 from sam2edge.export.onnx_facts import GraphFacts, read_graph
 from sam2edge.export.progress import BuildProgress
 from sam2edge.manifest import EngineManifest, manifest_path, read_manifest
@@ -212,9 +213,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(outcome, EngineManifest):
                 print(out / f"{outcome.graph}{store.ENGINE_SUFFIX}")
         report_failures(outcomes)
-    except KeyboardInterrupt:
-        print("sam2edge: interrupted", file=sys.stderr)
-        return 130
     except (Sam2EdgeError, OSError) as error:
         print(f"sam2edge: {error}", file=sys.stderr)
         return 1
@@ -222,4 +220,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

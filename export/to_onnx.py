@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sam2edge import contract, store
 from sam2edge.contract import GraphSpec
 from sam2edge.errors import GraphError, InvalidInputError, Sam2EdgeError
+from sam2edge.export.by_hand import exit_with
 from sam2edge.export.figures import require_passed
 from sam2edge.export.parity import check_graphs, chosen_checkpoint
 from sam2edge.export.precision import check_precision, convert_to_half, expected_islands
@@ -170,4 +171,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

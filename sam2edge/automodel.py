@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from sam2edge.backends.base import BackendRequest
 from sam2edge.backends.registry import open_backend
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from sam2edge.device import CACHE_SHARE, available_memory_bytes
+from sam2edge.engine_build import build_missing
 from sam2edge.errors import CheckpointError, InvalidInputError
 from sam2edge.predictor import ImagePredictor
 from sam2edge.store import file_sha256, find_checkpoint, find_engines, find_graphs
@@ -31,6 +33,7 @@ class AutoModel:
         sam2_image_embeddings_cache: Sam2ImageEmbeddingsInMemoryCache | None = None,
         sam2_low_resolution_masks_cache: Sam2LowResolutionMasksInMemoryCache | None = None,
         max_memory: int | None = None,
+        build_if_missing: bool = False,
         **unused: Any,
     ) -> ImagePredictor:
         """A model ready to segment.
@@ -48,6 +51,8 @@ class AutoModel:
                 available now.
             sam2_low_resolution_masks_cache: where `use_mask_input_cache` keeps logits; None: no such cache.
             max_memory: bytes that the default cache counts as available at most.
+            build_if_missing: where there is a GPU and no engine of the model that it can use, builds one first, as
+                `sam2edge build` does (minutes; progress on standard error), and goes on without where that fails.
 
         Raises:
             UnknownModelError, InvalidInputError, CheckpointError, GraphError, BackendUnavailableError.
@@ -61,7 +66,8 @@ class AutoModel:
             )
         variant = VARIANTS[EMBEDDED] if model_id == "auto" else find_variant(model_id)
         request = _request(variant, image_size or variant.image_size, device, checkpoint, precision)
-        opened, report = open_backend(backend, request)
+        build = partial(build_missing, variant, request.image_size, precision, checkpoint)
+        opened, report = open_backend(backend, request, build if build_if_missing else None)
         if sam2_image_embeddings_cache is None:
             sam2_image_embeddings_cache = _default_cache(max_memory)
         return ImagePredictor(opened, report, sam2_image_embeddings_cache, sam2_low_resolution_masks_cache)

@@ -30,6 +30,7 @@ FLOORS = {
     "device.py": 1,
     "store.py": 1,
     "manifest.py": 2,
+    "engine_build.py": 2,
     "backends/base.py": 1,
     "session_file.py": 2,
     "memory_bank.py": 2,

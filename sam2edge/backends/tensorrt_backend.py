@@ -22,7 +22,7 @@ from sam2edge.backends.slots import memory_feed, prompt_slots, recalled_feed
 from sam2edge.contract import GraphSpec, TensorSpec
 from sam2edge.device import find_gpu
 from sam2edge.errors import BackendUnavailableError, GraphError
-from sam2edge.manifest import EngineManifest, check_files, check_machine
+from sam2edge.manifest import EngineManifest, check_content, check_files, check_machine
 from sam2edge.store import ENGINE_SUFFIX
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
@@ -64,7 +64,7 @@ class TensorRtBackend(Backend):
         with self._device.active():
             runtime = library.Runtime(_make_logger(library, self._log))
             self._engines = {
-                name: _Engine(library, runtime, request.engine_dir / f"{name}{ENGINE_SUFFIX}", spec, self._log)
+                name: _Engine(library, runtime, request.engine_dir, manifests[name], spec, self._log)
                 for name, spec in self._specs.items()
             }
             self._runtime = runtime  # engines need it for as long as they live
@@ -221,10 +221,18 @@ class TensorRtBackend(Backend):
 class _Engine:
     """One deserialised engine and its execution context."""
 
-    def __init__(self, library: ModuleType, runtime: Any, path: Path, spec: GraphSpec, log: deque[str]) -> None:
+    def __init__(
+        self,
+        library: ModuleType,
+        runtime: Any,
+        folder: Path,
+        manifest: EngineManifest,
+        spec: GraphSpec,
+        log: deque[str],
+    ) -> None:
         self.spec = spec
         self._log = log
-        self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        self._engine = runtime.deserialize_cuda_engine(_checked_content(folder, manifest))
         if self._engine is None:
             raise self._failure("cannot be loaded", "build it again: sam2edge build")
         self._check_tensors(library)
@@ -269,6 +277,17 @@ class _Engine:
     def _failure(self, problem: str, remedy: str | None = None) -> GraphError:
         said = " | ".join(self._log) or "nothing in the log"
         return GraphError(f"engine {self.spec.name} {problem}", got=said, remedy=remedy)
+
+
+def _checked_content(folder: Path, manifest: EngineManifest) -> bytes:
+    """The engine's bytes, read and hashed once; what they hold is executed, so nothing else may be loaded."""
+    engine = folder / f"{manifest.graph}{ENGINE_SUFFIX}"
+    try:
+        content = engine.read_bytes()
+    except OSError as error:
+        raise GraphError(f"{engine.name} cannot be read", got=error.strerror, remedy="sam2edge build") from error
+    check_content(engine, manifest, content)
+    return content
 
 
 def _library(name: str) -> ModuleType:

@@ -189,7 +189,7 @@ class ILogger:
 
 
 class FakeTensorRt(ModuleType):
-    """`tensorrt`: engines are files that hold the path of an ONNX graph."""
+    """`tensorrt`: engines are files whose first line is the path of an ONNX graph."""
 
     __version__ = "10.3.0"
     ILogger = ILogger
@@ -197,8 +197,8 @@ class FakeTensorRt(ModuleType):
     TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
 
-    def __init__(self, driver: FakeDriver) -> None:
-        super().__init__("tensorrt")
+    def __init__(self, driver: FakeDriver, name: str = "tensorrt") -> None:
+        super().__init__(name)
         self.driver = driver
         self.fails_to_run = False
         self.logger: Any = None
@@ -212,4 +212,4 @@ class FakeTensorRt(ModuleType):
         if blob == b"unreadable":
             self.logger.log(ILogger.ERROR, "Serialization assertion failed")
             return None
-        return _FakeEngine(self, blob.decode())
+        return _FakeEngine(self, blob.decode().splitlines()[0])

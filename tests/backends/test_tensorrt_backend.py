@@ -2,67 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sam2edge import AutoModel, store
-from sam2edge.backends import registry
+from sam2edge import AutoModel
 from sam2edge.contract import TensorSpec
-from sam2edge.device import Gpu
 from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError
+from tests.backends.conftest import ASSETS, MODULES, rewrite_engine
 from tests.backends.fake_cuda import Error, FakeDriver, FakeTensorRt
 
-ASSETS = Path(store.__file__).parent / "assets"
 BOX = np.array([75, 20, 480, 385])
-MODULES = ("sam2edge.backends.cuda_memory", "sam2edge.backends.tensorrt_backend")
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
-    """pycuda on a device of 1 GiB, and the modules that use it loaded anew."""
-    found = FakeDriver()
-    pycuda = ModuleType("pycuda")
-    pycuda.driver = found  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pycuda", pycuda)
-    monkeypatch.setitem(sys.modules, "pycuda.driver", found)
-    for name in MODULES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        package, _, own = name.rpartition(".")
-        monkeypatch.delattr(sys.modules[package], own, raising=False)
-    return found
-
-
-@pytest.fixture
-def device(driver: FakeDriver) -> Any:
-    return importlib.import_module(MODULES[0]).CudaDevice()
-
-
-@pytest.fixture
-def tensorrt(driver: FakeDriver, written_engines: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    """TensorRT on an Orin, with engines that compute as the embedded graphs do."""
-    library = FakeTensorRt(driver)
-    monkeypatch.setitem(sys.modules, "tensorrt", library)
-    for engine in written_engines.glob("*.engine"):
-        _rewrite(engine, str(ASSETS / f"{engine.stem}.onnx").encode())
-    backend = importlib.import_module(MODULES[1])
-    monkeypatch.setattr(backend, "find_gpu", lambda: Gpu("Orin", "8.7", 8 << 30, "12.6", True))
-    monkeypatch.setattr(registry, "has_nvidia_gpu", lambda: True)
-    return library
-
-
-def _rewrite(engine: Path, content: bytes) -> None:
-    engine.write_bytes(content)
-    path = engine.with_name(f"{engine.name}.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"engine_sha256": store.file_sha256(engine)}))
 
 
 def test_masks_are_those_of_the_graphs(tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray) -> None:
@@ -131,10 +86,10 @@ def test_an_engine_that_does_not_load_or_run(
     assert model.segment_images(photo_bgr, boxes=BOX)[0].masks.any()
     assert model.backend_name != "tensorrt"
     assert "illegal memory access" in str(model.report)
-    _rewrite(written_engines / "mask_decoder.engine", b"unreadable")
+    rewrite_engine(written_engines / "mask_decoder.engine", b"unreadable")
     with pytest.raises(GraphError, match="mask_decoder cannot be loaded; got Serialization assertion failed"):
         AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
-    _rewrite(written_engines / "mask_decoder.engine", str(ASSETS / "image_encoder.onnx").encode())
+    rewrite_engine(written_engines / "mask_decoder.engine", str(ASSETS / "image_encoder.onnx").encode())
     with pytest.raises(GraphError, match="inputs of engine mask_decoder break the contract"):
         AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
 

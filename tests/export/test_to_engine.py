@@ -28,19 +28,6 @@ GRAPHS = tuple(contract.graph_specs(MICRO, 512))
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6", True)
 
 
-@pytest.fixture
-def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """`tensorrt` is the stand-in, here and in subprocesses; FAKE_TENSORRT in the environment says what it does."""
-    folder = tmp_path / "libraries"
-    folder.mkdir()
-    shutil.copy(Path(__file__).parent / "fake_tensorrt.py", folder / "tensorrt.py")
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    monkeypatch.setenv("FAKE_TENSORRT", "ok")
-    monkeypatch.setattr("sam2edge.export.to_engine.find_gpu", lambda: None)
-    return monkeypatch
-
-
 def _build(out: Path, skip_built: bool = False, gpu: Gpu | None = None):
     options = BuildOptions("tensorrt", skip_built=skip_built, gpu=gpu)
     return build_engines(ASSETS, out, MICRO, 512, options)
