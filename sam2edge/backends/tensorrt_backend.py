@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam2edge import contract
 from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
@@ -168,6 +169,13 @@ class TensorRtBackend(Backend):
             place = DeviceTensor(one, gathered.buffer, gathered.offset + slot * num_bytes_of(one))
             self._device.copy(self._on_device(remembered, [one])["memory"], place)
         return gathered
+
+    def run_graph(self, graph: str, feed: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """Outputs of one graph on host arrays by contract name: for comparing an engine with its model."""
+        with self._device.active():
+            outputs = self._device.tensors(self._specs[graph].outputs)
+            self._run(graph, feed, outputs)
+            return dict(zip(outputs, self._device.download(list(outputs.values())), strict=True))
 
     def close(self) -> None:
         """Frees engines, inputs and scratch; embeddings that someone still holds stay readable."""

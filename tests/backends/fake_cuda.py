@@ -7,6 +7,7 @@ that ONNX Runtime computes from and into that memory.
 from __future__ import annotations
 
 import threading
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -199,6 +200,7 @@ class FakeTensorRt(ModuleType):
 
     def __init__(self, driver: FakeDriver, name: str = "tensorrt") -> None:
         super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)  # torch asks for it when it looks around
         self.driver = driver
         self.fails_to_run = False
         self.logger: Any = None
