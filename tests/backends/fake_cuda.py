@@ -6,7 +6,9 @@ that ONNX Runtime computes from and into that memory.
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -63,10 +65,23 @@ class _Stream:
         self.driver.calls.append("synchronize")
 
 
+class Event:
+    """A moment of the one clock that there is."""
+
+    def record(self, stream: _Stream) -> None:
+        self.moment = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+    def time_till(self, later: Event) -> float:
+        return (later.moment - self.moment) * 1e3
+
+
 class FakeDriver(ModuleType):
     """`pycuda.driver` of a device with `limit` bytes."""
 
-    Error, MemoryError = Error, OutOfMemory
+    Error, MemoryError, Event = Error, OutOfMemory, Event
 
     def __init__(self, limit: int = 1 << 30) -> None:
         super().__init__("pycuda.driver")
@@ -215,3 +230,17 @@ class FakeTensorRt(ModuleType):
             self.logger.log(ILogger.ERROR, "Serialization assertion failed")
             return None
         return _FakeEngine(self, blob.decode().splitlines()[0])
+
+
+def install(builder: str = "tensorrt_rtx") -> FakeTensorRt:
+    """For a process of its own: the stand-ins in place of pycuda and of `builder`, on an Orin that is not there."""
+    from sam2edge import device
+    from sam2edge.backends import registry
+
+    driver, package = FakeDriver(limit=8 << 30), ModuleType("pycuda")
+    package.driver = driver  # type: ignore[attr-defined]
+    library = FakeTensorRt(driver, builder)
+    sys.modules.update({"pycuda": package, "pycuda.driver": driver, builder: library})
+    device.find_gpu = lambda *_: device.Gpu("Orin", "8.7", 8 << 30, "12.6", True)  # before the backend takes it
+    registry.has_nvidia_gpu = lambda *_: True
+    return library
