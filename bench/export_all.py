@@ -1,10 +1,10 @@
 """Exports every model at every size in both precisions, and checks what was written.
 
-    python -m bench.export_all [--model ID ...] [--size S ...] [--precision P ...]
+    python -m bench.export_all [--model ID ...] [--size S ...] [--precision P ...] [--add]
 
 Each export is a process of its own: the four graphs by `sam2edge.export` (onnx.checker, shape inference, contract and
 count of float32 islands included), then each read again from its file. Official models have golden weights. Time and
-peak memory of each process are written beside what it found; a few exports run in minutes, all of them in half an hour.
+peak memory of each process are written beside what it found. With --add the result keeps earlier exports.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.harness import ROOT, Target, python_module, report
+from bench.harness import RESULTS, ROOT, Target, python_module, report
 from bench.worker import MARK
 from sam2edge import store
 from sam2edge.variants import VARIANTS, Variant, find_variant
@@ -36,18 +36,26 @@ def main() -> None:
         print(MARK + json.dumps(export_one(find_variant(model), int(size), precision, Path(checkpoint), Path(folder))))
         return
     loads = os.getloadavg()
-    exports = []
+    exports = _earlier() if chosen.add else {}
     for name in chosen.model or VARIANTS:
+        variant = find_variant(name)
         with tempfile.TemporaryDirectory() as folder:
-            variant = find_variant(name)
             checkpoint = _checkpoint(variant, Path(folder))
             for size in chosen.size or SIZES:
                 for precision in chosen.precision or store.PRECISIONS:
-                    exports.append(_measure(variant, size, precision, checkpoint, Path(folder) / "graphs"))
-                    print(_line(exports[-1]), flush=True)
-    failures = sum(FAILED in export for export in exports)
-    targets = [Target("exports that failed", 0, failures)]
-    report("export_all", {}, targets, {}, {"exports": len(exports)}, loads, exports=exports)
+                    export = _measure(variant, size, precision, checkpoint, Path(folder) / "graphs")
+                    exports[f"{variant.name} {size} {precision}"] = export
+                    print(_line(export), flush=True)
+        # After every model: all of them take an hour or more, and may be cut off.
+        failures = sum(FAILED in export for export in exports.values())
+        targets = [Target("exports that failed", 0, failures)]
+        report("export_all", {}, targets, {}, {"exports": len(exports)}, loads, exports=exports)
+
+
+def _earlier() -> dict[str, Any]:
+    path = RESULTS / "export_all.json"
+    found: dict[str, Any] = json.loads(path.read_text())["exports"] if path.is_file() else {}
+    return found
 
 
 def export_one(variant: Variant, size: int, precision: str, checkpoint: Path, folder: Path) -> dict[str, Any]:
@@ -115,6 +123,7 @@ def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", action="append", help="model id; repeatable. Default: all nine")
     parser.add_argument("--size", type=int, action="append", help=f"repeatable. Default: {SIZES}")
     parser.add_argument("--precision", choices=store.PRECISIONS, action="append", help="default: both")
+    parser.add_argument("--add", action="store_true", help="keep what the result file has of other exports")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)  # one export, in this process
     return parser.parse_args(arguments)
 

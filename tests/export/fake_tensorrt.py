@@ -1,6 +1,7 @@
 """Stands for `tensorrt` where none is installed: has the calls that building makes, and ends as it is told to.
 
-`FAKE_TENSORRT` in the environment says how: "ok", "killed", "crash", "no memory", "refuses", "full", "slow".
+`FAKE_TENSORRT` in the environment says how: "ok", "killed", "crash", "no memory", "refuses", "full",
+"slow", "large" (engines of 2 MB).
 """
 
 import os
@@ -100,6 +101,8 @@ class Builder:
         if how == "slow":
             time.sleep(1)
         config.progress_monitor.phase_finish("Building")
+        if how == "large":
+            return bytes(2_000_000)
         # What tests/backends/fake_cuda.py runs, and the process, so that no two builds are alike.
         return f"{network.path}\nbuilt by process {os.getpid()}".encode()
 
