@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge import contract
+from sam2edge.backends import cuda_graphs
 from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
 from sam2edge.backends.cuda_memory import CudaDevice, DeviceBuffer, DeviceTensor, num_bytes_of
 from sam2edge.backends.slots import memory_feed, prompt_slots, recalled_feed
@@ -184,6 +185,8 @@ class TensorRtBackend(Backend):
             self._device.free_staging()
             self._inputs.clear()
             self._decoded.clear()
+            for engine in self._engines.values():
+                engine.close()
             self._engines.clear()
             self._runtime = None
             self._scratch = None
@@ -249,6 +252,8 @@ class _Engine:
         if self._context is None:
             raise self._failure("gave no execution context", "free memory, or build it again: sam2edge build")
         self.scratch_bytes = int(self._engine.device_memory_size_v2)
+        self._addresses: dict[str, int] = {}
+        self._recorded = cuda_graphs.RecordedLaunches() if cuda_graphs.wanted() else None
 
     def use_scratch(self, scratch: DeviceBuffer) -> None:
         self._context.set_device_memory(scratch.address, scratch.nbytes)
@@ -256,10 +261,20 @@ class _Engine:
     def bind(self, tensor: DeviceTensor) -> None:
         if not self._context.set_tensor_address(tensor.spec.name, tensor.address):
             raise self._failure(f"refused the address of {tensor.spec.name}")
+        self._addresses[tensor.spec.name] = tensor.address
 
     def execute(self, stream_handle: int) -> None:
-        if not self._context.execute_async_v3(stream_handle):
+        def launch() -> bool:
+            return bool(self._context.execute_async_v3(stream_handle))
+
+        addresses = tuple(self._addresses.values())  # in the order of the first call, which every call has
+        done = launch() if self._recorded is None else self._recorded.run(addresses, stream_handle, launch)
+        if not done:
             raise self._failure("could not be run")
+
+    def close(self) -> None:
+        if self._recorded is not None:
+            self._recorded.close()
 
     def _check_tensors(self, library: ModuleType) -> None:
         engine = self._engine

@@ -90,6 +90,7 @@ class FakeDriver(ModuleType):
         self.calls: list[str] = []
         self.context = _Context()
         self.next_address = 4096
+        self.recording: list[Any] | None = None
 
     @property
     def used(self) -> int:
@@ -156,13 +157,20 @@ class _ExecutionContext:
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         assert stream_handle == _Stream.handle
+        if self.engine.driver.recording is not None:
+            addresses = dict(self.addresses)
+            self.engine.driver.recording.append(lambda: self.compute(addresses))
+            return True
+        return self.compute(self.addresses)
+
+    def compute(self, addresses: dict[str, int]) -> bool:
         engine = self.engine
         if engine.library.fails_to_run:
             engine.library.logger.log(ILogger.ERROR, "Cuda Runtime\n  (an illegal memory access)")
             return False
-        feed = {name: engine.read(self.addresses[name], name) for name in engine.inputs}
+        feed = {name: engine.read(addresses[name], name) for name in engine.inputs}
         for name, value in zip(engine.outputs, engine.session.run(engine.outputs, feed), strict=True):
-            engine.driver.view(self.addresses[name], value.nbytes)[:] = value.tobytes()
+            engine.driver.view(addresses[name], value.nbytes)[:] = value.tobytes()
         return True
 
 
@@ -202,6 +210,48 @@ class _FakeEngine:
 
 class ILogger:
     INTERNAL_ERROR, ERROR, WARNING = "internal error", "error", "warning"
+
+
+class FakeLibCuda:
+    """`libcuda.so.1` as far as CUDA graphs go; `fails` names the call that returns an error."""
+
+    def __init__(self, driver: FakeDriver, fails: str = "") -> None:
+        self.driver, self.fails = driver, fails
+        self.graphs: dict[int, list[Any]] = {}
+        self.calls: list[str] = []
+
+    def cuStreamBeginCapture_v2(self, stream: Any, mode: int) -> int:
+        assert (stream.value, mode) == (_Stream.handle, 1)
+        return self._called("begin") or self._recording([])
+
+    def cuStreamEndCapture(self, stream: Any, graph: Any) -> int:
+        recorded = self.driver.recording
+        assert recorded is not None
+        self.graphs[len(self.calls) + 1] = recorded
+        graph._obj.value = len(self.calls) + 1
+        return self._recording(None) or self._called("end")
+
+    def cuGraphInstantiateWithFlags(self, runnable: Any, graph: Any, flags: Any) -> int:
+        runnable._obj.value = graph.value
+        return self._called("instantiate")
+
+    def cuGraphDestroy(self, graph: Any) -> int:
+        return self._called("destroy")
+
+    def cuGraphExecDestroy(self, runnable: Any) -> int:
+        del self.graphs[runnable.value]
+        return self._called("destroy runnable")
+
+    def cuGraphLaunch(self, runnable: Any, stream: Any) -> int:
+        return self._called("launch") or int(not all(step() for step in self.graphs[runnable.value]))
+
+    def _recording(self, recording: list[Any] | None) -> int:
+        self.driver.recording = recording
+        return 0
+
+    def _called(self, name: str) -> int:
+        self.calls.append(name)
+        return 900 if name == self.fails else 0
 
 
 class FakeTensorRt(ModuleType):

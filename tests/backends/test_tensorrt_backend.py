@@ -15,7 +15,7 @@ from sam2edge import AutoModel
 from sam2edge.contract import TensorSpec
 from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError
 from tests.backends.conftest import ASSETS, MODULES, rewrite_engine
-from tests.backends.fake_cuda import Error, FakeDriver, FakeTensorRt
+from tests.backends.fake_cuda import Error, FakeDriver, FakeLibCuda, FakeTensorRt
 
 BOX = np.array([75, 20, 480, 385])
 
@@ -200,3 +200,47 @@ def test_memories_are_those_of_the_graphs(tensorrt: FakeTensorRt, driver: FakeDr
     on_host = recalled._replace(memories=[memory.to_host() for memory in memories])
     again = engines.attend_memory(features.to_host(), on_host)
     np.testing.assert_allclose(again.to_host().tensors["image_embed"], found[0]["image_embed"], atol=1e-5)
+
+
+@pytest.fixture
+def libcuda(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeLibCuda:
+    """CUDA graphs wanted, and a driver that has them."""
+    from sam2edge.backends import cuda_graphs
+
+    found = FakeLibCuda(driver)
+    monkeypatch.setenv(cuda_graphs.VARIABLE, "1")
+    original = cuda_graphs.RecordedLaunches
+    monkeypatch.setattr(cuda_graphs, "RecordedLaunches", lambda: original(lambda name: found))
+    return found
+
+
+def test_the_same_launch_again_is_replayed(
+    libcuda: FakeLibCuda, tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray
+) -> None:
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    embedding = model.embed_images(photo_bgr)[0]
+    for shift in (0, 10, 20, 30):
+        found = model.segment_images(embeddings=embedding, boxes=BOX + shift)[0]
+        wanted = micro_onnx.segment_images(photo_bgr, boxes=BOX + shift)[0]
+        np.testing.assert_allclose(found.logits, wanted.logits, atol=1e-4)
+    assert libcuda.calls == ["begin", "end", "instantiate", "destroy", *["launch"] * 3]
+    other = model.embed_images(255 - photo_bgr)[0]
+    libcuda.calls.clear()
+    found = model.segment_images(embeddings=other, boxes=BOX)[0]
+    np.testing.assert_allclose(found.logits, micro_onnx.segment_images(255 - photo_bgr, boxes=BOX)[0].logits, atol=1e-4)
+    assert libcuda.calls == [], "other addresses, no replay"
+    model.close()
+    assert libcuda.graphs == {}
+
+
+@pytest.mark.parametrize("call", ["begin", "end", "instantiate"])
+def test_without_cuda_graphs_it_goes_on(
+    libcuda: FakeLibCuda, tensorrt: FakeTensorRt, photo_bgr: np.ndarray, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    libcuda.fails = call
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    embedding = model.embed_images(photo_bgr)[0]
+    masks = [model.segment_images(embeddings=embedding, boxes=BOX)[0].best_masks for _ in range(4)]
+    assert all(np.array_equal(mask, masks[0]) for mask in masks)
+    assert caplog.text.count("CUDA graphs are not used") == 1
+    assert "launch" not in libcuda.calls
