@@ -17,7 +17,12 @@ from sam2edge.device import Gpu
 from tests.backends.fake_cuda import FakeDriver, FakeTensorRt
 
 ASSETS = Path(store.__file__).parent / "assets"
-MODULES = ("sam2edge.backends.cuda_memory", "sam2edge.backends.tensorrt_backend")
+MODULES = (
+    "sam2edge.backends.cuda_memory",
+    "sam2edge.backends.tensorrt_backend",
+    "sam2edge.backends.tensorrt_engine",
+    "sam2edge.backends.device_normalise",
+)
 
 
 @pytest.fixture

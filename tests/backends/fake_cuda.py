@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from tests.backends.fake_ptx import run_kernel
+
 
 class Error(Exception):
     pass
@@ -91,6 +93,7 @@ class FakeDriver(ModuleType):
         self.context = _Context()
         self.next_address = 4096
         self.recording: list[Any] | None = None
+        self.no_kernels = False
 
     @property
     def used(self) -> int:
@@ -133,6 +136,19 @@ class FakeDriver(ModuleType):
 
     def memcpy_dtod_async(self, target: int, source: int, size: int, stream: _Stream) -> None:
         self.view(target, size)[:] = bytes(self.view(source, size))
+
+    def module_from_buffer(self, content: bytes) -> Any:
+        self.check()
+        if self.no_kernels:
+            raise Error("cuModuleLoadDataEx failed: a PTX JIT compilation failed")
+
+        def get_function(name: str) -> Any:
+            def start(*arguments: Any, block: Any, grid: Any, stream: _Stream) -> None:
+                run_kernel(content.decode(), name, arguments, grid[0] * block[0], block[0], self.view)
+
+            return start
+
+        return SimpleNamespace(get_function=get_function)
 
     def view(self, address: int, size: int) -> memoryview:
         self.check()

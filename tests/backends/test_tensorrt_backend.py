@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import threading
@@ -108,7 +109,7 @@ def test_libraries_that_are_missing(
     with pytest.raises(BackendUnavailableError, match="tensorrt cannot be imported.*python3-libnvinfer"):
         AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
     for name in MODULES:
-        monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "pycuda", None)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     with pytest.raises(BackendUnavailableError, match="backend tensorrt cannot be imported.*pycuda"):
@@ -244,3 +245,61 @@ def test_without_cuda_graphs_it_goes_on(
     assert all(np.array_equal(mask, masks[0]) for mask in masks)
     assert caplog.text.count("CUDA graphs are not used") == 1
     assert "launch" not in libcuda.calls
+
+
+@pytest.fixture
+def normalising(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAM2EDGE_DEVICE_NORMALISE", "1")
+
+
+@pytest.mark.parametrize("order", ["bgr", "rgb"])
+def test_the_kernel_normalises_as_the_cpu_does(normalising: None, device: Any, order: str) -> None:
+    from sam2edge.preprocess import normalised
+
+    module = importlib.import_module("sam2edge.backends.device_normalise")
+    frame = np.random.default_rng(0).integers(0, 256, (37, 37, 3), np.uint8)
+    image = device.tensors([TensorSpec("image", (1, 3, 37, 37)), TensorSpec("behind", (8,))])
+    device.upload(np.float32(7), image["behind"])
+    module.FrameNormaliser(device, 37)(frame, order, image["image"])
+    found, behind = device.download(list(image.values()))
+    np.testing.assert_allclose(found, normalised(frame, order), atol=1e-6)
+    assert (behind == 7).all(), "threads beyond the last pixel write nothing"
+
+
+def test_frames_are_normalised_on_the_device(
+    normalising: None, tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sam2edge.backends.base import Backend
+
+    large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
+    wanted = {name: micro_onnx.embed_images(image)[0] for name, image in (("small", photo_bgr), ("large", large))}
+    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    small = model.embed_images(photo_bgr)[0]
+    monkeypatch.setattr(Backend, "encode", None)  # normalised on the CPU, as the small one was
+    for image, order in ((large, "bgr"), (large[..., ::-1], "rgb")):
+        found = model.embed_images(image, input_color_format=order)[0].to_host().features.tensors
+        for name, tensor in wanted["large"].features.tensors.items():
+            np.testing.assert_allclose(found[name], tensor, atol=1e-3, err_msg=name)
+    found = small.to_host().features.tensors["image_embed"]
+    np.testing.assert_allclose(found, wanted["small"].features.tensors["image_embed"], atol=1e-4)
+
+
+def test_without_the_kernel_frames_are_normalised_on_the_cpu(
+    normalising: None, tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.no_kernels = True
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    assert "frames are normalised on the CPU: a CUDA call failed; got cuModuleLoadDataEx failed" in caplog.text
+    assert model.segment_images(photo_bgr, boxes=BOX)[0].masks.any()
+
+
+def test_a_backend_that_took_frames_gives_way_to_one_that_does_not(
+    normalising: None, tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray
+) -> None:
+    tensorrt.fails_to_run = True
+    large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
+    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    assert model.backend.takes_frames
+    found = model.segment_images(large, boxes=2 * BOX)[0].best_masks
+    assert not model.backend.takes_frames
+    np.testing.assert_array_equal(found, micro_onnx.segment_images(large, boxes=2 * BOX)[0].best_masks)
