@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2edge.backends.cuda_memory import CudaDevice, DeviceTensor
 from sam2edge.contract import TensorSpec
 from sam2edge.preprocess import MEAN_RGB, STD_RGB
+
+if TYPE_CHECKING:  # it imports pycuda, which this file does without
+    from sam2edge.backends.cuda_memory import CudaDevice, DeviceTensor
 
 VARIABLE = "SAM2EDGE_DEVICE_NORMALISE"
 _NAME = "normalise_frame"

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import deque
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sam2edge.backends import cuda_graphs
-from sam2edge.backends.cuda_memory import DeviceBuffer, DeviceTensor
 from sam2edge.contract import GraphSpec, TensorSpec
 from sam2edge.errors import GraphError
 from sam2edge.manifest import EngineManifest, check_content
 from sam2edge.store import ENGINE_SUFFIX
+
+if TYPE_CHECKING:  # it imports pycuda, which this file does without
+    from sam2edge.backends.cuda_memory import DeviceBuffer, DeviceTensor
 
 
 class Engine:
