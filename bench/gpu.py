@@ -34,7 +34,7 @@ from sam2edge.manifest import read_manifest
 from sam2edge.variants import find_variant
 
 MICRO, TINY = "sam2/hiera_micro", "sam2/hiera_tiny"
-PHOTO_WH, CLIP_WH, CLIP_FRAMES = (1280, 720), (1280, 720), 40
+PHOTO_WH, LARGE_WH, CLIP_WH, CLIP_FRAMES = (1280, 720), (1920, 1080), (1280, 720), 40
 STEP_TIMEOUT_S = 3600
 EXAMPLES = ROOT / "examples"
 
@@ -158,14 +158,17 @@ class Files(argparse.Namespace):
     """Photo, clip and weights that all sides share; micro has its own weights."""
 
     photo: Path
+    large_photo: Path
     clip: Path
     checkpoints: dict[str, Path | None]
 
 
 def _prepare(work: Path, dry_run: bool) -> Files:
     work.mkdir(parents=True, exist_ok=True)
-    files = Files(photo=work / "photo.png", clip=work / "clip", checkpoints={MICRO: None})
-    _module("bench.prepare", "photo", str(PHOTO), str(files.photo), *map(str, PHOTO_WH))
+    files = Files(photo=work / "photo.png", large_photo=work / "large.png", clip=work / "clip")
+    files.checkpoints = {MICRO: None}
+    for photo, size_wh in ((files.photo, PHOTO_WH), (files.large_photo, LARGE_WH)):
+        _module("bench.prepare", "photo", str(PHOTO), str(photo), *map(str, size_wh))
     frames = 4 if dry_run else CLIP_FRAMES
     _module("bench.prepare", "clip", str(PHOTO), str(files.clip), *map(str, CLIP_WH), str(frames))
     if not dry_run:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sam2edge import AutoModel
-from sam2edge.backends import cuda_graphs
+from sam2edge.backends import cuda_graphs, device_normalise
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache
 from sam2edge.cli.main import main
 from sam2edge.device import find_gpu
@@ -81,6 +81,17 @@ def test_cuda_graphs_change_nothing(engines: Any, photo_bgr: np.ndarray, monkeyp
     decoder = replaying.backend._engines["mask_decoder"]
     assert decoder._recorded._graphs, "nothing was recorded"
     replaying.close()
+
+
+def test_frames_normalised_on_the_device(engines: Any, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(device_normalise.VARIABLE, "1")
+    other = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", precision=engines.backend.precision)
+    assert other.backend.takes_frames
+    large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))  # larger than the model's input, or the CPU does it
+    wanted, found = (model.embed_images(large)[0].to_host().features.tensors for model in (engines, other))
+    for name, tensor in wanted.items():
+        assert _cosine(tensor, found[name]) >= 0.9999, name
+    other.close()
 
 
 def test_device_memory_does_not_grow(engines: Any, photo_bgr: np.ndarray) -> None:
