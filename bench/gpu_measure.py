@@ -13,9 +13,10 @@ from bench.harness import Outcome, Side, Target, alternate, python_module
 
 ENGINE, ENGINE_32 = "engines fp16", "engines fp32"
 TORCH, TORCH_16, META = "torch fp32", "torch fp16", "Meta's release"
-NORMALISING, REPLAYING = "engines fp16, frames normalised on the device", "engines fp16, CUDA graphs"
+NORMALISING, REPLAYING = "frames normalised on the device", "CUDA graphs"
 TINY = "sam2/hiera_tiny"
 POINT, BOX = "640,400", "200,100,900,650"  # in pixels of the photo and of the clip, 1280x720
+OPTIONS = "options, 1920x1080"
 GROWTH_BYTES = 8 << 20
 WARM_UP = 10
 
@@ -68,17 +69,18 @@ def measure_model(one: Models, files: argparse.Namespace, chosen: argparse.Names
     warmup = min(WARM_UP, rounds)
     for run, names, cases in runs:
         _try(measured, f"{one.model_id}: {run}", [sides[s] for s in names], cases, warmup)
-    if ENGINE in sides:
-        options = _options(one, files, chosen)
-        _try(measured, f"{one.model_id}: options, 1920x1080", options, {"embed": rounds, "prompt": rounds}, warmup)
+    engines = next((s for s in (ENGINE, ENGINE_32) if s in sides), None)
+    if engines is not None:
+        options = _options(engines, one, files, chosen)
+        _try(measured, f"{one.model_id}: {OPTIONS}", options, {"embed": rounds, "prompt": rounds}, warmup)
     _judge(measured, one.model_id)
     return measured
 
 
-def _options(one: Models, files: argparse.Namespace, chosen: argparse.Namespace) -> list[Side]:
+def _options(engines: str, one: Models, files: argparse.Namespace, chosen: argparse.Namespace) -> list[Side]:
     """What is off until it is known to be faster, beside the default; on a photo that is larger than the model's input,
     as frames are normalised on the device only then."""
-    plain = _sides(one, argparse.Namespace(**{**vars(files), "photo": files.large_photo}), chosen)[ENGINE]
+    plain = _sides(one, argparse.Namespace(**{**vars(files), "photo": files.large_photo}), chosen)[engines]
     return [
         plain,
         replace(plain, name=NORMALISING, environment={"SAM2EDGE_DEVICE_NORMALISE": "1"}),
@@ -140,8 +142,8 @@ def _judge(measured: Measured, model_id: str) -> None:
         ("calls", "prompt", ENGINE, TORCH, None),
         ("tracking", "frame", ENGINE, META, 0.35),
         ("tracking", "frame", ENGINE, TORCH, None),
-        ("options, 1920x1080", "embed", NORMALISING, ENGINE, None),
-        ("options, 1920x1080", "prompt", REPLAYING, ENGINE, None),
+        (OPTIONS, "embed", NORMALISING, ENGINE, None),
+        (OPTIONS, "prompt", REPLAYING, ENGINE, None),
     )
     for run, case, side, peer, at_most in bounds:
         outcome = measured.outcomes.get(f"{model_id}: {run}")
