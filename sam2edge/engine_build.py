@@ -57,7 +57,7 @@ def build_engines(
 def build_missing(variant: Variant, image_size: int, precision: str, checkpoint: str | Path | None) -> None:
     """Builds the engines that are missing or not right; precision "auto" is fp16. Progress goes to standard error.
 
-    Raises GraphError with the last line that the failed script said, KeyboardInterrupt when interrupted.
+    Raises GraphError with what the failed script told, KeyboardInterrupt when interrupted.
     """
     said: list[str] = []
 
@@ -69,7 +69,9 @@ def build_missing(variant: Variant, image_size: int, precision: str, checkpoint:
     if status == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     if status != 0:
-        reason = said[-1].removeprefix("sam2edge: ") if said else f"exit status {status}"
+        # A script that was killed has not told why.
+        told = [line.removeprefix("sam2edge: ") for line in said if line.startswith("sam2edge: ")]
+        reason = told[-1] if told else f"exit status {status}{f' after {said[-1]!r}' if said else ''}"
         raise GraphError(f"engines of {variant.model_id} were not built", got=reason)
 
 
