@@ -81,7 +81,14 @@ def test_what_is_refused(arguments: str, status: int, words: str, capfd: pytest.
 def test_an_interrupt_is_told_once(builder: pytest.MonkeyPatch, empty_store: Path, whom: str) -> None:
     builder.setenv("FAKE_TENSORRT", "slow")
     command = [sys.executable, "-m", "sam2edge.cli.main", "build", "sam2/hiera_micro", "--precision", "fp32"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A run of the tests in a shell's background ignores interrupts, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     folder = store.engine_dir(MICRO, 512, "fp32")
     deadline = time.monotonic() + 120
     while not list(folder.glob("*.part")) and time.monotonic() < deadline:
