@@ -192,8 +192,12 @@ def report(
     settings: Mapping[str, Any],
     loads_before: Sequence[float],
     measured: Mapping[str, Any] | None = None,
+    **found: Any,
 ) -> Path:
-    """Prints the targets and writes `results/<name>.json`; `measured` is what is no time of a side."""
+    """Prints the targets and writes `results/<name>.json`.
+
+    `measured` is what is no time of a side, `found` further entries of the file.
+    """
     content = {
         "bench": name,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -205,6 +209,7 @@ def report(
         "ratios": {what: round(value, 4) for what, value in ratios.items()},
         "runs": {what: _outcome_report(outcome) for what, outcome in outcomes.items()},
         **({} if measured is None else {"measured": dict(measured)}),
+        **found,
     }
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """What a benchmark needs before it starts, each made in a process of its own.
 
 python -m bench.prepare photo SOURCE TARGET WIDTH HEIGHT   a photo of another size
+python -m bench.prepare clip SOURCE FOLDER WIDTH HEIGHT FRAMES   00000.jpg and on: the photo, drifting
 python -m bench.prepare golden MODEL TARGET                a checkpoint of deterministic weights
 python -m bench.prepare graphs MODEL CHECKPOINT SIZE       float32 graphs in the store, not compared with torch
 """
@@ -17,6 +18,18 @@ def resize_photo(source: Path, target: Path, size_wh: tuple[int, int]) -> None:
     photo = cv2.imread(str(source))
     assert photo is not None, source
     assert cv2.imwrite(str(target), cv2.resize(photo, size_wh, interpolation=cv2.INTER_CUBIC))
+
+
+def write_clip(source: Path, folder: Path, size_wh: tuple[int, int], frames: int) -> None:
+    import cv2
+    import numpy as np
+
+    photo = cv2.imread(str(source))
+    assert photo is not None, source
+    photo = cv2.resize(photo, size_wh, interpolation=cv2.INTER_CUBIC)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(frames):
+        assert cv2.imwrite(str(folder / f"{number:05d}.jpg"), np.roll(photo, (number, 2 * number), axis=(0, 1)))
 
 
 def write_golden_checkpoint(model_id: str, target: Path) -> None:
@@ -51,6 +64,9 @@ def main(arguments: list[str]) -> None:
     elif arguments[0] == "graphs":
         model_id, checkpoint, size = arguments[1:]
         export_unchecked(model_id, Path(checkpoint), int(size))
+    elif arguments[0] == "clip":
+        source, target, width, height, frames = arguments[1:]
+        write_clip(Path(source), Path(target), (int(width), int(height)), int(frames))
     else:
         model_id, target = arguments[1:]
         write_golden_checkpoint(model_id, Path(target))

@@ -63,7 +63,10 @@ def build(library: ModuleType, chosen: argparse.Namespace, events: Events) -> No
         raise GraphError(f"{library.__name__} built no engine of {chosen.graph.name}")
     chosen.engine.write_bytes(memoryview(engine))
     if timings is not None:
-        _keep_timing_cache(config, chosen.timing_cache)
+        try:
+            _keep_timing_cache(config, chosen.timing_cache)
+        except OSError as error:  # it saves time in the next build and is no reason to lose this one
+            events.send("log", severity="WARNING", text=f"timing cache not kept: {error}")
     events.send(
         "built",
         version=library.__version__,

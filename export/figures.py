@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,10 @@ BOUNDS = {
 }
 
 
+ENGINE_BOUNDS = BOUNDS["fp16"]
+"""Of engines in both precisions: float32 products of a GPU are TF32, with no more mantissa than float16."""
+
+
 @dataclass(frozen=True)
 class GraphParity:
     """What was measured of one graph, and the layer where its error starts if it failed."""
@@ -65,6 +69,18 @@ class GraphParity:
     @property
     def passed(self) -> bool:
         return self.figures.within(self.bounds)
+
+    def record(self, against: str, runtime: str, num_cases: int) -> dict[str, Any]:
+        """What a manifest says of the comparison."""
+        return {
+            "against": against,
+            "runtime": runtime,
+            "cases": num_cases,
+            "passed": self.passed,
+            "figures": asdict(self.figures),
+            "bounds": asdict(self.bounds),
+            "first_bad_layer": self.first_bad_layer,
+        }
 
     def __str__(self) -> str:
         f, b = self.figures, self.bounds
@@ -90,14 +106,14 @@ def compare(reference: Tensors, found: Tensors) -> Figures:
     return worst
 
 
-def require_passed(outcomes: Mapping[str, GraphParity]) -> None:
-    """Raises GraphError naming every graph that failed, its figures and the layer where its error starts."""
+def require_passed(outcomes: Mapping[str, GraphParity], what: str = "exported graphs", suffix: str = ".onnx") -> None:
+    """Raises GraphError naming every one that failed, its figures and the layer where its error starts, if known."""
     failed = [outcome for outcome in outcomes.values() if not outcome.passed]
     if failed:
         raise GraphError(
-            "exported graphs differ from the model they were made of",
-            got="; ".join(f"{o}, from layer {o.first_bad_layer} on" for o in failed),
-            remedy=f"kept aside as {', '.join(f'{o.graph}.failed.onnx' for o in failed)}; try --precision fp32",
+            f"{what} differ from the model they were made of",
+            got="; ".join(f"{o}{f', from layer {o.first_bad_layer} on' if o.first_bad_layer else ''}" for o in failed),
+            remedy=f"kept aside as {', '.join(f'{o.graph}.failed{suffix}' for o in failed)}; try --precision fp32",
         )
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import importlib.util
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,9 +37,10 @@ from sam2edge.export.build_process import (
     library_version,
     run_builder,
 )
+from sam2edge.export.by_hand import exit_with
 from sam2edge.export.onnx_facts import GraphFacts, read_graph
 from sam2edge.export.progress import BuildProgress
-from sam2edge.manifest import EngineManifest, manifest_path, read_manifest
+from sam2edge.manifest import EngineManifest, failed_path, manifest_path, read_manifest
 from sam2edge.variants import Variant, find_variant
 
 COMPILERS = ("tensorrt", "torch2trt")
@@ -76,6 +79,7 @@ def _locked(engine: Path) -> Iterator[None]:
 
 def _build_or_keep(facts: GraphFacts, engine: Path, options: BuildOptions, progress: BuildProgress) -> EngineManifest:
     if options.skip_built:
+        _refuse_what_failed(engine, facts, options)
         kept = _still_right(engine, facts, options)
         if kept is not None:
             progress.note(f"{kept.graph}: built already")
@@ -95,21 +99,39 @@ def _build_or_keep(facts: GraphFacts, engine: Path, options: BuildOptions, progr
     return manifest
 
 
+def _refuse_what_failed(engine: Path, facts: GraphFacts, options: BuildOptions) -> None:
+    """Raises GraphError where the very same was built before and failed its comparison: it would again."""
+    try:
+        manifest = read_manifest(engine)
+    except GraphError:
+        return
+    if manifest.has_failed and _is_same(manifest, facts, options):
+        raise GraphError(
+            f"engine of {manifest.graph} was built before and differs from its model",
+            got=manifest.parity["engine"].get("figures"),
+            remedy="build the other precision; without --skip-built it is tried again",
+        )
+
+
 def _still_right(engine: Path, facts: GraphFacts, options: BuildOptions) -> EngineManifest | None:
     try:
         manifest = read_manifest(engine)
         whole = store.file_sha256(engine) == manifest.engine_sha256
     except (Sam2EdgeError, OSError):
         return None
+    return manifest if whole and _is_same(manifest, facts, options) else None
+
+
+def _is_same(manifest: EngineManifest, facts: GraphFacts, options: BuildOptions) -> bool:
+    """Whether building again would give what the manifest speaks of."""
     gpu = (None, None) if options.gpu is None else (options.gpu.name, options.gpu.compute_capability)
-    same = (
+    return (
         manifest.graph_sha256 == facts.sha256
         and manifest.contract_version == contract.CONTRACT_VERSION
         and (manifest.builder, manifest.builder_version) == (options.library, library_version(options.library))
         and manifest.compiler == options.compiler
         and (manifest.gpu, manifest.compute_capability) == gpu
     )
-    return manifest if whole and same else None
 
 
 def _describe(run: BuildRun, facts: GraphFacts, part: Path, options: BuildOptions, seconds: float) -> EngineManifest:
@@ -157,6 +179,7 @@ def _put_in_place(part: Path, engine: Path, manifest: EngineManifest) -> None:
         target.unlink(missing_ok=True)
         part.chmod(0o644)
         part.replace(engine)
+        failed_path(engine).unlink(missing_ok=True)
 
     store.write_atomically(target, swap)
 
@@ -168,6 +191,19 @@ def _with_torch2trt(options: BuildOptions, checkpoint: Path | None) -> BuildOpti
             "torch2trt converts weights, and there are none", expected="--checkpoint FILE", got="none"
         )
     return replace(options, compiler="torch2trt", checkpoint=checkpoint)
+
+
+def compare_with_model(
+    variant: Variant, image_size: int, precision: str, graphs: Path, out: Path, checkpoint: Path | None
+) -> bool:
+    """Lets a process of its own compare the engines with their model; it tells in one line what is wrong."""
+    if importlib.util.find_spec("pycuda") is None:
+        print("note: the engines were not compared with their model: pycuda is not installed", file=sys.stderr)
+        return True
+    command = [sys.executable, "-m", "sam2edge.export", "engine_parity", variant.name, "--size", str(image_size)]
+    command += ["--precision", precision, "--graphs", str(graphs), "--engines", str(out)]
+    weights = [] if checkpoint is None else ["--checkpoint", str(checkpoint)]
+    return subprocess.run([*command, *weights], stdout=subprocess.DEVNULL).returncode == 0
 
 
 def report_failures(outcomes: dict[str, EngineManifest | Sam2EdgeError]) -> None:
@@ -190,7 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--graphs", type=Path, help="folder of the ONNX graphs; default: the store")
     parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
     parser.add_argument("--compiler", choices=COMPILERS, default="tensorrt", help="default: tensorrt")
-    parser.add_argument("--checkpoint", type=Path, help="weights for torch2trt; default: those in the store")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="their weights, for torch2trt and to compare with; default: the store"
+    )
     parser.add_argument("--level", type=int, choices=range(6), default=3, help="optimisation; default: 3")
     parser.add_argument("--skip-built", action="store_true", help="keep engines that are still right")
     chosen = parser.parse_args(arguments)
@@ -212,9 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(outcome, EngineManifest):
                 print(out / f"{outcome.graph}{store.ENGINE_SUFFIX}")
         report_failures(outcomes)
-    except KeyboardInterrupt:
-        print("sam2edge: interrupted", file=sys.stderr)
-        return 130
+        compared = all(isinstance(m, EngineManifest) and "engine" in m.parity for m in outcomes.values())
+        if options.gpu is not None and not compared:
+            return 0 if compare_with_model(variant, size, chosen.precision, graphs, out, chosen.checkpoint) else 1
     except (Sam2EdgeError, OSError) as error:
         print(f"sam2edge: {error}", file=sys.stderr)
         return 1
@@ -222,4 +260,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

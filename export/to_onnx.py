@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sam2edge import contract, store
 from sam2edge.contract import GraphSpec
 from sam2edge.errors import GraphError, InvalidInputError, Sam2EdgeError
+from sam2edge.export.by_hand import exit_with
 from sam2edge.export.figures import require_passed
 from sam2edge.export.parity import check_graphs, chosen_checkpoint
 from sam2edge.export.precision import check_precision, convert_to_half, expected_islands
@@ -42,32 +43,49 @@ def export_graphs(
     half_weights: bool = False,
     precision: str = "fp32",
 ) -> list[Path]:
+    """Loads the weights and writes their graphs, as `write_graphs` does; raises CheckpointError for unusable ones."""
+    check_options(half_weights, precision)
+    model = load_model(variant, checkpoint, image_size)
+    return write_graphs(model, store.file_sha256(checkpoint), folder, prompt_slots, half_weights, precision)
+
+
+def write_graphs(
+    model: Sam2,
+    checkpoint_sha256: str,
+    folder: Path,
+    prompt_slots: int = contract.NUM_PROMPT_SLOTS,
+    half_weights: bool = False,
+    precision: str = "fp32",
+) -> list[Path]:
     """Writes the model's graphs as `<folder>/<graph>.onnx`, each whole or not at all; returns the paths.
 
     `precision` is that of the arithmetic, as `sam2edge.export.precision` makes it; inputs and outputs are the same.
     `half_weights` stores the weights as float16 and casts them back in the graph: half the file, float32 arithmetic.
-    Raises CheckpointError for an unusable checkpoint, GraphError when a traced graph breaks the contract.
+    Raises GraphError when a traced graph breaks the contract, or its float32 islands are not the architecture's.
     """
-    check_precision(precision)
-    if half_weights and precision == "fp16":
-        raise InvalidInputError("fp16 graphs have half weights already", expected="one of the two", got="both")
-    model = load_model(variant, checkpoint, image_size)
+    check_options(half_weights, precision)
     # float32 graphs are for ONNX Runtime on a CPU, float16 ones for a GPU's engines
     model.image_encoder.trunk.tiled = precision == "fp32"
-    specs = contract.graph_specs(variant, image_size, prompt_slots)
     stamp = {
         "sam2edge_contract": str(contract.CONTRACT_VERSION),
-        "sam2edge_model": variant.name,
-        "sam2edge_image_size": str(image_size),
+        "sam2edge_model": model.variant.name,
+        "sam2edge_image_size": str(model.image_size),
         "sam2edge_precision": precision,
-        "sam2edge_checkpoint_sha256": store.file_sha256(checkpoint),
+        "sam2edge_checkpoint_sha256": checkpoint_sha256,
     }
     paths = []
-    for name, spec in specs.items():
+    for name, spec in contract.graph_specs(model.variant, model.image_size, prompt_slots).items():
         path = folder / f"{name}.onnx"
         store.write_atomically(path, lambda target, spec=spec: _write(model, spec, target, stamp, half_weights))  # type: ignore[misc]
         paths.append(path)
     return paths
+
+
+def check_options(half_weights: bool, precision: str) -> None:
+    """Raises InvalidInputError for an unknown precision, and for half weights where the graph has them anyway."""
+    check_precision(precision)
+    if half_weights and precision == "fp16":
+        raise InvalidInputError("fp16 graphs have half weights already", expected="one of the two", got="both")
 
 
 def _write(model: Sam2, spec: GraphSpec, target: Path, stamp: dict[str, str], half_weights: bool) -> None:
@@ -139,8 +157,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         size = chosen.size or variant.image_size
         checkpoint = chosen_checkpoint(variant, chosen.checkpoint)
         folder = chosen.out or store.graph_dir(variant, size, chosen.precision)
-        paths = export_graphs(variant, checkpoint, size, folder, chosen.slots, chosen.half_weights, chosen.precision)
-        outcomes = check_graphs(load_model(variant, checkpoint, size), folder, chosen.precision)
+        check_options(chosen.half_weights, chosen.precision)
+        model, digest = load_model(variant, checkpoint, size), store.file_sha256(checkpoint)
+        paths = write_graphs(model, digest, folder, chosen.slots, chosen.half_weights, chosen.precision)
+        outcomes = check_graphs(model, folder, chosen.precision)
         require_passed(outcomes)
         for path in paths:
             print(f"{path} ({path.stat().st_size / 1e6:.1f} MB); {outcomes[path.stem]}")
@@ -151,4 +171,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

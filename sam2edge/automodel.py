@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sam2edge.backends.registry import open_backend
 from sam2edge.budget import CACHE_SHARE, MemoryWatch, memory_cap
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from sam2edge.device import available_memory_bytes, find_gpu
+from sam2edge.engine_build import build_missing
 from sam2edge.errors import CheckpointError, InvalidInputError
 from sam2edge.machine.gpu_state import GpuMonitor
 from sam2edge.predictor import ImagePredictor
@@ -38,6 +40,7 @@ class AutoModel:
         sam2_low_resolution_masks_cache: Sam2LowResolutionMasksInMemoryCache | None = None,
         max_memory: int | str | None = None,
         tracking: bool = False,
+        build_if_missing: bool = False,
         **unused: Any,
     ) -> ImagePredictor:
         """A model ready to segment.
@@ -58,6 +61,8 @@ class AutoModel:
             max_memory: bytes that "auto" and the default cache count as usable at most, or text such as "4GiB";
                 $SAM2EDGE_MAX_MEMORY likewise, the lesser counts. A model asked for by name is loaded unchecked.
             tracking: count the memory of a tracked video too, for "auto".
+            build_if_missing: where there is a GPU and no engine of the model that it can use, builds one first, as
+                `sam2edge build` does (minutes; progress on standard error), and goes on without where that fails.
 
         Raises:
             UnknownModelError, InvalidInputError, CheckpointError, GraphError, BackendUnavailableError; for "auto"
@@ -81,7 +86,8 @@ class AutoModel:
         else:
             variant = VARIANTS[EMBEDDED] if model_id == "auto" else find_variant(model_id)
         request = _request(variant, image_size or variant.image_size, device, checkpoint, precision)
-        opened, report = open_backend(backend, request)
+        build = partial(build_missing, variant, request.image_size, precision, checkpoint)
+        opened, report = open_backend(backend, request, build if build_if_missing else None)
         monitor = _discrete_gpu(f"{report.chosen} {getattr(opened, 'device', device)}")
         if sam2_image_embeddings_cache is None:
             sam2_image_embeddings_cache = _default_cache(choice, monitor, cap)

@@ -6,6 +6,7 @@ process or gives nothing, so the question is settled from `<graph>.engine.json` 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from dataclasses import asdict, dataclass, field, fields
@@ -15,7 +16,7 @@ from typing import Any
 from sam2edge.contract import CONTRACT_VERSION
 from sam2edge.device import Gpu
 from sam2edge.errors import GraphError
-from sam2edge.store import ENGINE_SUFFIX, file_sha256
+from sam2edge.store import ENGINE_SUFFIX
 from sam2edge.variants import Variant
 
 PORTABLE_BUILDERS = {"tensorrt_rtx"}
@@ -54,6 +55,12 @@ class EngineManifest:
     device_memory_bytes: int | None = None
     parity: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the engine was compared with its model and found over its bounds."""
+        found = self.parity.get("engine")
+        return isinstance(found, dict) and found.get("passed") is False
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -61,6 +68,11 @@ class EngineManifest:
 def manifest_path(engine: Path) -> Path:
     """`image_encoder.engine` -> `image_encoder.engine.json`."""
     return engine.with_name(f"{engine.name}.json")
+
+
+def failed_path(engine: Path) -> Path:
+    """Where an engine is kept that is over its bounds: `image_encoder.failed.engine`; its manifest stays."""
+    return engine.with_suffix(f".failed{engine.suffix}")
 
 
 def read_manifest(engine: Path) -> EngineManifest:
@@ -88,10 +100,11 @@ def read_manifest(engine: Path) -> EngineManifest:
 def check_files(
     folder: Path, graphs: tuple[str, ...], variant: Variant, image_size: int, checkpoint_sha256: str | None = None
 ) -> dict[str, EngineManifest]:
-    """The manifests of the model's engines, by graph, after all checks that need no GPU.
+    """The manifests of the model's engines, by graph, after all that can be told without a GPU and in no time.
 
-    Raises GraphError for an engine that is missing, of another contract, model or size, made of another checkpoint
-    than that of `checkpoint_sha256` (where it is given), or not what was written.
+    Raises GraphError for an engine that is missing, cut short, of another contract, model or size, made of another
+    checkpoint than that of `checkpoint_sha256` (where it is given), or over its bounds when it was compared with the
+    model. What an engine holds is left to `check_content`, when it is read.
     """
     manifests = {}
     for name in graphs:
@@ -101,16 +114,14 @@ def check_files(
         stated = (manifest.graph, manifest.contract_version, manifest.model, manifest.image_size)
         if stated != wanted:
             raise _refused(engine, _described(*wanted), _described(*stated))
+        if manifest.has_failed:
+            raise _refused(engine, "an engine that computes what its model does", _failure(manifest), _other(manifest))
         try:
-            digest = file_sha256(engine)
+            found = engine.stat().st_size
         except OSError as error:
             raise _refused(engine, "the built engine", error.strerror or "no file") from error
-        if digest != manifest.engine_sha256:
-            raise _refused(
-                engine,
-                f"{manifest.engine_bytes} bytes with SHA-256 {manifest.engine_sha256[:16]}...",
-                f"{engine.stat().st_size} bytes with {digest[:16]}...: changed or cut short since it was built",
-            )
+        if found != manifest.engine_bytes:
+            raise _refused(engine, f"{manifest.engine_bytes} bytes", f"{found} bytes: changed or cut short")
     one = next(iter(manifests.values()))
     if checkpoint_sha256 not in (None, one.checkpoint_sha256):
         raise GraphError(
@@ -128,6 +139,17 @@ def check_files(
                 remedy=_remedy(one),
             )
     return manifests
+
+
+def check_content(engine: Path, manifest: EngineManifest, content: bytes) -> None:
+    """Raises GraphError unless `content`, read from the engine's file, is what was built."""
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != manifest.engine_sha256:
+        raise _refused(
+            engine,
+            f"{manifest.engine_bytes} bytes with SHA-256 {manifest.engine_sha256[:16]}...",
+            f"{len(content)} bytes with {digest[:16]}...: changed or cut short since it was built",
+        )
 
 
 def check_machine(manifest: EngineManifest, builder: str, builder_version: str, gpu: Gpu) -> None:
@@ -154,8 +176,22 @@ def _described(graph: str, contract: int, model: str, image_size: int) -> str:
 
 
 def _remedy(manifest: EngineManifest) -> str:
-    size, precision = manifest.image_size, manifest.precision
-    return f"build it here: sam2edge build {manifest.model} --size {size} --precision {precision}"
+    return f"build it here: {_build_command(manifest, manifest.precision)}"
+
+
+def _build_command(manifest: EngineManifest, precision: str) -> str:
+    return f"sam2edge build {manifest.model} --size {manifest.image_size} --precision {precision}"
+
+
+def _other(manifest: EngineManifest) -> str:
+    other = "fp32" if manifest.precision == "fp16" else "fp16"
+    return f"build the other precision: {_build_command(manifest, other)}"
+
+
+def _failure(manifest: EngineManifest) -> str:
+    figures = manifest.parity["engine"].get("figures")
+    kept = failed_path(Path(f"{manifest.graph}{ENGINE_SUFFIX}")).name
+    return f"one that does not ({figures}), kept aside as {kept}"
 
 
 def _refused(engine: Path, expected: str, got: str, remedy: str = "build it again: sam2edge build") -> GraphError:

@@ -15,7 +15,7 @@ from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMa
 from sam2edge.datatypes import BackendReport, FloatArray, ImagePrompt, Sam2ImageEmbedding, Sam2Prediction, ScoredLogits
 from sam2edge.errors import InvalidInputError
 from sam2edge.postprocess import LOGIT_LIMIT, logits_to_masks, select_masks
-from sam2edge.preprocess import frame_to_uint8, image_to_input, is_torch_tensor, prompts_to_model
+from sam2edge.preprocess import frame_to_uint8, image_to_input, is_torch_tensor, prompts_to_model, shrunk_frame
 from sam2edge.prompts import read_prompts
 from sam2edge.stats import CallTimes, ModelStats, machine_figures
 from sam2edge.variants import Variant
@@ -213,8 +213,12 @@ class ImagePredictor:
 
         def encode() -> Sam2ImageEmbedding:
             self._give_way()
+            frame = shrunk_frame(pixels, self.image_size) if self.backend.takes_frames else None
             with self.times.timed("embed"):
-                features = self.backend.encode(image_to_input(pixels, order, self.image_size))
+                if frame is not None:
+                    features = self.backend.encode_frame(frame, order)
+                else:
+                    features = self.backend.encode(image_to_input(pixels, order, self.image_size))
             return Sam2ImageEmbedding(features, (pixels.shape[0], pixels.shape[1]), key, self._tag)
 
         if self.embeddings_cache is None or not use_cache:

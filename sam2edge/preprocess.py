@@ -91,8 +91,17 @@ def image_to_input(pixels: NDArray[np.uint8], color_order: str, image_size: int)
 
     A side that shrinks is averaged over its area, which stands for the antialiased bilinear filter of the original.
     """
-    resized = _resize(pixels, image_size)
-    out = np.empty((1, 3, image_size, image_size), np.float32)
+    return normalised(_resize(pixels, image_size), color_order)
+
+
+def shrunk_frame(pixels: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8] | None:
+    """(S, S, 3) uint8, to be normalised elsewhere; None where a side grows, whose fractions uint8 would round away."""
+    return None if min(pixels.shape[:2]) < image_size else np.ascontiguousarray(_resize(pixels, image_size))
+
+
+def normalised(resized: NDArray[Any], color_order: str) -> FloatArray:
+    """(S, S, 3) in 0..255 -> (1, 3, S, S) float32 RGB: (x / 255 - mean) / std, ImageNet's."""
+    out = np.empty((1, 3, *resized.shape[:2]), np.float32)
     for channel, (mean, std) in enumerate(zip(MEAN_RGB, STD_RGB, strict=True)):
         source = channel if color_order == "rgb" else 2 - channel
         np.multiply(resized[..., source], 1.0 / (255.0 * std), out=out[0, channel], dtype=np.float32)

@@ -139,3 +139,18 @@ def written_engines(empty_store: Path) -> Path:
         )
         manifest_path(engine).write_text(json.dumps(manifest.to_json()))
     return folder
+
+
+@pytest.fixture
+def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """`tensorrt` is the stand-in, here and in subprocesses; FAKE_TENSORRT in the environment says what it does."""
+    import shutil
+
+    folder = tmp_path / "libraries"
+    folder.mkdir()
+    shutil.copy(Path(__file__).parent / "export" / "fake_tensorrt.py", folder / "tensorrt.py")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("FAKE_TENSORRT", "ok")
+    monkeypatch.setattr("sam2edge.export.to_engine.find_gpu", lambda: None)
+    return monkeypatch

@@ -35,6 +35,7 @@ FLOORS = {
     "manifest.py": 2,
     "download.py": 2,
     "store_contents.py": 2,
+    "engine_build.py": 2,
     "backends/base.py": 1,
     "session_file.py": 2,
     "memory_bank.py": 2,

@@ -15,7 +15,7 @@ import pytest
 from sam2edge import contract, store
 from sam2edge.device import Gpu
 from sam2edge.errors import GraphError
-from sam2edge.manifest import check_files, check_machine, read_manifest
+from sam2edge.manifest import check_content, check_files, check_machine, read_manifest
 from sam2edge.variants import find_variant
 
 MICRO = find_variant("sam2/hiera_micro")
@@ -26,9 +26,17 @@ ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6", True)
 def test_what_was_built_is_taken(written_engines: Path) -> None:
     manifests = check_files(written_engines, GRAPHS, MICRO, 512, "1" * 64)
     assert set(manifests) == set(GRAPHS)
+    read_and_check(written_engines)
     for name, manifest in manifests.items():
         assert manifest == read_manifest(written_engines / f"{name}.engine")
         check_machine(manifest, "tensorrt", "10.3.0", ORIN)
+
+
+def read_and_check(folder: Path) -> None:
+    """What opening engines does before any is deserialised."""
+    for name, manifest in check_files(folder, GRAPHS, MICRO, 512).items():
+        engine = folder / f"{name}.engine"
+        check_content(engine, manifest, engine.read_bytes())
 
 
 def _entry(name: str, value: Any) -> Callable[[Path], None]:
@@ -51,7 +59,7 @@ def _without_entry(engine: Path) -> None:
     [
         (lambda engine: engine.unlink(), "mask_decoder.engine was refused.*No such file.*sam2edge build"),
         (lambda engine: engine.write_bytes(engine.read_bytes()[:-1]), "changed or cut short"),
-        (lambda engine: engine.write_bytes(b""), "0 bytes with"),
+        (lambda engine: engine.write_bytes(b""), "got 0 bytes"),
         (lambda engine: engine.write_bytes(engine.read_bytes()[:-1] + b"!"), "changed or cut short"),
         (lambda engine: shutil.copy(engine.with_name("image_encoder.engine"), engine), "changed or cut short"),
         (lambda engine: engine.with_name(f"{engine.name}.json").unlink(), "engine.json is not usable.*No such file"),
@@ -67,13 +75,16 @@ def _without_entry(engine: Path) -> None:
         (_entry("model", "sam2.1_hiera_tiny"), "sam2.1_hiera_tiny at 512"),
         (_entry("graph", "image_encoder"), "got image_encoder"),
         (_entry("checkpoint_sha256", "2" * 64), "different weights"),
+        (_entry("engine_bytes", 7), "expected 7 bytes; got 1\d+ bytes"),
+        (_entry("engine_sha256", "0" * 64), "with SHA-256 0000000000000000.*changed or cut short since"),
+        (_entry("parity", {"engine": {"passed": False}}), "computes what its model does.*mask_decoder.failed.engine"),
         (_entry("precision", "fp32"), "different precisions|different weights or in different precisions"),
     ],
 )
 def test_damaged_engines(written_engines: Path, damage: Callable[[Path], Any], message: str) -> None:
     damage(written_engines / "mask_decoder.engine")
     with pytest.raises(GraphError, match=message) as caught:
-        check_files(written_engines, GRAPHS, MICRO, 512)
+        read_and_check(written_engines)
     assert caught.value.remedy is not None and "sam2edge build" in caught.value.remedy
 
 

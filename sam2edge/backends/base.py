@@ -92,6 +92,8 @@ class Backend(ABC):
     image_size: int
     precision: str = "fp32"
     """Of the arithmetic: "fp32" or "fp16"."""
+    takes_frames: bool = False
+    """Whether `encode_frame` works: normalises where the model runs. `encode` does in any case."""
     report: BackendReport | None = None
     """Which backend "auto" took and why no better one; changes when one gives way to the next."""
 
@@ -115,6 +117,17 @@ class Backend(ABC):
                 got=f"{image.dtype} {image.shape}",
             )
         return self.encode_impl(image)
+
+    def encode_frame(self, frame: NDArray[np.uint8], color_order: str) -> Any:
+        """frame (S, S, 3) uint8, "bgr" or "rgb" -> what `encode` gives for it, normalised."""
+        expected = (self.image_size, self.image_size, 3)
+        if frame.shape != expected or frame.dtype != np.uint8 or not self.takes_frames:
+            raise InvalidInputError(
+                "frame cannot be normalised by the backend",
+                expected=f"uint8 {expected}, and a backend that takes frames",
+                got=f"{frame.dtype} {frame.shape}, {self.name}",
+            )
+        return self.encode_frame_impl(frame, color_order)
 
     def decode(
         self,
@@ -175,6 +188,10 @@ class Backend(ABC):
     @abstractmethod
     def encode_impl(self, image: FloatArray) -> Any:
         """`encode` on a checked image."""
+
+    def encode_frame_impl(self, frame: NDArray[np.uint8], color_order: str) -> Any:
+        """`encode_frame` on a checked frame."""
+        raise NotImplementedError(f"{self.name} takes no frames")
 
     @abstractmethod
     def decode_impl(

@@ -25,6 +25,8 @@ from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryErro
 ALIGNMENT = 256
 """Bytes at whose multiples TensorRT wants its tensors and its scratch memory."""
 
+THREADS_OF_A_BLOCK = 256
+
 _contexts: dict[int, Any] = {}  # retained once a process and never given back: pycuda can only do that in its thread
 _contexts_lock = threading.Lock()
 
@@ -123,6 +125,20 @@ class CudaDevice:
                 cuda.memcpy_dtoh_async(target, tensor.address, self._stream)
             self.synchronize()
             return [target.copy() for target in staged]
+
+    def load_kernel(self, ptx: str, name: str) -> Callable[..., None]:
+        """A kernel that the driver compiles: `kernel(threads, *arguments)` starts it; arguments are numpy scalars."""
+        with self.active():
+            # The module must outlive its function.
+            module = cuda.module_from_buffer(ptx.encode())
+            function = module.get_function(name)
+
+        def start(threads: int, *arguments: Any, held: Any = module) -> None:
+            blocks = -(-threads // THREADS_OF_A_BLOCK)
+            with self.active():
+                function(*arguments, block=(THREADS_OF_A_BLOCK, 1, 1), grid=(blocks, 1), stream=self._stream)
+
+        return start
 
     def synchronize(self) -> None:
         """Waits until the stream is done."""

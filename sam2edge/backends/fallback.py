@@ -8,9 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, IntArray, Recalled
 from sam2edge.datatypes import BackendReport
 from sam2edge.errors import BackendUnavailableError, InvalidInputError, Sam2EdgeError
+from sam2edge.preprocess import normalised
 
 _log = logging.getLogger("sam2edge")
 
@@ -56,6 +60,16 @@ class FallbackBackend(Backend):
 
     def encode_impl(self, image: FloatArray) -> Any:
         features = self._run("encode", lambda backend: backend.encode(image))
+        self._features_type = type(features)
+        return features
+
+    def encode_frame_impl(self, frame: NDArray[np.uint8], color_order: str) -> Any:
+        def encode(backend: Backend) -> Any:
+            if backend.takes_frames:
+                return backend.encode_frame(frame, color_order)
+            return backend.encode(normalised(frame, color_order))  # the one that took frames has just given way
+
+        features = self._run("encode", encode)
         self._features_type = type(features)
         return features
 
@@ -148,6 +162,7 @@ class FallbackBackend(Backend):
         self._label, self._current = label, backend
         self.name, self.variant = backend.name, backend.variant
         self.image_size, self.precision = backend.image_size, backend.precision
+        self.takes_frames = backend.takes_frames
         self.report = self._search.report(label)
         backend.set_relief(self._relieve)
 

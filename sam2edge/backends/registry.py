@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from sam2edge.backends.base import Backend, BackendRequest
@@ -14,6 +16,7 @@ from sam2edge.datatypes import BackendReport
 from sam2edge.device import has_nvidia_gpu
 from sam2edge.errors import BackendUnavailableError, CheckpointError, InvalidInputError, Sam2EdgeError
 from sam2edge.manifest import check_files
+from sam2edge.store import PRECISIONS, find_engines
 
 _log = logging.getLogger("sam2edge")
 
@@ -37,46 +40,59 @@ BACKENDS = {
 _AUTO = (("tensorrt", "cuda"), ("torch", "cuda"), ("onnxruntime", "cpu"), ("torch", "cpu"))
 
 
-def open_backend(name: str, request: BackendRequest) -> tuple[Backend, BackendReport]:
+Build = Callable[[], None]
+"""Builds the engines of a request where they are missing. Raises Sam2EdgeError with what went wrong."""
+
+_Step = tuple[str, Callable[[], Backend]]  # what the report calls it, and what opens it
+
+
+def open_backend(name: str, request: BackendRequest, build: Build | None = None) -> tuple[Backend, BackendReport]:
     """Opens the backend `name`, or with "auto" the first that works on the requested device (None: on any).
 
     Asked for by name, a backend that cannot be opened raises its own error. With "auto" each one passed over is
     logged with its reason, one that fails in its first inference gives way to the next (and `backend.report` with
     it), and when none is left, the error tells what to do: CheckpointError where weights are at fault, else
-    BackendUnavailableError with all reasons.
+    BackendUnavailableError with all reasons. `build`, if given, is called once where no engine can be used.
     """
     if name == "auto":
-        backend = FallbackBackend(_Search(request))
+        backend = FallbackBackend(_Search(request, _auto_steps(request, build)))
         assert backend.report is not None
         return backend, backend.report
     if name not in BACKENDS:
         raise InvalidInputError(
             "unknown backend", expected=f"auto or one of {', '.join(sorted(BACKENDS))}", got=repr(name)
         )
-    _check_engines(name, request)
-    return _load(name).open(request), BackendReport(name)
+    if name != "tensorrt":
+        return _load(name).open(request), BackendReport(name)
+    search = _Search(request, _engine_steps(request, build))
+    label, opened = search.next()
+    return opened, search.report(label if search.num_passed_over else name)
 
 
 class _Search:
-    """Goes down the list of "auto" once, keeping the reason of each step."""
+    """Goes down a list of backends once, keeping the reason of each step."""
 
-    def __init__(self, request: BackendRequest) -> None:
+    def __init__(self, request: BackendRequest, steps: Sequence[_Step]) -> None:
         self._request = request
-        wanted = request.device
-        self._rest = [(n, d) for n, d in _AUTO if wanted is None or wanted.startswith(d)]
+        self._rest = list(steps)
         self._errors: list[tuple[str, Exception]] = []
+
+    @property
+    def num_passed_over(self) -> int:
+        return len(self._errors)
 
     def next(self) -> tuple[str, Backend]:
         while self._rest:
-            candidate, device = self._rest.pop(0)
-            label = f"{candidate} on {device}"
+            label, open_it = self._rest.pop(0)
             try:
-                return label, _open_on(candidate, self._request, device)
+                return label, open_it()
             except Sam2EdgeError as error:
                 self.pass_over(label, error)
         for _, reason in self._errors:
             if isinstance(reason, CheckpointError):
                 raise reason
+        if len(self._errors) == 1:
+            raise self._errors[0][1]
         raise no_backend(self._request.variant.model_id, self._errors, self._request.device)
 
     def pass_over(self, label: str, error: Exception) -> None:
@@ -88,18 +104,50 @@ class _Search:
         return BackendReport(chosen, tuple(reasons))
 
 
-def _open_on(name: str, request: BackendRequest, device: str) -> Backend:
-    _check_engines(name, request)
-    # Looked at before torch is loaded: that takes seconds, to find no GPU.
-    if device == "cuda" and not has_nvidia_gpu():
-        raise BackendUnavailableError("no NVIDIA GPU on this machine")
-    return _load(name).open(replace(request, device=request.device or device))
+def _auto_steps(request: BackendRequest, build: Build | None) -> list[_Step]:
+    steps: list[_Step] = []
+    for name, device in _AUTO:
+        if request.device is not None and not request.device.startswith(device):
+            continue
+        if name == "tensorrt":
+            steps += _engine_steps(request, build)
+        else:
+            steps.append((f"{name} on {device}", partial(_open_on, name, request, device)))
+    return steps
 
 
-def _check_engines(name: str, request: BackendRequest) -> None:
-    """Whether there are engines, and what was built: told first, also where no library could load them."""
-    if name != "tensorrt":
-        return
+def _engine_steps(request: BackendRequest, build: Build | None) -> list[_Step]:
+    """Engines in every precision that will do, float16 first, then those still to be built."""
+    wanted = PRECISIONS if request.precision == "auto" else (request.precision,)
+    folders = {p: find_engines(request.variant, request.image_size, p) for p in wanted}
+    built = {precision: folder for precision, folder in folders.items() if folder is not None}
+    steps: list[_Step] = [
+        (
+            f"tensorrt {precision} on cuda" if len(built) > 1 else "tensorrt on cuda",
+            partial(_open_engines, replace(request, engine_dir=folder)),
+        )
+        for precision, folder in built.items()
+    ]
+    if build is not None:
+        label = "tensorrt built anew on cuda" if built else "tensorrt on cuda"
+        steps.append((label, partial(_build_and_open, request, build)))
+    return steps or [("tensorrt on cuda", partial(_open_engines, replace(request, engine_dir=None)))]
+
+
+def _build_and_open(request: BackendRequest, build: Build) -> Backend:
+    _require_gpu()  # engines built without one would be of no use here, and a build takes minutes
+    _load("tensorrt")
+    try:
+        build()
+    except Sam2EdgeError as error:
+        _log.warning("engines of %s were not built: %s", request.variant.model_id, error)
+        raise
+    folder = find_engines(request.variant, request.image_size, request.precision)
+    return _open_engines(replace(request, engine_dir=folder))
+
+
+def _open_engines(request: BackendRequest) -> Backend:
+    """Whether there are engines, and what was built, is told first, also where no library could load them."""
     variant, size = request.variant, request.image_size
     if request.engine_dir is None:
         raise BackendUnavailableError(
@@ -107,6 +155,19 @@ def _check_engines(name: str, request: BackendRequest) -> None:
             remedy=f"sam2edge build {variant.model_id} --size {size}",
         )
     check_files(request.engine_dir, tuple(graph_specs(variant, size)), variant, size, request.checkpoint_sha256)
+    return _open_on("tensorrt", request, "cuda")
+
+
+def _open_on(name: str, request: BackendRequest, device: str) -> Backend:
+    # Looked at before torch is loaded: that takes seconds, to find no GPU.
+    if device == "cuda":
+        _require_gpu()
+    return _load(name).open(replace(request, device=request.device or device))
+
+
+def _require_gpu() -> None:
+    if not has_nvidia_gpu():
+        raise BackendUnavailableError("no NVIDIA GPU on this machine")
 
 
 def _load(name: str) -> type[Backend]:

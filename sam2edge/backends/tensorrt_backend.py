@@ -7,26 +7,30 @@ one scratch buffer, so that a model runs one graph at a time.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam2edge import contract
+from sam2edge.backends import device_normalise
 from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
 from sam2edge.backends.cuda_memory import CudaDevice, DeviceBuffer, DeviceTensor, num_bytes_of
+from sam2edge.backends.device_normalise import FrameNormaliser
 from sam2edge.backends.slots import memory_feed, prompt_slots, recalled_feed
-from sam2edge.contract import GraphSpec, TensorSpec
+from sam2edge.backends.tensorrt_engine import Engine, make_logger
+from sam2edge.contract import TensorSpec
 from sam2edge.device import find_gpu
-from sam2edge.errors import BackendUnavailableError, GraphError
+from sam2edge.errors import BackendUnavailableError, GraphError, Sam2EdgeError
 from sam2edge.manifest import EngineManifest, check_files, check_machine
-from sam2edge.store import ENGINE_SUFFIX
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
 _LOG_LINES = 4
+_logger = logging.getLogger("sam2edge")
 
 
 class DeviceFeatures:
@@ -62,13 +66,15 @@ class TensorRtBackend(Backend):
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._scratch: DeviceBuffer | None = None
         with self._device.active():
-            runtime = library.Runtime(_make_logger(library, self._log))
+            runtime = library.Runtime(make_logger(library, self._log))
             self._engines = {
-                name: _Engine(library, runtime, request.engine_dir / f"{name}{ENGINE_SUFFIX}", spec, self._log)
+                name: Engine(library, runtime, request.engine_dir, manifests[name], spec, self._log)
                 for name, spec in self._specs.items()
             }
             self._runtime = runtime  # engines need it for as long as they live
             self._share_scratch()
+        self._normalise = self._normaliser()
+        self.takes_frames = self._normalise is not None
         self._inputs: dict[str, DeviceTensor] = {}
         self._decoded = self._device.tensors(self._specs[contract.MASK_DECODER].outputs)
 
@@ -103,6 +109,26 @@ class TensorRtBackend(Backend):
         self._device.relieve = relieve
 
     def encode_impl(self, image: FloatArray) -> DeviceFeatures:
+        return self._encoded(image)
+
+    def encode_frame_impl(self, frame: NDArray[np.uint8], color_order: str) -> DeviceFeatures:
+        assert self._normalise is not None
+        spec = self._specs[contract.IMAGE_ENCODER].inputs[0]
+        with self._device.active():  # another thread's frame would go into the same place
+            image = self._place(contract.IMAGE_ENCODER, spec)
+            self._normalise(frame, color_order, image)
+            return self._encoded(image)
+
+    def _normaliser(self) -> FrameNormaliser | None:
+        if not device_normalise.wanted():
+            return None
+        try:
+            return FrameNormaliser(self._device, self.image_size)
+        except Sam2EdgeError as error:
+            _logger.warning("frames are normalised on the CPU: %s", error)
+            return None
+
+    def _encoded(self, image: FloatArray | DeviceTensor) -> DeviceFeatures:
         spec = self._specs[contract.IMAGE_ENCODER]
         # New memory for every embedding, so that none changes with a later call.
         outputs = self._device.tensors(spec.outputs)
@@ -169,13 +195,23 @@ class TensorRtBackend(Backend):
             self._device.copy(self._on_device(remembered, [one])["memory"], place)
         return gathered
 
+    def run_graph(self, graph: str, feed: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """Outputs of one graph on host arrays by contract name: for comparing an engine with its model."""
+        with self._device.active():
+            outputs = self._device.tensors(self._specs[graph].outputs)
+            self._run(graph, feed, outputs)
+            return dict(zip(outputs, self._device.download(list(outputs.values())), strict=True))
+
     def close(self) -> None:
         """Frees engines, inputs and scratch; embeddings that someone still holds stay readable."""
         with self._device.active():
             self._device.synchronize()
             self._device.free_staging()
             self._inputs.clear()
+            self._normalise = None
             self._decoded.clear()
+            for engine in self._engines.values():
+                engine.close()
             self._engines.clear()
             self._runtime = None
             self._scratch = None
@@ -193,10 +229,14 @@ class TensorRtBackend(Backend):
 
     def _uploaded(self, graph: str, spec: TensorSpec, value: Any) -> DeviceTensor:
         """An array in its own place on the device, the same in every call."""
+        place = self._place(graph, spec)
+        self._device.upload(value, place)
+        return place
+
+    def _place(self, graph: str, spec: TensorSpec) -> DeviceTensor:
         key = f"{graph}/{spec.name}"
         if key not in self._inputs:
             self._inputs[key] = self._device.tensors([spec])[spec.name]
-        self._device.upload(value, self._inputs[key])
         return self._inputs[key]
 
     def _on_device(self, features: Any, wanted: Sequence[TensorSpec]) -> dict[str, DeviceTensor]:
@@ -218,59 +258,6 @@ class TensorRtBackend(Backend):
             engine.use_scratch(self._scratch)
 
 
-class _Engine:
-    """One deserialised engine and its execution context."""
-
-    def __init__(self, library: ModuleType, runtime: Any, path: Path, spec: GraphSpec, log: deque[str]) -> None:
-        self.spec = spec
-        self._log = log
-        self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
-        if self._engine is None:
-            raise self._failure("cannot be loaded", "build it again: sam2edge build")
-        self._check_tensors(library)
-        strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._context = self._engine.create_execution_context(strategy)
-        if self._context is None:
-            raise self._failure("gave no execution context", "free memory, or build it again: sam2edge build")
-        self.scratch_bytes = int(self._engine.device_memory_size_v2)
-
-    def use_scratch(self, scratch: DeviceBuffer) -> None:
-        self._context.set_device_memory(scratch.address, scratch.nbytes)
-
-    def bind(self, tensor: DeviceTensor) -> None:
-        if not self._context.set_tensor_address(tensor.spec.name, tensor.address):
-            raise self._failure(f"refused the address of {tensor.spec.name}")
-
-    def execute(self, stream_handle: int) -> None:
-        if not self._context.execute_async_v3(stream_handle):
-            raise self._failure("could not be run")
-
-    def _check_tensors(self, library: ModuleType) -> None:
-        engine = self._engine
-        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        dtypes = {library.float32: "float32", library.int32: "int32"}
-        for kind, mode, wanted in (
-            ("inputs", library.TensorIOMode.INPUT, self.spec.inputs),
-            ("outputs", library.TensorIOMode.OUTPUT, self.spec.outputs),
-        ):
-            found = {
-                TensorSpec(n, tuple(engine.get_tensor_shape(n)), dtypes.get(engine.get_tensor_dtype(n), "other"))
-                for n in names
-                if engine.get_tensor_mode(n) == mode
-            }
-            if found != set(wanted):
-                raise GraphError(
-                    f"{kind} of engine {self.spec.name} break the contract",
-                    expected=", ".join(map(str, wanted)),
-                    got=", ".join(sorted(map(str, found))),
-                    remedy="build it again with this version of sam2edge: sam2edge build",
-                )
-
-    def _failure(self, problem: str, remedy: str | None = None) -> GraphError:
-        said = " | ".join(self._log) or "nothing in the log"
-        return GraphError(f"engine {self.spec.name} {problem}", got=said, remedy=remedy)
-
-
 def _library(name: str) -> ModuleType:
     """The library that the engines were built with."""
     if name not in LIBRARIES:
@@ -285,17 +272,3 @@ def _library(name: str) -> ModuleType:
             "tensorrt_rtx": "pip install 'sam2edge[rtx]'",
         }[name]
         raise BackendUnavailableError(f"{name} cannot be imported", got=str(error), remedy=remedy) from error
-
-
-def _make_logger(library: ModuleType, lines: deque[str]) -> Any:
-    """A logger that keeps the last errors and warnings, to be told with what failed."""
-
-    class Log(library.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            library.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (library.ILogger.INTERNAL_ERROR, library.ILogger.ERROR, library.ILogger.WARNING):
-                lines.append(" ".join(message.split()))
-
-    return Log()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
-
 import click
 
 from sam2edge import store
-from sam2edge.errors import BackendUnavailableError, InvalidInputError
-from sam2edge.variants import Variant, find_variant
+from sam2edge.engine_build import EXIT_INTERRUPTED, build_engines, run_script
+from sam2edge.variants import find_variant
 
 COMPILERS = ("tensorrt", "torch2trt")
 
@@ -39,35 +35,16 @@ def build(
     Exports the ONNX graphs first where the store has none, which takes torch; graphs made elsewhere do as well.
     """
     variant = find_variant(model)
-    size = variant.image_size if size is None else size
-    common = [variant.name, "--size", str(size), "--precision", precision]
-    weights = [] if checkpoint is None else ["--checkpoint", checkpoint]
-    if compiler == "torch2trt" and importlib.util.find_spec("torch2trt") is None:  # before the export takes minutes
-        raise BackendUnavailableError(
-            "torch2trt is not installed", remedy="pip install git+https://github.com/NVIDIA-AI-IOT/torch2trt"
-        )
-    if checkpoint is not None or store.find_graphs(variant, size, precision) is None:
-        _check_can_export(variant, size, precision, checkpoint)
-        _run(context, "to_onnx", [*common, *weights])
-    options = [*common, "--compiler", compiler, "--level", str(level), *(["--skip-built"] if skip_built else [])]
-    _run(context, "to_engine", [*options, *(weights if compiler == "torch2trt" else [])])
-
-
-def _run(context: click.Context, script: str, arguments: list[str]) -> None:
-    """Runs one of the exporter's scripts; it tells its own failure in one line, so its status is all that is passed."""
-    status = subprocess.run([sys.executable, "-m", f"sam2edge.export.{script}", *arguments]).returncode
+    status = build_engines(
+        variant,
+        variant.image_size if size is None else size,
+        precision,
+        checkpoint,
+        run_script,
+        compiler=compiler,
+        level=level,
+        skip_built=skip_built,
+    )
+    # The script has told its failure in one line, so that its status is all that is passed on.
     if status != 0:
-        context.exit(status if status in (1, 2, 130) else 1)
-
-
-def _check_can_export(variant: Variant, size: int, precision: str, checkpoint: str | None) -> None:
-    if size < 64 or size % 32:
-        raise InvalidInputError("image size cannot be used", expected="a multiple of 32, at least 64", got=size)
-    missing = [name for name in ("torch", "onnx", "safetensors") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise BackendUnavailableError(
-            f"no {precision} graphs of {variant.model_id} at image size {size}, and they cannot be exported here",
-            expected="torch, onnx and safetensors",
-            got=f"no {', '.join(missing)}",
-            remedy=f"pip install 'sam2edge[export]', or copy graphs into {store.graph_dir(variant, size, precision)}",
-        )
+        context.exit(status if status in (1, 2, EXIT_INTERRUPTED) else 1)

@@ -6,12 +6,17 @@ that ONNX Runtime computes from and into that memory.
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+
+from tests.backends.fake_ptx import run_kernel
 
 
 class Error(Exception):
@@ -62,10 +67,23 @@ class _Stream:
         self.driver.calls.append("synchronize")
 
 
+class Event:
+    """A moment of the one clock that there is."""
+
+    def record(self, stream: _Stream) -> None:
+        self.moment = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+    def time_till(self, later: Event) -> float:
+        return (later.moment - self.moment) * 1e3
+
+
 class FakeDriver(ModuleType):
     """`pycuda.driver` of a device with `limit` bytes."""
 
-    Error, MemoryError = Error, OutOfMemory
+    Error, MemoryError, Event = Error, OutOfMemory, Event
 
     def __init__(self, limit: int = 1 << 30) -> None:
         super().__init__("pycuda.driver")
@@ -74,6 +92,8 @@ class FakeDriver(ModuleType):
         self.calls: list[str] = []
         self.context = _Context()
         self.next_address = 4096
+        self.recording: list[Any] | None = None
+        self.no_kernels = False
 
     @property
     def used(self) -> int:
@@ -117,6 +137,19 @@ class FakeDriver(ModuleType):
     def memcpy_dtod_async(self, target: int, source: int, size: int, stream: _Stream) -> None:
         self.view(target, size)[:] = bytes(self.view(source, size))
 
+    def module_from_buffer(self, content: bytes) -> Any:
+        self.check()
+        if self.no_kernels:
+            raise Error("cuModuleLoadDataEx failed: a PTX JIT compilation failed")
+
+        def get_function(name: str) -> Any:
+            def start(*arguments: Any, block: Any, grid: Any, stream: _Stream) -> None:
+                run_kernel(content.decode(), name, arguments, grid[0] * block[0], block[0], self.view)
+
+            return start
+
+        return SimpleNamespace(get_function=get_function)
+
     def view(self, address: int, size: int) -> memoryview:
         self.check()
         start, block = next((a, b) for a, b in self.blocks.items() if a <= address < a + len(b))
@@ -140,13 +173,20 @@ class _ExecutionContext:
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         assert stream_handle == _Stream.handle
+        if self.engine.driver.recording is not None:
+            addresses = dict(self.addresses)
+            self.engine.driver.recording.append(lambda: self.compute(addresses))
+            return True
+        return self.compute(self.addresses)
+
+    def compute(self, addresses: dict[str, int]) -> bool:
         engine = self.engine
         if engine.library.fails_to_run:
             engine.library.logger.log(ILogger.ERROR, "Cuda Runtime\n  (an illegal memory access)")
             return False
-        feed = {name: engine.read(self.addresses[name], name) for name in engine.inputs}
+        feed = {name: engine.read(addresses[name], name) for name in engine.inputs}
         for name, value in zip(engine.outputs, engine.session.run(engine.outputs, feed), strict=True):
-            engine.driver.view(self.addresses[name], value.nbytes)[:] = value.tobytes()
+            engine.driver.view(addresses[name], value.nbytes)[:] = value.tobytes()
         return True
 
 
@@ -188,8 +228,50 @@ class ILogger:
     INTERNAL_ERROR, ERROR, WARNING = "internal error", "error", "warning"
 
 
+class FakeLibCuda:
+    """`libcuda.so.1` as far as CUDA graphs go; `fails` names the call that returns an error."""
+
+    def __init__(self, driver: FakeDriver, fails: str = "") -> None:
+        self.driver, self.fails = driver, fails
+        self.graphs: dict[int, list[Any]] = {}
+        self.calls: list[str] = []
+
+    def cuStreamBeginCapture_v2(self, stream: Any, mode: int) -> int:
+        assert (stream.value, mode) == (_Stream.handle, 1)
+        return self._called("begin") or self._recording([])
+
+    def cuStreamEndCapture(self, stream: Any, graph: Any) -> int:
+        recorded = self.driver.recording
+        assert recorded is not None
+        self.graphs[len(self.calls) + 1] = recorded
+        graph._obj.value = len(self.calls) + 1
+        return self._recording(None) or self._called("end")
+
+    def cuGraphInstantiateWithFlags(self, runnable: Any, graph: Any, flags: Any) -> int:
+        runnable._obj.value = graph.value
+        return self._called("instantiate")
+
+    def cuGraphDestroy(self, graph: Any) -> int:
+        return self._called("destroy")
+
+    def cuGraphExecDestroy(self, runnable: Any) -> int:
+        del self.graphs[runnable.value]
+        return self._called("destroy runnable")
+
+    def cuGraphLaunch(self, runnable: Any, stream: Any) -> int:
+        return self._called("launch") or int(not all(step() for step in self.graphs[runnable.value]))
+
+    def _recording(self, recording: list[Any] | None) -> int:
+        self.driver.recording = recording
+        return 0
+
+    def _called(self, name: str) -> int:
+        self.calls.append(name)
+        return 900 if name == self.fails else 0
+
+
 class FakeTensorRt(ModuleType):
-    """`tensorrt`: engines are files that hold the path of an ONNX graph."""
+    """`tensorrt`: engines are files whose first line is the path of an ONNX graph."""
 
     __version__ = "10.3.0"
     ILogger = ILogger
@@ -197,8 +279,9 @@ class FakeTensorRt(ModuleType):
     TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
 
-    def __init__(self, driver: FakeDriver) -> None:
-        super().__init__("tensorrt")
+    def __init__(self, driver: FakeDriver, name: str = "tensorrt") -> None:
+        super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)  # torch asks for it when it looks around
         self.driver = driver
         self.fails_to_run = False
         self.logger: Any = None
@@ -212,4 +295,18 @@ class FakeTensorRt(ModuleType):
         if blob == b"unreadable":
             self.logger.log(ILogger.ERROR, "Serialization assertion failed")
             return None
-        return _FakeEngine(self, blob.decode())
+        return _FakeEngine(self, blob.decode().splitlines()[0])
+
+
+def install(builder: str = "tensorrt_rtx") -> FakeTensorRt:
+    """For a process of its own: the stand-ins in place of pycuda and of `builder`, on an Orin that is not there."""
+    from sam2edge import device
+    from sam2edge.backends import registry
+
+    driver, package = FakeDriver(limit=8 << 30), ModuleType("pycuda")
+    package.driver = driver  # type: ignore[attr-defined]
+    library = FakeTensorRt(driver, builder)
+    sys.modules.update({"pycuda": package, "pycuda.driver": driver, builder: library})
+    device.find_gpu = lambda *_: device.Gpu("Orin", "8.7", 8 << 30, "12.6", True)  # before the backend takes it
+    registry.has_nvidia_gpu = lambda *_: True
+    return library

@@ -3,66 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import json
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sam2edge import AutoModel, store
-from sam2edge.backends import registry
+from sam2edge import AutoModel
 from sam2edge.contract import TensorSpec
-from sam2edge.device import Gpu
 from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError
-from tests.backends.fake_cuda import Error, FakeDriver, FakeTensorRt
+from tests.backends.conftest import ASSETS, MODULES, rewrite_engine
+from tests.backends.fake_cuda import Error, FakeDriver, FakeLibCuda, FakeTensorRt
 
-ASSETS = Path(store.__file__).parent / "assets"
 BOX = np.array([75, 20, 480, 385])
-MODULES = ("sam2edge.backends.cuda_memory", "sam2edge.backends.tensorrt_backend")
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
-    """pycuda on a device of 1 GiB, and the modules that use it loaded anew."""
-    found = FakeDriver()
-    pycuda = ModuleType("pycuda")
-    pycuda.driver = found  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pycuda", pycuda)
-    monkeypatch.setitem(sys.modules, "pycuda.driver", found)
-    for name in MODULES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        package, _, own = name.rpartition(".")
-        monkeypatch.delattr(sys.modules[package], own, raising=False)
-    return found
-
-
-@pytest.fixture
-def device(driver: FakeDriver) -> Any:
-    return importlib.import_module(MODULES[0]).CudaDevice()
-
-
-@pytest.fixture
-def tensorrt(driver: FakeDriver, written_engines: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    """TensorRT on an Orin, with engines that compute as the embedded graphs do."""
-    library = FakeTensorRt(driver)
-    monkeypatch.setitem(sys.modules, "tensorrt", library)
-    for engine in written_engines.glob("*.engine"):
-        _rewrite(engine, str(ASSETS / f"{engine.stem}.onnx").encode())
-    backend = importlib.import_module(MODULES[1])
-    monkeypatch.setattr(backend, "find_gpu", lambda: Gpu("Orin", "8.7", 8 << 30, "12.6", True))
-    monkeypatch.setattr(registry, "has_nvidia_gpu", lambda: True)
-    return library
-
-
-def _rewrite(engine: Path, content: bytes) -> None:
-    engine.write_bytes(content)
-    path = engine.with_name(f"{engine.name}.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"engine_sha256": store.file_sha256(engine)}))
 
 
 def test_masks_are_those_of_the_graphs(tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray) -> None:
@@ -131,10 +87,10 @@ def test_an_engine_that_does_not_load_or_run(
     assert model.segment_images(photo_bgr, boxes=BOX)[0].masks.any()
     assert model.backend_name != "tensorrt"
     assert "illegal memory access" in str(model.report)
-    _rewrite(written_engines / "mask_decoder.engine", b"unreadable")
+    rewrite_engine(written_engines / "mask_decoder.engine", b"unreadable")
     with pytest.raises(GraphError, match="mask_decoder cannot be loaded; got Serialization assertion failed"):
         AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
-    _rewrite(written_engines / "mask_decoder.engine", str(ASSETS / "image_encoder.onnx").encode())
+    rewrite_engine(written_engines / "mask_decoder.engine", str(ASSETS / "image_encoder.onnx").encode())
     with pytest.raises(GraphError, match="inputs of engine mask_decoder break the contract"):
         AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
 
@@ -153,7 +109,7 @@ def test_libraries_that_are_missing(
     with pytest.raises(BackendUnavailableError, match="tensorrt cannot be imported.*python3-libnvinfer"):
         AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
     for name in MODULES:
-        monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "pycuda", None)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     with pytest.raises(BackendUnavailableError, match="backend tensorrt cannot be imported.*pycuda"):
@@ -245,3 +201,105 @@ def test_memories_are_those_of_the_graphs(tensorrt: FakeTensorRt, driver: FakeDr
     on_host = recalled._replace(memories=[memory.to_host() for memory in memories])
     again = engines.attend_memory(features.to_host(), on_host)
     np.testing.assert_allclose(again.to_host().tensors["image_embed"], found[0]["image_embed"], atol=1e-5)
+
+
+@pytest.fixture
+def libcuda(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeLibCuda:
+    """CUDA graphs wanted, and a driver that has them."""
+    from sam2edge.backends import cuda_graphs
+
+    found = FakeLibCuda(driver)
+    monkeypatch.setenv(cuda_graphs.VARIABLE, "1")
+    original = cuda_graphs.RecordedLaunches
+    monkeypatch.setattr(cuda_graphs, "RecordedLaunches", lambda: original(lambda name: found))
+    return found
+
+
+def test_the_same_launch_again_is_replayed(
+    libcuda: FakeLibCuda, tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray
+) -> None:
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    embedding = model.embed_images(photo_bgr)[0]
+    for shift in (0, 10, 20, 30):
+        found = model.segment_images(embeddings=embedding, boxes=BOX + shift)[0]
+        wanted = micro_onnx.segment_images(photo_bgr, boxes=BOX + shift)[0]
+        np.testing.assert_allclose(found.logits, wanted.logits, atol=1e-4)
+    assert libcuda.calls == ["begin", "end", "instantiate", "destroy", *["launch"] * 3]
+    other = model.embed_images(255 - photo_bgr)[0]
+    libcuda.calls.clear()
+    found = model.segment_images(embeddings=other, boxes=BOX)[0]
+    np.testing.assert_allclose(found.logits, micro_onnx.segment_images(255 - photo_bgr, boxes=BOX)[0].logits, atol=1e-4)
+    assert libcuda.calls == [], "other addresses, no replay"
+    model.close()
+    assert libcuda.graphs == {}
+
+
+@pytest.mark.parametrize("call", ["begin", "end", "instantiate"])
+def test_without_cuda_graphs_it_goes_on(
+    libcuda: FakeLibCuda, tensorrt: FakeTensorRt, photo_bgr: np.ndarray, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    libcuda.fails = call
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    embedding = model.embed_images(photo_bgr)[0]
+    masks = [model.segment_images(embeddings=embedding, boxes=BOX)[0].best_masks for _ in range(4)]
+    assert all(np.array_equal(mask, masks[0]) for mask in masks)
+    assert caplog.text.count("CUDA graphs are not used") == 1
+    assert "launch" not in libcuda.calls
+
+
+@pytest.fixture
+def normalising(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAM2EDGE_DEVICE_NORMALISE", "1")
+
+
+@pytest.mark.parametrize("order", ["bgr", "rgb"])
+def test_the_kernel_normalises_as_the_cpu_does(normalising: None, device: Any, order: str) -> None:
+    from sam2edge.preprocess import normalised
+
+    module = importlib.import_module("sam2edge.backends.device_normalise")
+    frame = np.random.default_rng(0).integers(0, 256, (37, 37, 3), np.uint8)
+    image = device.tensors([TensorSpec("image", (1, 3, 37, 37)), TensorSpec("behind", (8,))])
+    device.upload(np.float32(7), image["behind"])
+    module.FrameNormaliser(device, 37)(frame, order, image["image"])
+    found, behind = device.download(list(image.values()))
+    np.testing.assert_allclose(found, normalised(frame, order), atol=1e-6)
+    assert (behind == 7).all(), "threads beyond the last pixel write nothing"
+
+
+def test_frames_are_normalised_on_the_device(
+    normalising: None, tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sam2edge.backends.base import Backend
+
+    large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
+    wanted = {name: micro_onnx.embed_images(image)[0] for name, image in (("small", photo_bgr), ("large", large))}
+    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    small = model.embed_images(photo_bgr)[0]
+    monkeypatch.setattr(Backend, "encode", None)  # normalised on the CPU, as the small one was
+    for image, order in ((large, "bgr"), (large[..., ::-1], "rgb")):
+        found = model.embed_images(image, input_color_format=order)[0].to_host().features.tensors
+        for name, tensor in wanted["large"].features.tensors.items():
+            np.testing.assert_allclose(found[name], tensor, atol=1e-3, err_msg=name)
+    found = small.to_host().features.tensors["image_embed"]
+    np.testing.assert_allclose(found, wanted["small"].features.tensors["image_embed"], atol=1e-4)
+
+
+def test_without_the_kernel_frames_are_normalised_on_the_cpu(
+    normalising: None, tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.no_kernels = True
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    assert "frames are normalised on the CPU: a CUDA call failed; got cuModuleLoadDataEx failed" in caplog.text
+    assert model.segment_images(photo_bgr, boxes=BOX)[0].masks.any()
+
+
+def test_a_backend_that_took_frames_gives_way_to_one_that_does_not(
+    normalising: None, tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray
+) -> None:
+    tensorrt.fails_to_run = True
+    large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
+    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    assert model.backend.takes_frames
+    found = model.segment_images(large, boxes=2 * BOX)[0].best_masks
+    assert not model.backend.takes_frames
+    np.testing.assert_array_equal(found, micro_onnx.segment_images(large, boxes=2 * BOX)[0].best_masks)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from sam2edge import store
+from sam2edge import engine_build, store
 from sam2edge.cli import build as module
 from sam2edge.cli.main import main
 from sam2edge.manifest import check_files
@@ -38,8 +43,8 @@ def test_build_writes_engines_with_manifests(empty_store: Path, capfd: pytest.Ca
 
 def test_without_torch_graphs_are_enough(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     started: list[str] = []
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(module, "_run", lambda context, script, arguments: started.append(script))
+    monkeypatch.setattr(engine_build.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "run_script", lambda script: started.append(script[0]) or 0)
     assert main(["build", "sam2/hiera_micro", "--precision", "fp32"]) == 0, "the package has these graphs"
     assert started == ["to_engine"]
     assert main(["build", "sam2/hiera_micro"]) == 1
@@ -70,3 +75,31 @@ def test_what_is_refused(arguments: str, status: int, words: str, capfd: pytest.
     assert words in err
     if arguments:
         assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("whom", ["the whole group, as a terminal does", "the command alone"])
+def test_an_interrupt_is_told_once(builder: pytest.MonkeyPatch, empty_store: Path, whom: str) -> None:
+    builder.setenv("FAKE_TENSORRT", "slow")
+    command = [sys.executable, "-m", "sam2edge.cli.main", "build", "sam2/hiera_micro", "--precision", "fp32"]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A run of the tests in a shell's background ignores interrupts, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    folder = store.engine_dir(MICRO, 512, "fp32")
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*.part")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if whom == "the command alone":
+        process.send_signal(signal.SIGINT)
+    else:
+        os.killpg(process.pid, signal.SIGINT)
+    words = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert words.count("interrupted") == 1
+    assert words.splitlines()[-1] == "sam2edge: interrupted"
+    assert "Traceback" not in words
+    assert not [path for path in folder.iterdir() if path.suffix != ".lock"]

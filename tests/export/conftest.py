@@ -8,6 +8,7 @@ import pytest
 
 from sam2edge import store
 from sam2edge.variants import find_variant
+from tests.backends.conftest import driver, tensorrt  # noqa: F401
 
 
 @pytest.fixture(scope="session")

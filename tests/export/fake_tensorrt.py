@@ -1,6 +1,7 @@
 """Stands for `tensorrt` where none is installed: has the calls that building makes, and ends as it is told to.
 
-`FAKE_TENSORRT` in the environment says how: "ok", "killed", "crash", "no memory", "refuses", "full", "slow".
+`FAKE_TENSORRT` in the environment says how: "ok", "killed", "crash", "no memory", "refuses", "full",
+"slow", "large" (engines of 2 MB).
 """
 
 import os
@@ -26,6 +27,7 @@ class IProgressMonitor:
 
 class _Network:
     def load(self, path):
+        self.path = path
         session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
         kinds = {"tensor(float)": float32, "tensor(int32)": int32}
         self.inputs, self.outputs = (
@@ -99,7 +101,10 @@ class Builder:
         if how == "slow":
             time.sleep(1)
         config.progress_monitor.phase_finish("Building")
-        return b"engine built by process %d" % os.getpid()
+        if how == "large":
+            return bytes(2_000_000)
+        # What tests/backends/fake_cuda.py runs, and the process, so that no two builds are alike.
+        return f"{network.path}\nbuilt by process {os.getpid()}".encode()
 
 
 class Runtime:

@@ -28,19 +28,6 @@ GRAPHS = tuple(contract.graph_specs(MICRO, 512))
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6", True)
 
 
-@pytest.fixture
-def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """`tensorrt` is the stand-in, here and in subprocesses; FAKE_TENSORRT in the environment says what it does."""
-    folder = tmp_path / "libraries"
-    folder.mkdir()
-    shutil.copy(Path(__file__).parent / "fake_tensorrt.py", folder / "tensorrt.py")
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    monkeypatch.setenv("FAKE_TENSORRT", "ok")
-    monkeypatch.setattr("sam2edge.export.to_engine.find_gpu", lambda: None)
-    return monkeypatch
-
-
 def _build(out: Path, skip_built: bool = False, gpu: Gpu | None = None):
     options = BuildOptions("tensorrt", skip_built=skip_built, gpu=gpu)
     return build_engines(ASSETS, out, MICRO, 512, options)
@@ -174,6 +161,42 @@ def test_a_folder_that_cannot_be_written(builder, tmp_path: Path, capsys: pytest
     assert main(["sam2/hiera_micro", "--precision", "fp32", "--out", str(tmp_path / "out" / "in")]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("sam2edge: 0 of 2 engines built") or "engines built; got engine of" in last
+
+
+def test_a_timing_cache_that_cannot_be_kept_costs_no_engine(builder, tmp_path: Path, empty_store: Path) -> None:
+    (empty_store / "timing").write_text("a file")
+    assert all(isinstance(outcome, EngineManifest) for outcome in _build(tmp_path / "out").values())
+
+
+DISK_FULL = """
+mount -t tmpfs -o size=5m small "$1" || exit 77
+"$2" -m sam2edge.export.to_engine sam2/hiera_micro --precision fp32 --graphs "$3" --out "$1" > /dev/null 2> "$4"
+echo $?
+ls -A "$1"
+"""
+
+
+def test_a_disk_that_fills_up_in_the_middle(builder: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    builder.setenv("FAKE_TENSORRT", "large")
+    out, errors = tmp_path / "out", tmp_path / "errors"
+    out.mkdir()
+    # A file system of 5 MB in a mount namespace of its own, gone with the shell.
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", DISK_FULL, "sh"]
+    given = [str(out), sys.executable, str(ASSETS), str(errors)]
+    try:
+        done = subprocess.run([*unshare, *given], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no unshare")
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no mount namespace may be made here")
+    status, *names = done.stdout.splitlines()
+    assert status == "1"
+    assert sorted(name for name in names if not name.endswith(".lock")) == [
+        f"{name}.engine{suffix}" for name in GRAPHS[:2] for suffix in ("", ".json")
+    ]
+    last = errors.read_text().splitlines()[-1]
+    assert last.startswith("sam2edge: 2 of 4 engines built")
+    assert "No space left on device" in last
 
 
 def test_no_library_and_no_graphs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

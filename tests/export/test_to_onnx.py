@@ -93,6 +93,12 @@ def test_the_script_writes_into_the_store(empty_store: Path, capsys: pytest.Capt
     assert store.find_graphs(MICRO, 128) == store.graph_dir(MICRO, 128)
 
 
+def test_a_store_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["sam2/hiera_micro", "--size", "128", "--out", str(tmp_path / "file" / "graphs")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

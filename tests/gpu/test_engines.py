@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from sam2edge import AutoModel
+from sam2edge.backends import cuda_graphs, device_normalise
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache
 from sam2edge.cli.main import main
 from sam2edge.device import find_gpu
+from sam2edge.manifest import read_manifest
 
 pytestmark = [
     pytest.mark.gpu,
@@ -56,7 +58,40 @@ def test_masks_are_those_of_torch(engines: Any, photo_bgr: np.ndarray) -> None:
 
 
 def test_auto_takes_the_engines(engines: Any) -> None:
-    assert AutoModel.from_pretrained("sam2/hiera_micro").report.chosen == "tensorrt on cuda"
+    assert AutoModel.from_pretrained("sam2/hiera_micro").report.chosen == "tensorrt fp16 on cuda"
+
+
+def test_the_build_compared_them_with_torch(engines: Any, engine_store: Path) -> None:
+    paths = sorted((engine_store / "engines").rglob("*.engine"))
+    assert len(paths) == 8
+    for path in paths:
+        parity = read_manifest(path).parity["engine"]
+        assert (parity["against"], parity["passed"]) == ("torch float32", True)
+
+
+def test_cuda_graphs_change_nothing(engines: Any, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cuda_graphs.VARIABLE, "1")
+    precision = engines.backend.precision
+    replaying = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", precision=precision)
+    embedding = replaying.embed_images(photo_bgr)[0]
+    for shift in range(5):
+        found = replaying.segment_images(embeddings=embedding, boxes=BOX + shift)[0]
+        wanted = engines.segment_images(photo_bgr, boxes=BOX + shift)[0]
+        np.testing.assert_array_equal(found.best_masks, wanted.best_masks)
+    decoder = replaying.backend._engines["mask_decoder"]
+    assert decoder._recorded._graphs, "nothing was recorded"
+    replaying.close()
+
+
+def test_frames_normalised_on_the_device(engines: Any, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(device_normalise.VARIABLE, "1")
+    other = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", precision=engines.backend.precision)
+    assert other.backend.takes_frames
+    large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))  # larger than the model's input, or the CPU does it
+    wanted, found = (model.embed_images(large)[0].to_host().features.tensors for model in (engines, other))
+    for name, tensor in wanted.items():
+        assert _cosine(tensor, found[name]) >= 0.9999, name
+    other.close()
 
 
 def test_device_memory_does_not_grow(engines: Any, photo_bgr: np.ndarray) -> None:

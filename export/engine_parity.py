@@ -1,0 +1,149 @@
+"""Engines against the model that they were built of, on the GPU that they were built for; the gate behind a build.
+
+    python -m sam2edge.export.engine_parity sam2/hiera_tiny --precision fp16 --photo PHOTO
+
+The reference is torch in float32 where torch and the weights are at hand, else the graphs in ONNX Runtime, which were
+compared with torch when they were exported. The figures go into each engine's manifest under "engine". One over its
+bounds is moved aside as `<graph>.failed.engine`, and its manifest says so: no backend loads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2edge import contract, store
+from sam2edge.backends.base import BackendRequest
+from sam2edge.errors import BackendUnavailableError, GraphError, Sam2EdgeError
+from sam2edge.export.by_hand import exit_with
+from sam2edge.export.figures import ENGINE_BOUNDS, GraphParity, require_passed
+from sam2edge.export.measuring import (
+    Runner,
+    drawn_scene,
+    example_cases,
+    measure,
+    open_session,
+    remembering,
+    session_runner,
+)
+from sam2edge.manifest import EngineManifest, failed_path, manifest_path, read_manifest
+from sam2edge.photo import read_photo
+from sam2edge.variants import Variant, find_variant
+
+Photo = NDArray[np.uint8]
+
+
+def check_engines(
+    folder: Path,
+    variant: Variant,
+    image_size: int,
+    reference: Runner,
+    against: str,
+    photos: Sequence[Photo] = (),
+) -> dict[str, GraphParity]:
+    """Measures the engines in `folder`, writes the figures into their manifests, moves those that fail aside.
+
+    `photos` are (H, W, 3) uint8 BGR; without any, a drawn scene stands for them; `against` names the reference.
+    Raises BackendUnavailableError where engines cannot run here, GraphError where one cannot be loaded.
+    """
+    try:
+        from sam2edge.backends.tensorrt_backend import TensorRtBackend
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "engines cannot be run here", got=str(error), remedy="pip install pycuda"
+        ) from error
+    backend = TensorRtBackend.open(BackendRequest(variant, image_size, engine_dir=folder))
+    try:
+        specs = contract.graph_specs(variant, image_size, backend.max_points or contract.NUM_PROMPT_SLOTS)
+        slots = specs[contract.MASK_DECODER].inputs[3].shape[1]
+        cases = list(example_cases(image_size, slots, photos or (drawn_scene(),)))
+        measured = measure(specs, cases, remembering(reference), remembering(backend.run_graph))
+    finally:
+        backend.close()
+    outcomes = {name: GraphParity(name, figures, ENGINE_BOUNDS) for name, figures in measured.items()}
+    for name, outcome in outcomes.items():
+        _record(folder / f"{name}{store.ENGINE_SUFFIX}", outcome, against, len(cases))
+    return outcomes
+
+
+def _record(engine: Path, outcome: GraphParity, against: str, num_cases: int) -> None:
+    manifest = read_manifest(engine)
+    runtime = f"{manifest.builder} {manifest.builder_version} on {manifest.gpu or 'a GPU'}"
+    record = outcome.record(against, runtime, num_cases)
+    # First what keeps a failed one from being loaded, then its move.
+    store.write_json(manifest_path(engine), replace(manifest, parity={**manifest.parity, "engine": record}).to_json())
+    if not outcome.passed:
+        engine.replace(failed_path(engine))
+
+
+def find_reference(
+    variant: Variant, image_size: int, manifests: Mapping[str, EngineManifest], checkpoint: Path | None, graphs: Path
+) -> tuple[Runner, str]:
+    """What the engines are compared with, and its name: torch with their weights, or the graphs they were built of.
+
+    Raises GraphError where neither is at hand.
+    """
+    one = manifests[contract.IMAGE_ENCODER]
+    checkpoint = checkpoint or store.find_checkpoint(variant)
+    if (
+        checkpoint is not None
+        and importlib.util.find_spec("torch") is not None
+        and store.file_sha256(checkpoint) == one.checkpoint_sha256
+    ):
+        from sam2edge.export.torch_reference import torch_runner
+        from sam2edge.torch_sam2.checkpoint import load_model
+
+        return torch_runner(load_model(variant, checkpoint, image_size)), "torch float32"
+    paths = {name: graphs / f"{name}.onnx" for name in manifests}
+    for name, path in paths.items():
+        if not path.is_file() or store.file_sha256(path) != manifests[name].graph_sha256:
+            raise GraphError(
+                "nothing to compare the engines with",
+                expected="torch and the weights they were made of, or the graphs they were built of",
+                got=f"no such {path.name}",
+                remedy="name the weights with --checkpoint FILE, or the folder with --graphs",
+            )
+    return session_runner({name: open_session(path) for name, path in paths.items()}), "their graphs in onnxruntime"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Compare built engines with the model they were made of.")
+    parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
+    parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
+    parser.add_argument("--precision", choices=store.PRECISIONS, default="fp16", help="which engines; default: fp16")
+    parser.add_argument("--checkpoint", type=Path, help="the weights they were made of; default: those in the store")
+    parser.add_argument("--graphs", type=Path, help="the graphs they were built of; default: the store")
+    parser.add_argument("--engines", type=Path, help="folder of the engines; default: the store")
+    parser.add_argument("--photo", type=Path, action="append", default=[], help="compare on this; repeatable")
+    chosen = parser.parse_args(arguments)
+    try:
+        variant = find_variant(chosen.model)
+        size = chosen.size or variant.image_size
+        folder = chosen.engines or store.engine_dir(variant, size, chosen.precision)
+        graphs = (
+            chosen.graphs
+            or store.find_graphs(variant, size, chosen.precision)
+            or store.graph_dir(variant, size, chosen.precision)
+        )
+        names = contract.graph_specs(variant, size)
+        manifests = {name: read_manifest(folder / f"{name}{store.ENGINE_SUFFIX}") for name in names}
+        photos = [read_photo(path) for path in chosen.photo]
+        reference, against = find_reference(variant, size, manifests, chosen.checkpoint, graphs)
+        outcomes = check_engines(folder, variant, size, reference, against, photos)
+        print("\n".join(map(str, outcomes.values())))
+        require_passed(outcomes, "engines", store.ENGINE_SUFFIX)
+    except (Sam2EdgeError, OSError) as error:
+        print(f"sam2edge: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with(main)

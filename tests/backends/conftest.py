@@ -1,0 +1,65 @@
+"""Stand-ins for pycuda and TensorRT's runtime, in place of the real ones."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from sam2edge import store
+from sam2edge.backends import registry
+from sam2edge.device import Gpu
+from tests.backends.fake_cuda import FakeDriver, FakeTensorRt
+
+ASSETS = Path(store.__file__).parent / "assets"
+MODULES = (
+    "sam2edge.backends.cuda_memory",
+    "sam2edge.backends.tensorrt_backend",
+    "sam2edge.backends.tensorrt_engine",
+    "sam2edge.backends.device_normalise",
+)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
+    """pycuda on a device of 1 GiB, and the modules that use it loaded anew."""
+    found = FakeDriver()
+    pycuda = ModuleType("pycuda")
+    pycuda.driver = found  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pycuda", pycuda)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", found)
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        package, _, own = name.rpartition(".")
+        monkeypatch.delattr(sys.modules[package], own, raising=False)
+    return found
+
+
+@pytest.fixture
+def device(driver: FakeDriver) -> Any:
+    return importlib.import_module(MODULES[0]).CudaDevice()
+
+
+@pytest.fixture
+def tensorrt(driver: FakeDriver, written_engines: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
+    """TensorRT on an Orin, with engines that compute as the embedded graphs do."""
+    library = FakeTensorRt(driver)
+    monkeypatch.setitem(sys.modules, "tensorrt", library)
+    for engine in written_engines.glob("*.engine"):
+        rewrite_engine(engine, str(ASSETS / f"{engine.stem}.onnx").encode())
+    backend = importlib.import_module(MODULES[1])
+    monkeypatch.setattr(backend, "find_gpu", lambda: Gpu("Orin", "8.7", 8 << 30, "12.6", True))
+    monkeypatch.setattr(registry, "has_nvidia_gpu", lambda: True)
+    return library
+
+
+def rewrite_engine(engine: Path, content: bytes) -> None:
+    engine.write_bytes(content)
+    path = engine.with_name(f"{engine.name}.json")
+    stated = {"engine_sha256": store.file_sha256(engine), "engine_bytes": len(content)}
+    path.write_text(json.dumps(json.loads(path.read_text()) | stated))
