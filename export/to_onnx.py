@@ -30,7 +30,7 @@ from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import Variant, find_variant
 
-# Smaller tensors stay float32: their halves save nothing and may hold scales or epsilons.
+# Smaller tensors stay float32: their halves save nothing.
 MIN_HALVED_ELEMENTS = 1024
 
 
@@ -126,13 +126,19 @@ def check_tensors(graph: onnx.ModelProto, spec: GraphSpec) -> None:
 
 
 def halve_weights(graph: onnx.ModelProto) -> None:
-    """Stores every large float32 weight as float16 behind a Cast back to float32, in place."""
+    """Stores every large float32 tensor that float16 holds exactly as such, behind a Cast back to float32, in place.
+
+    The others are tables computed while the graph was made, of positions say, which need their digits.
+    """
     casts = []
     for tensor in graph.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < MIN_HALVED_ELEMENTS:
             continue
         name, halved = tensor.name, f"{tensor.name}.half"
-        values = numpy_helper.to_array(tensor).astype(np.float16)
+        exact = numpy_helper.to_array(tensor)
+        values = exact.astype(np.float16)
+        if not np.array_equal(values.astype(np.float32), exact):
+            continue
         tensor.CopyFrom(numpy_helper.from_array(values, halved))
         casts.append(helper.make_node("Cast", [halved], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *graph.graph.node]

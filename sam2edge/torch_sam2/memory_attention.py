@@ -54,9 +54,8 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tenso
     if torch.onnx.is_in_onnx_export():  # no fused attention there
         rows = min(q.shape[1], max(1, MAX_EXPORTED_SCORES // int(k.shape[1])))
         return torch.cat([attention(part, k, v, key_mask) for part in q.split(rows, 1)], dim=1)
-    if (
-        v.shape[-1] < k.shape[-1] and q.device.type == "cpu"
-    ):  # torch has a fused kernel for values as wide as keys alone
+    # torch has a fused kernel for values as wide as keys alone.
+    if v.shape[-1] < k.shape[-1] and q.device.type == "cpu":
         return _streamed(q, k, v, key_mask)
     return attention(q[:, None], k[:, None], v[:, None], None if key_mask is None else key_mask[:, None])[:, 0]
 
