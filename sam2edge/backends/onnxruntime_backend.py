@@ -35,7 +35,7 @@ class OnnxRuntimeBackend(Backend):
         self.variant = request.variant
         self.image_size = request.image_size
         self._encoder = _open_session(request.graph_dir / f"{contract.IMAGE_ENCODER}.onnx")
-        self._decoder = _open_session(request.graph_dir / f"{contract.MASK_DECODER}.onnx", prepack=True)
+        self._decoder = _open_session(request.graph_dir / f"{contract.MASK_DECODER}.onnx")
         self.precision = self._encoder.get_modelmeta().custom_metadata_map.get("sam2edge_precision", "fp32")
         self._slots = _prompt_slots(self._decoder)
         specs = contract.graph_specs(self.variant, self.image_size, self._slots)
@@ -127,16 +127,14 @@ class OnnxRuntimeBackend(Backend):
             return self._memory_sessions[name]
 
 
-def _open_session(path: Path, prepack: bool = False) -> ort.InferenceSession:
-    """`prepack` keeps a second copy of the weights, laid out for matrix products: worth it for small graphs alone."""
+def _open_session(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    # All three cost memory and bring no measurable time (but the decoder a tenth, by the last): with them the encoder
-    # at 1024 peaks at twice the bytes.
+    # All three cost memory and bring no measurable time: with them the encoder at 1024 peaks at twice the bytes.
     options.enable_mem_pattern = False
     options.enable_mem_reuse = False
-    options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
+    options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         # The fused skip-and-normalise kernel is scalar on a CPU, and slower than its two parts.
         slow = ["SkipLayerNormFusion"]
