@@ -75,7 +75,7 @@ def _without_entry(engine: Path) -> None:
         (_entry("model", "sam2.1_hiera_tiny"), "sam2.1_hiera_tiny at 512"),
         (_entry("graph", "image_encoder"), "got image_encoder"),
         (_entry("checkpoint_sha256", "2" * 64), "different weights"),
-        (_entry("engine_bytes", 7), "expected 7 bytes; got 1\d+ bytes"),
+        (_entry("engine_bytes", 7), r"expected 7 bytes; got 1\d+ bytes"),
         (_entry("engine_sha256", "0" * 64), "with SHA-256 0000000000000000.*changed or cut short since"),
         (_entry("parity", {"engine": {"passed": False}}), "computes what its model does.*mask_decoder.failed.engine"),
         (_entry("precision", "fp32"), "different precisions|different weights or in different precisions"),
