@@ -69,6 +69,15 @@ def decayed(parameters: list[nn.Parameter], decay: float, share: float = 1.0) ->
     ]
 
 
+def by_image(out: Any, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """The decoder's answer to B * P prompts, of `shape` (B, P), as `total_loss` takes it."""
+    return (
+        out.low_res_masks.unflatten(0, shape),
+        out.iou_scores.unflatten(0, shape),
+        out.object_score[:, 0].unflatten(0, shape),
+    )
+
+
 class Trainer:
     """A model, its running average, its optimiser, and the step they stand at."""
 
@@ -132,12 +141,7 @@ class Trainer:
         coords, labels = batch.coords.flatten(0, 1), batch.labels.flatten(0, 1)
         mask_input, has_mask = self._masks_to_refine(spread, coords, labels)
         out = self.model.decode(*spread, coords, labels, mask_input, has_mask)  # type: ignore[operator]
-        shape = (many, prompts)
-        return (
-            out.low_res_masks.unflatten(0, shape),
-            out.iou_scores.unflatten(0, shape),
-            out.object_score[:, 0].unflatten(0, shape),
-        )
+        return by_image(out, (many, prompts))
 
     @torch.no_grad()
     def _masks_to_refine(

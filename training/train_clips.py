@@ -22,7 +22,7 @@ from training.clip_batches import ClipBatch, draw_clip_batch
 from training.evaluate_clips import evaluate_clips
 from training.losses import Weights, total_loss
 from training.scenes import draw_scene
-from training.train import Options, Trainer, decayed, first_scene, run_command
+from training.train import Options, Trainer, by_image, decayed, first_scene, run_command
 
 _FROZEN = ("image_encoder.", "sam_mask_decoder.conv_s", "no_mem_embed")
 _SLOW = ("sam_mask_decoder.", "sam_prompt_encoder.")
@@ -125,7 +125,7 @@ class ClipTrainer(Trainer):
             out, binary = self.decode(batch, features, known, given)
             # Without a prompt the object's score says whether it is there at all.
             weights = Weights(present=0.1 if time == 0 else 0.5)
-            loss, found = total_loss(*self._shaped(out, batch), batch.targets[time], weights)
+            loss, found = total_loss(*by_image(out, batch.given.shape[:2]), batch.targets[time], weights)
             losses.append(loss)
             figures.append(found)
             self.remember(out, features, known, batch, time, binary, told)
@@ -187,14 +187,6 @@ class ClipTrainer(Trainer):
         entered = self.model.memory_input(masks, prompted)  # type: ignore[operator]
         known.memories.append(self.model.encode_memory(features[3], entered, score))  # type: ignore[operator]
         known.pointers.append(self.model.object_pointers(tokens[:, None], score)[:, 0])  # type: ignore[operator]
-
-    def _shaped(self, out: Any, batch: ClipBatch) -> tuple[Tensor, Tensor, Tensor]:
-        shape = batch.coords.shape[:2]
-        return (
-            out.low_res_masks.unflatten(0, shape),
-            out.iou_scores.unflatten(0, shape),
-            out.object_score[:, 0].unflatten(0, shape),
-        )
 
 
 def _no_points(vision: Tensor) -> tuple[Tensor, Tensor]:
