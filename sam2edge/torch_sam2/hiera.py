@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.torch_sam2.layers import MLP, attention
+from sam2edge.torch_sam2.linear import apply_linear, linear
 from sam2edge.torch_sam2.position import Positioned, bicubic_matrix
 from sam2edge.variants import Variant
 
@@ -77,10 +78,10 @@ class MultiScaleAttention(nn.Module):
         out = self._attend(self._split(q), self._split(k), self._split(v), queries, tiled)
         out = out.transpose(1, 2).flatten(2)
         if not window:
-            return self.proj(out).unflatten(1, grid_hw)
+            return apply_linear(self.proj, out).unflatten(1, grid_hw)
         if grid_hw[0] % window or grid_hw[1] % window:  # padding need not be projected
-            return self.proj(from_windows(out, window, grid_hw, self.dim_out))
-        return from_windows(self.proj(out), window, grid_hw, self.dim_out)
+            return apply_linear(self.proj, from_windows(out, window, grid_hw, self.dim_out))
+        return from_windows(apply_linear(self.proj, out), window, grid_hw, self.dim_out)
 
     def _project(self, x: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B*windows, cells of a window, dim_out)."""
@@ -96,7 +97,7 @@ class MultiScaleAttention(nn.Module):
     def _linear(self, x: Tensor, with_bias: bool) -> tuple[Tensor, Tensor, Tensor]:
         bias = self.qkv.bias if with_bias else None
         if not torch.onnx.is_in_onnx_export():
-            q, k, v = F.linear(x, self.qkv.weight, bias).split(self.dim_out, dim=-1)
+            q, k, v = linear(x, self.qkv.weight, bias).split(self.dim_out, dim=-1)
             return q, k, v
         # In a graph three products spare the copies of a split.
         weights = self.qkv.weight.split(self.dim_out)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2edge.torch_sam2.linear import apply_linear
+
 
 class MLP(nn.Module):
     """`num_layers` linear layers with `activation` between them; (..., in_dim) -> (..., out_dim)."""
@@ -28,9 +30,10 @@ class MLP(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        return self.layers[-1](x)
+        *hidden, last = (cast(nn.Linear, layer) for layer in self.layers)
+        for layer in hidden:
+            x = apply_linear(layer, x, self.activation)
+        return apply_linear(last, x)
 
 
 class LayerNorm2d(nn.Module):

@@ -7,14 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.torch_sam2.layers import attention
+from sam2edge.torch_sam2.linear import apply_linear
 from sam2edge.torch_sam2.position import rotary_axis, rotate_pairs, sine_axis, spread
+from sam2edge.torch_sam2.streamed_attention import streamed_attention
 from sam2edge.variants import Variant
 
 MAX_EXPORTED_SCORES = 2**25
 """Attention scores that an exported graph holds at once: 128 MiB in float32, a quarter of all at 1024 pixels."""
-
-STREAMED_SCORES = (256, 1024)
-"""Queries and keys whose scores torch holds at once on a CPU: 1 MiB."""
 
 
 class RotaryAttention(nn.Module):
@@ -37,16 +36,16 @@ class RotaryAttention(nn.Module):
         The weights of a query sum to 1, so values that are narrower than D may be averaged first and projected
         then: a quarter of the work, with the same result but for rounding.
         """
-        q = rotate_pairs(self.q_proj(q), cos, sin)
-        k = self.k_proj(k)
+        q = rotate_pairs(apply_linear(self.q_proj, q), cos, sin)
+        k = apply_linear(self.k_proj, k)
         cells = cos.shape[0]
         grids = k[:, :spatial].unflatten(1, (spatial // cells, cells))
         grids = rotate_pairs(grids, cos, sin).flatten(1, 2)
         k = torch.cat((grids, k[:, spatial:]), dim=1) if spatial < k.shape[1] else grids
         training = torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export()
         if training or self.v_proj.in_features == self.v_proj.out_features:
-            return self.out_proj(_attended(q, k, self.v_proj(v), key_mask))
-        return self.out_proj(self.v_proj(_attended(q, k, v, key_mask)))
+            return apply_linear(self.out_proj, _attended(q, k, apply_linear(self.v_proj, v), key_mask))
+        return apply_linear(self.out_proj, apply_linear(self.v_proj, _attended(q, k, v, key_mask)))
 
 
 def _attended(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tensor:
@@ -56,32 +55,8 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tenso
         return torch.cat([attention(part, k, v, key_mask) for part in q.split(rows, 1)], dim=1)
     # torch has a fused kernel for values as wide as keys alone.
     if v.shape[-1] < k.shape[-1] and q.device.type == "cpu":
-        return _streamed(q, k, v, key_mask)
+        return streamed_attention(q, k, v, key_mask)
     return attention(q[:, None], k[:, None], v[:, None], None if key_mask is None else key_mask[:, None])[:, 0]
-
-
-def _streamed(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tensor:
-    """`_attended` in blocks that stay in a CPU's cache, with a running maximum and sum.
-
-    The online softmax of Milakov and Gimelshein (2018), as in FlashAttention. For inference alone: it works in place.
-    """
-    rows, columns = STREAMED_SCORES
-    keys, values = k.split(columns, 1), v.split(columns, 1)
-    masks = [None] * len(keys) if key_mask is None else key_mask.split(columns, 2)
-    found = []
-    for part in (q * q.shape[-1] ** -0.5).split(rows, 1):
-        highest = part.new_full((*part.shape[:2], 1), -torch.inf)
-        total, average = torch.zeros_like(highest), part.new_zeros(*part.shape[:2], v.shape[-1])
-        for key, value, mask in zip(keys, values, masks, strict=True):
-            scores = torch.bmm(part, key.transpose(1, 2))
-            scores = scores if mask is None else scores.add_(mask)
-            before, highest = highest, torch.maximum(highest, scores.amax(2, keepdim=True))
-            weights = scores.sub_(highest).exp_()
-            shrink = (before - highest).exp_()
-            average.mul_(shrink).baddbmm_(weights, value)
-            total.mul_(shrink).add_(weights.sum(2, keepdim=True))
-        found.append(average.div_(total))
-    return torch.cat(found, dim=1)
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -109,7 +84,7 @@ class MemoryAttentionLayer(nn.Module):
         own = self.norm1(x)
         x = x + self.self_attn(own, own, own, cos, sin, own.shape[1])
         x = x + self.cross_attn_image(self.norm2(x), memory_key, memory, cos, sin, spatial, key_mask)
-        return x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+        return x + apply_linear(self.linear2, apply_linear(self.linear1, self.norm3(x), F.relu))
 
 
 class MemoryAttention(nn.Module):

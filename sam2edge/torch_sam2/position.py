@@ -51,6 +51,9 @@ def sine_1d(position: Tensor, channels: int, temperature: float = 10000.0) -> Te
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns each channel pair (2i, 2i+1) of (..., N, C) by the angle in the tables (N, C)."""
+    if not torch.onnx.is_in_onnx_export():  # one pass; graphs have no complex numbers
+        turn = torch.complex(cos[:, ::2], sin[:, ::2])
+        return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (x.shape[-1] // 2, 2))) * turn).flatten(-2)
     pairs = x.unflatten(-1, (x.shape[-1] // 2, 2))
     turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
     return x * cos + turned * sin
