@@ -86,8 +86,8 @@ class MultiScaleAttention(nn.Module):
     def _project(self, x: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B*windows, cells of a window, dim_out)."""
         window = self.window
-        if window and (grid_hw[0] % window or grid_hw[1] % window):
-            # The official code pads, then projects; the bias added after the padding gives the same for less work.
+        if window and (grid_hw[0] % window or grid_hw[1] % window) and torch.onnx.is_in_onnx_export():
+            # Padding, then projecting, is quicker in torch; in a graph the bias added after the padding is.
             q, k, v = (to_windows(part, window, grid_hw, self.dim_out) for part in self._linear(x, with_bias=False))
             bias_q, bias_k, bias_v = self.qkv.bias.split(self.dim_out)
             return q + bias_q, k + bias_k, v + bias_v
@@ -134,7 +134,7 @@ class MultiScaleBlock(nn.Module):
         shortcut = x
         x = self.norm1(x)
         if self.changes_width:
-            shortcut = self.proj(x)
+            shortcut = apply_linear(self.proj, x)
             shortcut = pool_2x2(shortcut, grid_hw) if self.pool_queries else shortcut
         x = shortcut + self.attn(x, grid_hw, tiled)
         return x + self.mlp(self.norm2(x))

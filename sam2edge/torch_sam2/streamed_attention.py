@@ -13,9 +13,6 @@ SCORES_AT_ONCE = (2048, 512)
 FIRST_KEYS = 256
 """Keys whose highest score is first taken for the highest of all."""
 
-_EXTRA = 8
-"""Columns beside the channels of queries and keys, two of them used: a multiple of eight keeps rows aligned."""
-
 
 def streamed_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(D) + key_mask) v: (K, N, D), (K, T, D), (K, T, C), (K, 1, T) -> (K, N, C).
@@ -33,30 +30,16 @@ def streamed_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None 
 
 def _attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """(N, D), (T, D), (T, C), (T,) -> (N, C)."""
-    queries, keys, values = (
-        q.new_zeros(len(q), q.shape[1] + _EXTRA),
-        k.new_zeros(len(k), k.shape[1] + _EXTRA),
-        _summed(v),
-    )
-    queries[:, :-_EXTRA], keys[:, :-_EXTRA] = q, k
-    queries[:, -1] = 1.0
-    if mask is not None:
-        keys[:, -1] = mask
-    guess = queries @ keys[:FIRST_KEYS].T
-    queries[:, -2], keys[:, -2] = guess.amax(1), -1.0
+    ones = k.new_ones(len(k), 1)
+    keys = torch.cat((k, ones * 0.0 if mask is None else mask[:, None], ones), dim=1)
+    values = torch.cat((v, ones), dim=1)
+    queries = torch.cat((q, q.new_ones(len(q), 1), q.new_zeros(len(q), 1)), dim=1)
+    queries[:, -1] -= linear(queries, keys[:FIRST_KEYS]).amax(1)
     found = _averages(queries, keys, values)
     if not torch.isfinite(found).all():
-        highest = [(queries @ part.T).amax(1) for part in keys.split(FIRST_KEYS)]
-        queries[:, -2] += torch.stack(highest).amax(0)
+        queries[:, -1] -= torch.stack([linear(queries, part).amax(1) for part in keys.split(FIRST_KEYS)]).amax(0)
         found = _averages(queries, keys, values)
-    return found[:, : v.shape[1]]
-
-
-def _summed(v: Tensor) -> Tensor:
-    """Values with a column of ones behind them, whose average is the sum of the weights."""
-    values = v.new_ones(len(v), v.shape[1] + _EXTRA)
-    values[:, :-_EXTRA] = v
-    return values
+    return found[:, :-1]
 
 
 def _averages(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
