@@ -111,6 +111,7 @@ class MemoryAttention(nn.Module):
         cos, sin = spread(self.rotary_cos_axis, x_first=True), spread(self.rotary_sin_axis, x_first=True)
         position = spread(self.frame_position_axis)
         x = frame + 0.1 * position  # the published factor of the position at the input
+        keys = memory + memory_pos
         for layer in self.layers:
-            x = layer(x, memory + memory_pos, memory, cos, sin, spatial, key_mask)
+            x = layer(x, keys, memory, cos, sin, spatial, key_mask)
         return self.norm(x)
