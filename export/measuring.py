@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -90,22 +92,33 @@ def feeds_of(specs: Mapping[str, GraphSpec], case: Tensors, reference: Runner) -
 
 
 def _tensor(spec: TensorSpec, known: Tensors) -> NDArray[Any]:
-    """The tensor of that name; noise for what no case and no graph before gives, zeros for masks and whole numbers."""
+    """The tensor of that name, or what stands in for one that no case and no graph before gives."""
     if spec.name in known and known[spec.name].shape == spec.shape:
         return known[spec.name]
+    return _stand_in(spec)
+
+
+@lru_cache
+def _stand_in(spec: TensorSpec) -> NDArray[Any]:
+    """Noise, zeros for masks and whole numbers; the same array each time, so that a graph's run can be remembered."""
     if spec.dtype != "float32" or "mask" in spec.name:
         return np.zeros(spec.shape, spec.dtype)
     return np.random.default_rng(len(spec.name)).normal(0, 0.5, spec.shape).astype(np.float32)
 
 
 def remembering(run: Runner) -> Runner:
-    """Runs a graph once on the same tensors: the cases of one photo share its image."""
-    last: dict[str, tuple[Tensors, dict[str, NDArray[Any]]]] = {}
+    """Runs a graph once on the same tensors: the cases of one photo share its image, and the memories.
+
+    The last two runs of each graph are kept, for `measure` asks for each alone and in the chain, by turns.
+    """
+    runs: defaultdict[str, deque[tuple[Tensors, dict[str, NDArray[Any]]]]] = defaultdict(lambda: deque(maxlen=2))
 
     def remembered(name: str, feed: Tensors) -> dict[str, NDArray[Any]]:
-        if name not in last or any(last[name][0][key] is not value for key, value in feed.items()):
-            last[name] = (feed, run(name, feed))
-        return last[name][1]
+        for known, outputs in runs[name]:
+            if all(known[key] is value for key, value in feed.items()):
+                return outputs
+        runs[name].append((feed, run(name, feed)))
+        return runs[name][-1][1]
 
     return remembered
 

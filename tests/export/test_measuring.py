@@ -1,0 +1,32 @@
+"""Two runners beside each other: nothing is computed twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+from sam2edge import contract  # noqa: E402
+from sam2edge.export.measuring import drawn_scene, example_cases, measure, remembering  # noqa: E402
+from sam2edge.variants import find_variant  # noqa: E402
+
+
+def test_graphs_that_no_case_changes_run_once() -> None:
+    specs, runs = contract.graph_specs(find_variant("sam2/hiera_micro"), 64, 4), Counter()
+
+    def runner(side: str):
+        def run(name: str, feed):
+            runs[side, name] += 1
+            return {t.name: np.ones(t.shape, t.dtype) for t in specs[name].outputs}
+
+        return remembering(run)
+
+    figures = measure(specs, list(example_cases(64, 4, [drawn_scene()])), runner("reference"), runner("found"))
+    assert set(figures) == set(specs)
+    assert runs["reference", contract.IMAGE_ENCODER] == runs["found", contract.IMAGE_ENCODER] == 1
+    assert runs["reference", contract.MEMORY_ATTENTION] == 1
+    assert runs["found", contract.MEMORY_ATTENTION] == 2  # alone on the reference's tensors, and in the chain
+    assert runs["reference", contract.MASK_DECODER] == 3
