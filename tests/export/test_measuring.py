@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from sam2edge import contract  # noqa: E402
-from sam2edge.export.measuring import drawn_scene, example_cases, measure, remembering  # noqa: E402
-from sam2edge.variants import find_variant  # noqa: E402
+from sam2edge import contract
+from sam2edge.export.measuring import drawn_scene, example_cases, measure, remembering
+from sam2edge.variants import find_variant
 
 
 def test_graphs_that_no_case_changes_run_once() -> None:
