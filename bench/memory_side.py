@@ -32,17 +32,17 @@ def main(arguments: list[str]) -> None:
     model_id, size, backend = arguments[0], int(arguments[1]), arguments[2]
     frame = np.random.default_rng(0).integers(0, 256, (*FRAME_HW, 3), np.uint8)
     cv2.resize(frame, (64, 64))  # OpenCV's threads and buffers are there before the count starts
-    before = _status_bytes("VmRSS")
+    before = status_bytes("VmRSS")
     importlib.import_module(BACKENDS[backend].location.partition(":")[0])
-    library = _status_bytes("VmRSS")
+    library = status_bytes("VmRSS")
     model = AutoModel.from_pretrained(
         model_id, image_size=size, backend=backend, device="cpu", checkpoint=arguments[3] if arguments[3:] else None
     )
-    loaded = _status_bytes("VmRSS")
+    loaded = status_bytes("VmRSS")
     embedding = model.embed_images(frame)[0]
     point = np.array([[FRAME_HW[1] / 2, FRAME_HW[0] / 2]])
     model.segment_images(embeddings=embedding, point_coordinates=point, point_labels=np.ones(1))
-    images_peak = _status_bytes("VmHWM")
+    images_peak = status_bytes("VmHWM")
     bank_bytes = _track(model, embedding.features)
     facts = {
         "library_bytes": library - before,
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
         "embedding_bytes": embedding.nbytes,
         "bank_bytes": bank_bytes,
         "images_peak_bytes": images_peak - before,
-        "tracking_peak_bytes": _status_bytes("VmHWM") - before,
+        "tracking_peak_bytes": status_bytes("VmHWM") - before,
         "process_before_bytes": before,
         "versions": {name: metadata.version(name) for name in ("sam2edge", "numpy", backend)},
     }
@@ -76,7 +76,7 @@ def _track(model: ImagePredictor, features: object) -> int:
     return int((MAX_CONDITIONING + slots - 1) * memory.nbytes + pointer_bytes)
 
 
-def _status_bytes(name: str) -> int:
+def status_bytes(name: str) -> int:
     """A figure of this process: VmRSS now, VmHWM at its largest (unlike ru_maxrss without what a parent once had)."""
     found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found is not None
