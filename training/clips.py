@@ -12,20 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.scenes import (
-    MIN_AREA,
-    MIN_VISIBLE,
-    Canvas,
-    FloatImage,
-    Paint,
-    Placement,
-    distinct_colour,
-    draw_background,
-    draw_matrix,
-    draw_radii,
-    photograph,
-)
+from training.backgrounds import draw_background
+from training.canvas import Canvas, Paint, Placement, draw_paint
+from training.photography import photograph
+from training.scenes import MIN_AREA, MIN_VISIBLE, draw_matrix, draw_radii
 from training.shapes import Outline, Points, draw_outline
+from training.surfaces import FloatImage, distinct_colour
 
 _BACKGROUND_SCALE = 1.5  # the background is drawn this much wider than the picture, for the camera to move over
 _GONE = 1.6  # sides of the picture that an occluder stands off while it hides nothing
@@ -155,7 +147,7 @@ def _draw_actors(rng: np.random.Generator, size: int, background: FloatImage, pa
             actors.append(replace(twin, paint=replace(model.paint, colour=tint), motion=motion))
             continue
         row, column = np.clip(centre[::-1] * size, 0, size - 1).astype(int)
-        paint = Paint(int(rng.integers(1 << 31)), distinct_colour(rng, background[row, column]))
+        paint = draw_paint(rng, background[row, column])
         actors.append(_Actor(draw_outline(rng), place, paint, motion))
     return actors
 

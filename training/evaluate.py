@@ -109,11 +109,12 @@ class _Tally:
 def _evaluate_scene(model: Any, scene: Scene, rng: np.random.Generator, most: int, tally: _Tally) -> int:
     size = scene.labels.shape[0]
     asked = [int(label) for label in rng.permutation(scene.objects)[:most]]
-    wanted = np.stack([scene.labels == label for label in asked])
+    wanted = np.stack([scene.mask(label) for label in asked])
     features = model.encode_image(normalise(scene.image)[None])
     depth = edge_distance(scene.labels)
 
-    clicks: list[list[Click]] = [[(*deepest_point(mask), FOREGROUND)] for mask in wanted]
+    # Off the parts: a click on one of those may rightly mean the part.
+    clicks: list[list[Click]] = [[(*deepest_point(scene.labels == label), FOREGROUND)] for label in asked]
     masks, scores = decode_clicks(model, features, clicks, size)
     chosen = tally.add("one_click", masks, scores, wanted)
     tally.lists["followed"] += [float(mask[int(c[0][1]), int(c[0][0])]) for mask, c in zip(chosen, clicks, strict=True)]
