@@ -7,7 +7,6 @@ import torch
 from training.batches import draw_batch
 from training.losses import Weights, contrast, mask_iou, prompt_spread, total_loss
 
-
 SEED = 3  # without objects so thin that they fill no cell at 64 pixels
 
 
