@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from sam2edge.tracker import VideoTracker
 from training.batches import HELD_OUT_SEED
 from training.clip_batches import MIN_PIXELS_SHARE
 from training.clips import Clip, Cover, draw_clip
+from training.evaluate import next_click
 from training.prompts import box_of
 
 Figures = dict[str, Any]
 HIDDEN = 10  # frames that the object is covered for, in the clips that ask whether it is found again
 _COVERED_FROM = 20
+CORRECTED = 20  # the frame on which a click is given, in clips that are long enough
 
 
 def overlap(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> float:
@@ -35,20 +38,31 @@ def overlap(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> float:
     return 1.0 if either == 0 else float((found & wanted).sum() / either)
 
 
-def follow(tracker: VideoTracker, clip: Clip, asked: list[int]) -> NDArray[np.float64]:
-    """IoU (frames - 1, objects) on the frames after the first, on which each object's box is given."""
+def follow(
+    tracker: VideoTracker, clip: Clip, asked: list[int], corrections: Mapping[int, list[int]] | None = None
+) -> NDArray[np.float64]:
+    """IoU (frames - 1, objects) on the frames after the first, on which each object's box is given.
+
+    `corrections`: frame to the objects whose largest error gets a click there; what it mends counts from then on.
+    """
     tracker.reset()
     for number in asked:
         tracker.prompt(clip.frames[0], object_id=number, box=box_of(clip.labels[0] == number))
     rows = []
-    least = max(1.0, MIN_PIXELS_SHARE * clip.labels[0].size)
-    for frame, labels in zip(clip.frames[1:], clip.labels[1:], strict=True):
-        masks = tracker.track(frame).masks
-        wanted = [labels == number for number in asked]
-        # A sliver that does not count as being there counts as gone.
-        wanted = [mask & (mask.sum() >= least) for mask in wanted]
-        rows.append([overlap(mask, right) for mask, right in zip(masks, wanted, strict=True)])
+    for time in range(1, len(clip.frames)):
+        found, wanted = tracker.track(clip.frames[time]), _wanted(clip, time, asked)
+        for number in (corrections or {}).get(time, []):
+            x, y, label = next_click(found.masks[asked.index(number)], wanted[asked.index(number)])
+            found = tracker.prompt(object_id=number, points=[[x, y]], labels=[label])
+        rows.append([overlap(mask, right) for mask, right in zip(found.masks, wanted, strict=True)])
     return np.array(rows)
+
+
+def _wanted(clip: Clip, time: int, asked: list[int]) -> list[NDArray[np.bool_]]:
+    """The masks (S, S) of a frame; a sliver that does not count as being there counts as gone."""
+    least = max(1.0, MIN_PIXELS_SHARE * clip.labels[0].size)
+    masks = [clip.labels[time] == number for number in asked]
+    return [mask & (mask.sum() >= least) for mask in masks]
 
 
 def tracker_of(model: nn.Module) -> VideoTracker:
@@ -63,7 +77,8 @@ def evaluate_clips(
 
     "j": mean IoU over all frames but the first; "j_last": on the last one; "first_frame_kept": J of a tracker that
     leaves each object's true first mask where it was. With frames enough, "j_after_hidden": over the frames after an
-    object was hidden for ten.
+    object was hidden for ten; "j_corrected" and "j_not_corrected": over the frames after the twentieth, with and
+    without one click there on the largest error of each clip's worst object.
     """
     size, tracker = int(model.image_size), tracker_of(model)  # type: ignore[arg-type]
     means, lasts, still, after = [], [], [], []
@@ -82,8 +97,33 @@ def evaluate_clips(
     if frames > _COVERED_FROM + HIDDEN + 10:
         for seed in range(first_seed + clips, first_seed + 2 * clips):
             after += _after_hidden(tracker, seed, size, frames)
-        figures |= {"j_after_hidden": _mean(after), "objects_hidden": len(after)}
+        pairs = [
+            p for seed in range(first_seed, first_seed + clips) for p in after_correction(tracker, seed, size, frames)
+        ]
+        figures |= {
+            "j_after_hidden": _mean(after), "objects_hidden": len(after), "objects_corrected": len(pairs),
+            "j_not_corrected": _mean([pair[0] for pair in pairs]), "j_corrected": _mean([pair[1] for pair in pairs]),
+        }  # fmt: skip
     return figures
+
+
+def after_correction(
+    tracker: VideoTracker, seed: int, size: int, frames: int, at: int = CORRECTED, most: int = 2
+) -> list[tuple[float, float]]:
+    """J after frame `at` without and with a click there, of the object that is worst off on it.
+
+    Nothing where no object is seen then, or none has an error.
+    """
+    clip = draw_clip(seed, size, frames)
+    seen = [n for n, mask in zip(clip.objects, _wanted(clip, at, list(clip.objects)), strict=True) if mask.any()][:most]
+    if not seen:
+        return []
+    without = follow(tracker, clip, seen)
+    worst = int(without[at - 1].argmin())
+    if without[at - 1, worst] == 1:
+        return []
+    corrected = follow(tracker, clip, [seen[worst]], {at: [seen[worst]]})
+    return [(float(without[at:, worst].mean()), float(corrected[at:, 0].mean()))]
 
 
 def _after_hidden(tracker: VideoTracker, seed: int, size: int, frames: int) -> list[float]:

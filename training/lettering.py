@@ -44,9 +44,8 @@ def lay_text(
 
     Before that it lies with its middle at `centre` and reaches `half_width` to both sides.
     """
-    pixels = (
-        float(np.sqrt(abs(np.linalg.det(matrix)))) * 2 * half_width / ink.shape[1]
-    )  # of the picture, one of the ink
+    # Pixels of the picture in one of the ink.
+    pixels = float(np.sqrt(abs(np.linalg.det(matrix)))) * 2 * half_width / ink.shape[1]
     if pixels < 0.7:  # a warp alone would skip pixels
         ink = np.asarray(cv2.resize(ink, None, fx=pixels, fy=pixels, interpolation=cv2.INTER_AREA), np.uint8)
     height, width = ink.shape

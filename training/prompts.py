@@ -159,10 +159,8 @@ def draw_prompts(scene: Scene, count: int, seed: int) -> Prompts:
     depth = edge_distance(scene.labels)
     chosen = _choose(rng, scene, count)
     targets = np.stack([scene.mask(label) for label in chosen])
-    inside = dict((whole, part) for part, whole in scene.parts if rng.random() < _ON_PART_SHARE)
-    first_on = [
-        scene.labels == inside[label] if label in inside else m for label, m in zip(chosen, targets, strict=True)
-    ]
+    inside = {whole: scene.mask(part) for part, whole in scene.parts if rng.random() < _ON_PART_SHARE}
+    first_on = [inside.get(label, mask) for label, mask in zip(chosen, targets, strict=True)]
     anchors = np.array([click_inside(rng, mask, depth) for mask in first_on], np.int64)
     present = (rng.random(count) >= _EMPTY_SHARE).astype(np.float32)
     rows = []

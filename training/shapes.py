@@ -141,9 +141,8 @@ def _tree(rng: np.random.Generator) -> Outline:
         parts.append(stroke(path, half_width * np.linspace(1.0, 0.6, len(path))))
         for _ in range(int(rng.integers(2, 4)) if left else 0):
             at = path[int(rng.integers(7, 16))]
-            grow(
-                at, angle + rng.uniform(0.3, 1.0) * rng.choice([-1.0, 1.0]), 0.65 * length, 0.65 * half_width, left - 1
-            )
+            aside = rng.uniform(0.3, 1.0) * rng.choice([-1.0, 1.0])
+            grow(at, angle + aside, 0.65 * length, 0.65 * half_width, left - 1)
 
     grow(np.array([0.0, 1.0]), -np.pi / 2, float(rng.uniform(0.8, 1.1)), float(rng.uniform(0.05, 0.13)), 2)
     return Outline(tuple(parts))
