@@ -18,7 +18,7 @@ from sam2edge.errors import GraphError  # noqa: E402
 from sam2edge.export import to_onnx  # noqa: E402
 from sam2edge.export.to_onnx import check_tensors, export_graphs, main  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
-from sam2edge.weights_version import GRAPH_KEY, weights_version
+from sam2edge.weights_version import GRAPH_KEY, weights_version  # noqa: E402
 
 MICRO = find_variant("sam2/hiera_micro")
 WEIGHTS = store.find_checkpoint(MICRO)
