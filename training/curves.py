@@ -50,19 +50,26 @@ class StageLog:
 
 def read_log(path: Path) -> StageLog:
     """A stage's log as `training.train` wrote it, or as `--keep` did; its name is its file's, or its folder's."""
-    lines = [_columns(json.loads(text)) for text in path.read_text().splitlines() if text.strip()]
-    return StageLog(path.parent.name if path.stem == "log" else path.stem, [line for line in lines if len(line) > 1])
+    lines: dict[float, Line] = {}
+    for text in path.read_text().splitlines():
+        line = _columns(json.loads(text))
+        if len(line) > 1:
+            # A run that was cut goes back to its checkpoint: what it did after that is done again.
+            lines = {step: known for step, known in lines.items() if step <= line["step"]}
+            lines[line["step"]] = {**lines.get(line["step"], {}), **line}
+    return StageLog(path.parent.name if path.stem == "log" else path.stem, list(lines.values()))
 
 
 def _columns(line: dict[str, Any]) -> Line:
     found = {name: value for name, value in line.items() if name == "step" or name in _COLUMNS}
     held = line.get("held_out", {})
-    scenes, clips = held.get("scenes", held), held.get("clips", held)
-    if isinstance(clips, dict) and "j" in clips:
-        found["held.j"] = clips["j"]
-    for name in ("one_click", "three_clicks", "box"):
-        if isinstance(scenes, dict) and name in scenes:
-            found[f"held.{name}"] = scenes[name]["by_score"]
+    # Of scenes alone, of clips alone, or of both in two tables.
+    for table in [held, *(part for part in held.values() if isinstance(part, dict))]:
+        if "j" in table:
+            found["held.j"] = table["j"]
+        for name in ("one_click", "three_clicks", "box"):
+            if name in table:
+                found[f"held.{name}"] = table[name]["by_score"]
     return found
 
 
