@@ -94,7 +94,8 @@ def draw_clip(seed: int, size: int, frames: int, cover: Cover | None = None) -> 
         cover = cover or _random_cover(rng, frames)
         screen = None if cover is None else _Screen(rng, cover, actors, pace)
     screen_label = len(actors) + 2
-    pictures, labels, objects = [], [], ()
+    pictures, labels = [], []
+    objects: tuple[int, ...] = ()
     for time in range(frames):
         shot, canvas = [s for s in shots if s.start <= time][-1], Canvas(size)
         canvas.pixels[:] = shot.background(time, size)

@@ -196,10 +196,10 @@ class ClipTrainer(Trainer):
         frame, vision = len(known.memories), features[3]
         if frame == 0:
             return None
-        rows, slots = len(vision), self.model.variant.num_mask_slots  # type: ignore[union-attr]
+        rows, slots = len(vision), int(self.model.variant.num_mask_slots)  # type: ignore[union-attr, arg-type]
         recent = [f for f in range(frame - 1, -1, -1) if f not in known.conditioning]
-        ages = [(f, 0) for f in known.conditioning] + [(f, frame - f) for f in recent if frame - f < slots]  # type: ignore[operator]
-        ages = ages[:slots]  # type: ignore[misc]
+        near = [(f, frame - f) for f in recent if frame - f < slots]
+        ages = [*((f, 0) for f in known.conditioning), *near][:slots]
         memory = torch.stack([known.memories[f] for f, _ in ages], dim=1)
         memory_ages = torch.tensor([age for _, age in ages], device=vision.device).expand(rows, -1)
         pointed = [*known.conditioning, *recent][:NUM_POINTER_SLOTS]
