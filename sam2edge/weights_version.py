@@ -38,8 +38,8 @@ def check_weights_version(variant: Variant, checkpoint: Path | None, graph_dir: 
         if got != expected:
             raise GraphError(
                 f"{first.name} and {path.name} of {variant.model_id} are of different versions",
-                expected=f"version {expected} as in {first}",
-                got=f"version {got} in {path}",
+                expected=f"version {expected or 'none'} as in {first}",
+                got=f"version {got or 'none'} in {path}",
                 remedy="reinstall sam2edge; graphs in the store: export them again with "
                 f"python -m sam2edge.export.to_onnx {variant.model_id}",
             )
@@ -47,12 +47,11 @@ def check_weights_version(variant: Variant, checkpoint: Path | None, graph_dir: 
 
 def weights_version(path: Path) -> str | None:
     """The version that a weight file or graph states; None where it states none or cannot be read."""
-    metadata = _metadata(path) or {}
+    return _version(_metadata(path) or {})
+
+
+def _version(metadata: dict[str, str]) -> str | None:
     return metadata.get(GRAPH_KEY, metadata.get(WEIGHTS_KEY))
-
-
-def _version(metadata: dict[str, str]) -> str:
-    return metadata.get(GRAPH_KEY, metadata.get(WEIGHTS_KEY, "none"))
 
 
 def _metadata(path: Path) -> dict[str, str] | None:

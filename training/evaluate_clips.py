@@ -81,7 +81,7 @@ def evaluate_clips(
     without one click there on the largest error of each clip's worst object.
     """
     size, tracker = int(model.image_size), tracker_of(model)  # type: ignore[arg-type]
-    means, lasts, still, after = [], [], [], []
+    means, lasts, still, after, pairs = [], [], [], [], []
     for seed in range(first_seed, first_seed + clips):
         clip = draw_clip(seed, size, frames)
         asked = list(clip.objects[:most])
@@ -89,41 +89,38 @@ def evaluate_clips(
         means += list(found.mean(0))
         lasts += list(found[-1])
         first = [clip.labels[0] == number for number in asked]
+        if frames > CORRECTED + 1:
+            pairs += after_correction(tracker, clip, asked, found)
         still += [np.mean([overlap(f, now == n) for now in clip.labels[1:]]) for f, n in zip(first, asked, strict=True)]
     figures = {
         "size": size, "clips": clips, "frames": frames, "first_seed": first_seed, "objects": len(means),
         "j": _mean(means), "j_last": _mean(lasts), "first_frame_kept": _mean(still),
     }  # fmt: skip
+    if frames > CORRECTED + 1:
+        without, corrected = ([pair[n] for pair in pairs] for n in (0, 1))
+        figures |= {
+            "j_not_corrected": _mean(without), "j_corrected": _mean(corrected), "objects_corrected": len(pairs),
+        }  # fmt: skip
     if frames > _COVERED_FROM + HIDDEN + 10:
         for seed in range(first_seed + clips, first_seed + 2 * clips):
             after += _after_hidden(tracker, seed, size, frames)
-        pairs = [
-            p for seed in range(first_seed, first_seed + clips) for p in after_correction(tracker, seed, size, frames)
-        ]
-        figures |= {
-            "j_after_hidden": _mean(after), "objects_hidden": len(after), "objects_corrected": len(pairs),
-            "j_not_corrected": _mean([pair[0] for pair in pairs]), "j_corrected": _mean([pair[1] for pair in pairs]),
-        }  # fmt: skip
+        figures |= {"j_after_hidden": _mean(after), "objects_hidden": len(after)}
     return figures
 
 
 def after_correction(
-    tracker: VideoTracker, seed: int, size: int, frames: int, at: int = CORRECTED, most: int = 2
+    tracker: VideoTracker, clip: Clip, asked: list[int], found: NDArray[np.float64], at: int = CORRECTED
 ) -> list[tuple[float, float]]:
-    """J after frame `at` without and with a click there, of the object that is worst off on it.
+    """J after frame `at` without and with a click there, of the object that is worst off among those seen on it.
 
-    Nothing where no object is seen then, or none has an error.
+    `found` is what `follow` gave for `asked`. Nothing where no object is seen then, or none has an error.
     """
-    clip = draw_clip(seed, size, frames)
-    seen = [n for n, mask in zip(clip.objects, _wanted(clip, at, list(clip.objects)), strict=True) if mask.any()][:most]
-    if not seen:
+    seen = [index for index, mask in enumerate(_wanted(clip, at, asked)) if mask.any()]
+    worst = min(seen, key=lambda index: float(found[at - 1, index]), default=None)
+    if worst is None or found[at - 1, worst] == 1:
         return []
-    without = follow(tracker, clip, seen)
-    worst = int(without[at - 1].argmin())
-    if without[at - 1, worst] == 1:
-        return []
-    corrected = follow(tracker, clip, [seen[worst]], {at: [seen[worst]]})
-    return [(float(without[at:, worst].mean()), float(corrected[at:, 0].mean()))]
+    corrected = follow(tracker, clip, [asked[worst]], {at: [asked[worst]]})
+    return [(float(found[at:, worst].mean()), float(corrected[at:, 0].mean()))]
 
 
 def _after_hidden(tracker: VideoTracker, seed: int, size: int, frames: int) -> list[float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,14 +19,6 @@ from training.checkpoints import load_weights
 from training.recipe import STAGES, TOY_STAGES, run_recipe, steps_done, what_is_left
 from training.train import first_scene
 from training.train_clips import ClipOptions
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _small(size: int) -> nn.Module:

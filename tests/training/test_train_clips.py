@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -23,14 +22,6 @@ SMALL = replace(
     memory_dim=16, memory_layers=1, memory_mlp_dim=16,
 )  # fmt: skip
 OPTIONS = ClipOptions(size=64, steps=100, images=2, prompts=2, frames=4, rate=3e-3, warmup=1, slow=1.0)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _model() -> Sam2:
@@ -142,12 +133,18 @@ def test_figures_of_clips() -> None:
 
 
 def test_a_correction_is_given_once_to_the_object_that_is_worst_off() -> None:
-    model = _model().eval()
+    model, pairs = _model().eval(), []
     _seen_throughout(model)
-    found = [pair for seed in range(3) for pair in after_correction(tracker_of(model), seed, 64, 8, at=4)]
-    assert found
-    assert all(0 <= value <= 1 for pair in found for value in pair)
-    assert any(without != corrected for without, corrected in found)
+    tracker = tracker_of(model)
+    for seed in range(3):
+        clip = draw_clip(seed, 64, 8)
+        asked = list(clip.objects[:2])
+        found = follow(tracker, clip, asked)
+        pairs += after_correction(tracker, clip, asked, found, at=4)
+        assert not after_correction(tracker, clip, asked, np.ones_like(found), at=4)  # nothing to mend
+    assert pairs
+    assert all(0 <= value <= 1 for pair in pairs for value in pair)
+    assert any(without != corrected for without, corrected in pairs)
 
 
 def test_following_counts_every_frame_but_the_first() -> None:
