@@ -29,6 +29,7 @@ from sam2edge.export.tracing import fold, trace
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import Variant, find_variant
+from sam2edge.weights_version import GRAPH_KEY, weights_version
 
 # Smaller tensors stay float32: their halves save nothing.
 MIN_HALVED_ELEMENTS = 1024
@@ -46,7 +47,8 @@ def export_graphs(
     """Loads the weights and writes their graphs, as `write_graphs` does; raises CheckpointError for unusable ones."""
     check_options(half_weights, precision)
     model = load_model(variant, checkpoint, image_size)
-    return write_graphs(model, store.file_sha256(checkpoint), folder, prompt_slots, half_weights, precision)
+    digest, version = store.file_sha256(checkpoint), weights_version(checkpoint)
+    return write_graphs(model, digest, folder, prompt_slots, half_weights, precision, version)
 
 
 def write_graphs(
@@ -56,11 +58,13 @@ def write_graphs(
     prompt_slots: int = contract.NUM_PROMPT_SLOTS,
     half_weights: bool = False,
     precision: str = "fp32",
+    version: str | None = None,
 ) -> list[Path]:
     """Writes the model's graphs as `<folder>/<graph>.onnx`, each whole or not at all; returns the paths.
 
     `precision` is that of the arithmetic, as `sam2edge.export.precision` makes it; inputs and outputs are the same.
     `half_weights` stores the weights as float16 and casts them back in the graph: half the file, float32 arithmetic.
+    `version` is that of the weights, where they state one.
     Raises GraphError when a traced graph breaks the contract, or its float32 islands are not the architecture's.
     """
     check_options(half_weights, precision)
@@ -72,6 +76,7 @@ def write_graphs(
         "sam2edge_image_size": str(model.image_size),
         "sam2edge_precision": precision,
         "sam2edge_checkpoint_sha256": checkpoint_sha256,
+        **({} if version is None else {GRAPH_KEY: version}),
     }
     paths = []
     for name, spec in contract.graph_specs(model.variant, model.image_size, prompt_slots).items():
@@ -165,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = chosen.out or store.graph_dir(variant, size, chosen.precision)
         check_options(chosen.half_weights, chosen.precision)
         model, digest = load_model(variant, checkpoint, size), store.file_sha256(checkpoint)
-        paths = write_graphs(model, digest, folder, chosen.slots, chosen.half_weights, chosen.precision)
+        version = weights_version(checkpoint)
+        paths = write_graphs(model, digest, folder, chosen.slots, chosen.half_weights, chosen.precision, version)
         outcomes = check_graphs(model, folder, chosen.precision)
         require_passed(outcomes)
         for path in paths:

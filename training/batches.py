@@ -63,7 +63,7 @@ def draw_batch(first_seed: int, images: int, prompts: int, size: int, large_shar
         arrays = (drawn.coords, drawn.labels, masks.mean(axis=(2, 4)), anchor_cells, drawn.same, drawn.present)
         rows.append((normalise(scene.image), *(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)))
     image, coords, labels, mask, cells, same, present = (torch.stack(part) for part in zip(*rows, strict=True))
-    return Batch(image, coords, labels, Targets(mask, cells, same.float(), present))
+    return Batch(image, coords, labels, Targets(mask, cells, same, present))
 
 
 class _Steps(Dataset[T]):

@@ -19,23 +19,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2edge.contract import BACKGROUND, FOREGROUND
+from sam2edge.postprocess import LOGIT_LIMIT
 from training.batches import HELD_OUT_SEED, normalise
 from training.prompts import Click, box_of, box_points, click_inside, deepest_point, edge_distance, slots
 from training.scenes import Scene, draw_scene
 
 Masks = NDArray[np.bool_]
 Figures = dict[str, Any]
+GOOD = 0.7  # IoU from which on a mask counts as good at a part or a whole
 
 
-def decode_clicks(model: Any, features: tuple[Tensor, ...], prompts: list[list[Click]], size: int) -> tuple[Masks, Any]:
-    """Masks (K, 3, size, size) bool and scores (K, 3) of K prompts on one image's `features`."""
+def decode_clicks(
+    model: Any, features: tuple[Tensor, ...], prompts: list[list[Click]], size: int, previous: Tensor | None = None
+) -> tuple[Masks, Any, Tensor]:
+    """Masks (K, 3, size, size) bool, scores (K, 3) and low-resolution logits (K, 3, h, w) of K prompts on one image.
+
+    `features` are the image's; `previous` (K, 1, h, w): logits of an earlier answer that are handed back.
+    """
     rows = [slots(points) for points in prompts]
     coords = torch.from_numpy(np.stack([row[0] for row in rows]))
     labels = torch.from_numpy(np.stack([row[1] for row in rows]))
     many = [feature.expand(len(rows), -1, -1, -1) for feature in features[:3]]
-    decoded = model.decode(*many, coords, labels)
-    logits = F.interpolate(decoded.low_res_masks[:, 1:].float(), size=(size, size), mode="bilinear")
-    return (logits > 0).numpy(), decoded.iou_scores[:, 1:].float().numpy()
+    back = () if previous is None else (previous.clamp(-LOGIT_LIMIT, LOGIT_LIMIT), previous.new_ones(len(rows)))
+    decoded = model.decode(*many, coords, labels, *back)
+    low = decoded.low_res_masks[:, 1:].float()
+    logits = F.interpolate(low, size=(size, size), mode="bilinear")
+    return (logits > 0).numpy(), decoded.iou_scores[:, 1:].float().numpy(), low
 
 
 def iou_of(masks: Masks, wanted: Masks) -> NDArray[np.float64]:
@@ -52,7 +61,7 @@ def next_click(found: Masks, wanted: Masks) -> Click:
         at = {FOREGROUND: deepest_point(missed), BACKGROUND: deepest_point(extra)}
         label = FOREGROUND if _depth(missed) >= _depth(extra) else BACKGROUND
         return (*at[label], label)
-    return (*deepest_point(wanted), FOREGROUND)
+    return (*deepest_point(wanted), FOREGROUND if wanted.any() else BACKGROUND)
 
 
 def _depth(mask: Masks) -> float:
@@ -83,8 +92,9 @@ class _Tally:
         self.scores: list[float] = []
         self.ious: list[float] = []
 
-    def add(self, kind: str, masks: Masks, scores: NDArray[np.float32], wanted: Masks) -> Masks:
-        """Returns the chosen masks (K, S, S)."""
+    def add(self, kind: str, answer: tuple[Masks, Any, Tensor], wanted: Masks) -> Masks:
+        """Takes what `decode_clicks` gave; returns the chosen masks (K, S, S)."""
+        masks, scores, _ = answer
         iou, rows = iou_of(masks, wanted), np.arange(len(masks))
         best = scores.argmax(1)
         self.lists[f"{kind}.by_score"] += list(iou[rows, best])
@@ -92,6 +102,17 @@ class _Tally:
         self.scores += list(scores[rows, best].astype(float))
         self.ious += list(iou[rows, best])
         return masks[rows, best]
+
+    def add_ambiguous(self, masks: Masks, pair: Masks) -> None:
+        """Three masks (1, 3, S, S) after a click on a part; `pair` (2, S, S): the part and its whole."""
+        iou = iou_of(np.repeat(masks, 2, axis=0), pair)
+        part, whole = iou.argmax(1)
+        self.lists["click_on_part.part"].append(float(iou[0, part]))
+        self.lists["click_on_part.whole"].append(float(iou[1, whole]))
+        both = part != whole and iou[0, part] >= GOOD and iou[1, whole] >= GOOD
+        self.lists["click_on_part.both_good"].append(float(both))
+        apart = _distinct(masks[0])
+        self.lists["click_on_part.masks_differ"] += [] if apart is None else [apart]
 
     def figures(self) -> Figures:
         found: Figures = {}
@@ -109,27 +130,32 @@ class _Tally:
 def _evaluate_scene(model: Any, scene: Scene, rng: np.random.Generator, most: int, tally: _Tally) -> int:
     size = scene.labels.shape[0]
     asked = [int(label) for label in rng.permutation(scene.objects)[:most]]
-    wanted = np.stack([scene.labels == label for label in asked])
+    wanted = np.stack([scene.mask(label) for label in asked])
     features = model.encode_image(normalise(scene.image)[None])
     depth = edge_distance(scene.labels)
 
-    clicks: list[list[Click]] = [[(*deepest_point(mask), FOREGROUND)] for mask in wanted]
-    masks, scores = decode_clicks(model, features, clicks, size)
-    chosen = tally.add("one_click", masks, scores, wanted)
+    # Off the parts: a click on one of those may rightly mean the part.
+    clicks: list[list[Click]] = [[(*deepest_point(scene.labels == label), FOREGROUND)] for label in asked]
+    answer = decode_clicks(model, features, clicks, size)
+    chosen = tally.add("one_click", answer, wanted)
     tally.lists["followed"] += [float(mask[int(c[0][1]), int(c[0][0])]) for mask, c in zip(chosen, clicks, strict=True)]
     distinct = _distinct(chosen)
     tally.lists["distinct"] += [] if distinct is None else [distinct]
-    for _ in range(2):
+    for count in (2, 3):
+        best = answer[2][torch.arange(len(asked)), torch.from_numpy(answer[1].argmax(1))][:, None]
         clicks = [[*c, next_click(m, w)] for c, m, w in zip(clicks, chosen, wanted, strict=True)]
-        masks, scores = decode_clicks(model, features, clicks, size)
-        rows = np.arange(len(asked))
-        chosen = masks[rows, scores.argmax(1)]
-    tally.add("three_clicks", masks, scores, wanted)
+        answer = decode_clicks(model, features, clicks, size)
+        chosen = tally.add({2: "two_clicks", 3: "three_clicks"}[count], answer, wanted)
+        if count == 2:
+            tally.add("two_clicks_refined", decode_clicks(model, features, clicks, size, best), wanted)
 
     anywhere: list[list[Click]] = [[(*click_inside(rng, mask, depth), FOREGROUND)] for mask in wanted]
-    tally.add("random_click", *decode_clicks(model, features, anywhere, size), wanted)
+    tally.add("random_click", decode_clicks(model, features, anywhere, size), wanted)
     boxes = [box_points(*box_of(mask)) for mask in wanted]
-    tally.add("box", *decode_clicks(model, features, boxes, size), wanted)
+    tally.add("box", decode_clicks(model, features, boxes, size), wanted)
+    for part, whole in scene.parts:
+        pair = np.stack([scene.mask(part), scene.mask(whole)])
+        tally.add_ambiguous(decode_clicks(model, features, [[(*deepest_point(pair[0]), FOREGROUND)]], size)[0], pair)
     return len(asked)
 
 
@@ -140,7 +166,9 @@ def evaluate(model: Any, size: int, scenes: int, first_seed: int = HELD_OUT_SEED
     IoU at full size, of the mask with the best score ("by_score") and of the best of three ("oracle"): one click in
     the object's middle, one anywhere on it, three clicks (the second and third in the middle of the largest error),
     its box. "followed": share of one-click masks that contain the click. "distinct": 1 minus the IoU between the
-    masks of different objects of one scene.
+    masks of different objects of one scene. "two_clicks_refined": the second click with the first one's best mask
+    handed back, "two_clicks" without it. "click_on_part": best of three for the part, and for the whole; how often one
+    mask is good (0.7) at the part and another at the whole; 1 minus the IoU between the three.
     """
     tally, rng, asked = _Tally(), np.random.default_rng(first_seed), 0
     for seed in range(first_seed, first_seed + scenes):

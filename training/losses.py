@@ -16,7 +16,7 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Targets:
     """masks (B, P, h, w) float share covered; cells (B, P) int64 flat cell of each anchor; same (B, P, P) float:
-    whether the second's anchor lies on the first's target; present (B, P) float."""
+    whether the second's anchor lies on the first's target, -1 where that is left open; present (B, P) float."""
 
     masks: Tensor
     cells: Tensor
@@ -58,12 +58,13 @@ def contrast(logits: Tensor, targets: Tensor, cells: Tensor) -> Tensor:
     """(B, P) each prompt's masks read at the anchors of all prompts of its image, against `targets` (B, P, P).
 
     This is what makes a model trained from scratch follow its prompts: anchors on and off the object weigh alike.
+    Those with a target below 0 count as neither.
     """
     batch, prompts, count = logits.shape[:3]
     at = cells[:, None, None, :].expand(batch, prompts, count, prompts)
     read = logits.flatten(3).gather(3, at)
-    error = F.binary_cross_entropy_with_logits(read, targets[:, :, None].expand_as(read), reduction="none").mean(2)
-    on, off = targets, 1.0 - targets
+    on, off = (targets == 1).to(logits.dtype), (targets == 0).to(logits.dtype)
+    error = F.binary_cross_entropy_with_logits(read, on[:, :, None].expand_as(read), reduction="none").mean(2)
     mean_on = (error * on).sum(2) / on.sum(2).clamp(min=1.0)
     mean_off = (error * off).sum(2) / off.sum(2).clamp(min=1.0)
     return 0.5 * (mean_on + mean_off)

@@ -20,6 +20,7 @@ CORNER_LOW, CORNER_HIGH = 2, 3
 _BOX_SHARE = 0.3
 _REGION_SHARE = 0.08
 _EMPTY_SHARE = 0.03
+_ON_PART_SHARE = 0.4  # wholes whose first click lies on their part
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,16 @@ class Prompts:
     """P prompts on one scene of side S.
 
     coords (P, N, 2) float32 x, y in pixels of the scene; labels (P, N) int64;
-    targets (P, S, S) bool; anchors (P, 2) int64 x, y of one pixel on each target; same (P, P) bool: whether the
-    anchor of the second lies on the target of the first; present (P,) float32, 0 where the prompt points at nothing.
+    targets (P, S, S) bool; anchors (P, 2) int64 x, y of one pixel on each target; same (P, P) float32: whether the
+    anchor of the second lies on the target of the first, -1 where that cannot be told; present (P,) float32, 0 where
+    the prompt points at nothing.
     """
 
     coords: NDArray[np.float32]
     labels: NDArray[np.int64]
     targets: NDArray[np.bool_]
     anchors: NDArray[np.int64]
-    same: NDArray[np.bool_]
+    same: NDArray[np.float32]
     present: NDArray[np.float32]
 
 
@@ -133,22 +135,37 @@ def draw_prompt(rng: np.random.Generator, mask: NDArray[np.bool_], depth: NDArra
     return _one_prompt(rng, mask, depth, click_inside(rng, mask, depth))
 
 
+def _same(scene: Scene, targets: NDArray[np.bool_], anchors: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(P, P) as `Prompts` holds it: a click on a part may mean the whole, so what it says of the rest is left open."""
+    same = targets[:, anchors[:, 1], anchors[:, 0]].astype(np.float32)
+    under = scene.labels[anchors[:, 1], anchors[:, 0]]
+    for part, whole in scene.parts:
+        same[np.ix_(under == part, under == whole)] = -1.0
+    return same
+
+
+def _choose(rng: np.random.Generator, scene: Scene, count: int) -> list[int]:
+    chosen = []
+    order = rng.permutation([*scene.objects, *(part for part, _ in scene.parts)])
+    for index in range(count):
+        region = bool(scene.regions) and rng.random() < _REGION_SHARE
+        chosen.append(int(rng.choice(scene.regions)) if region else int(order[index % len(order)]))
+    return chosen
+
+
 def draw_prompts(scene: Scene, count: int, seed: int) -> Prompts:
     """`count` prompts on `scene`, a pure function of the scene and `seed`."""
     rng = np.random.default_rng((seed, 1))
     depth = edge_distance(scene.labels)
-    chosen: list[int] = []
-    order = list(rng.permutation(scene.objects))
-    for index in range(count):
-        region = bool(scene.regions) and rng.random() < _REGION_SHARE
-        chosen.append(int(rng.choice(scene.regions)) if region else int(order[index % len(order)]))
-    targets = np.stack([scene.labels == label for label in chosen])
-    anchors = np.array([click_inside(rng, mask, depth) for mask in targets], np.int64)
+    chosen = _choose(rng, scene, count)
+    targets = np.stack([scene.mask(label) for label in chosen])
+    inside = {whole: scene.mask(part) for part, whole in scene.parts if rng.random() < _ON_PART_SHARE}
+    first_on = [inside.get(label, mask) for label, mask in zip(chosen, targets, strict=True)]
+    anchors = np.array([click_inside(rng, mask, depth) for mask in first_on], np.int64)
     present = (rng.random(count) >= _EMPTY_SHARE).astype(np.float32)
     rows = []
     for mask, anchor, there in zip(targets, anchors, present, strict=True):
         at = (int(anchor[0]), int(anchor[1]))
         rows.append(slots(_one_prompt(rng, mask, depth, at) if there else [(*at, BACKGROUND)]))
     coords, labels = np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
-    same = targets[:, anchors[:, 1], anchors[:, 0]]
-    return Prompts(coords, labels, targets, anchors, same, present)
+    return Prompts(coords, labels, targets, anchors, _same(scene, targets, anchors), present)

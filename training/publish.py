@@ -1,13 +1,14 @@
 """Trained weights -> the embedded model's files in sam2edge/assets.
 
-    python -m training.publish CHECKPOINT.safetensors
+    python -m training.publish CHECKPOINT.safetensors --version 2
 
 Large tensors are rounded to float16 first, and the graphs are exported from the rounded file, so that weights and
-graphs hold the same numbers.
+graphs hold the same numbers. All of them carry the version, and are refused in a mix.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -19,17 +20,19 @@ from sam2edge import store
 from sam2edge.export.to_onnx import MIN_HALVED_ELEMENTS, export_graphs
 from sam2edge.torch_sam2.checkpoint import read_checkpoint
 from sam2edge.variants import EMBEDDED, VARIANTS
+from sam2edge.weights_version import WEIGHTS_KEY
 
 ASSETS = Path(__file__).parent.parent / "sam2edge" / "assets"
 MAX_BYTES = 16_000_000
 
 
-def publish(checkpoint: Path, folder: Path = ASSETS) -> list[Path]:
-    """Writes weights and graphs of the embedded model into `folder`; returns the paths."""
+def publish(checkpoint: Path, version: int, folder: Path = ASSETS) -> list[Path]:
+    """Writes weights and graphs of the embedded model into `folder`, all stating `version`; returns the paths."""
     variant = VARIANTS[EMBEDDED]
     weights = folder / f"{variant.name}.safetensors"
     state = {name: _halved(tensor) for name, tensor in read_checkpoint(checkpoint).items()}
-    store.write_atomically(weights, lambda path: save_file(state, path, {"model": variant.name}))
+    metadata = {"model": variant.name, WEIGHTS_KEY: str(version)}
+    store.write_atomically(weights, lambda path: save_file(state, path, metadata))
     return [weights, *export_graphs(variant, weights, variant.image_size, folder, half_weights=True)]
 
 
@@ -39,7 +42,11 @@ def _halved(tensor: Tensor) -> Tensor:
 
 
 def main() -> int:
-    paths = publish(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="weights of a run (.safetensors)")
+    parser.add_argument("--version", type=int, required=True, help="of the weights: one more than those that ship")
+    args = parser.parse_args()
+    paths = publish(args.checkpoint, args.version)
     total_bytes = sum(path.stat().st_size for path in paths)
     for path in paths:
         print(f"{path.relative_to(ASSETS.parent)} {path.stat().st_size:,} bytes")

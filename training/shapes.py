@@ -131,6 +131,41 @@ def _plant(rng: np.random.Generator) -> Outline:
     return Outline(tuple(parts))
 
 
+def _tree(rng: np.random.Generator) -> Outline:
+    """A stem that branches, and its branches again: twigs, antlers, cables."""
+    parts: list[Points] = []
+
+    def grow(start: Points, angle: float, length: float, half_width: float, left: int) -> None:
+        end = start + length * np.array([np.cos(angle), np.sin(angle)])
+        path = _bezier(rng, start, end, 0.12 * length)
+        parts.append(stroke(path, half_width * np.linspace(1.0, 0.6, len(path))))
+        for _ in range(int(rng.integers(2, 4)) if left else 0):
+            at = path[int(rng.integers(7, 16))]
+            aside = rng.uniform(0.3, 1.0) * rng.choice([-1.0, 1.0])
+            grow(at, angle + aside, 0.65 * length, 0.65 * half_width, left - 1)
+
+    grow(np.array([0.0, 1.0]), -np.pi / 2, float(rng.uniform(0.8, 1.1)), float(rng.uniform(0.05, 0.13)), 2)
+    return Outline(tuple(parts))
+
+
+def _wire(rng: np.random.Generator) -> Outline:
+    """A thin line, straight or winding: a cable, a pole, a stalk."""
+    t = np.linspace(-1.0, 1.0, 40)
+    winding = rng.uniform(0.0, 0.5) * np.sin(rng.uniform(0.5, 5.0) * t + rng.uniform(0, 6.28))
+    return Outline((stroke(np.stack([t, winding], axis=1), np.full(len(t), rng.uniform(0.025, 0.07))),))
+
+
+def _pierced(rng: np.random.Generator) -> Outline:
+    """A body with a few holes, through which one sees what is behind."""
+    body = superellipse(rng, (1.0, float(rng.uniform(0.5, 1.0))))
+    count, reach = int(rng.integers(1, 7)), float(rng.uniform(0.3, 0.55))
+    height = float(body[:, 1].max())
+    angles = np.linspace(0.0, 2.0 * np.pi, count, endpoint=False) + rng.uniform(0, 6.28)
+    half = float(rng.uniform(0.1, 0.22))
+    middles = reach * np.stack([np.cos(angles), height * np.sin(angles)], axis=1)
+    return Outline((body,), tuple(superellipse(rng, (half, half * height)) + middle for middle in middles))
+
+
 def _joined(rng: np.random.Generator) -> Outline:
     first, second = _blob(rng).filled[0], _box(rng).filled[0]
     at = rng.uniform(-0.5, 0.5, 2)
@@ -138,17 +173,20 @@ def _joined(rng: np.random.Generator) -> Outline:
 
 
 _KINDS: tuple[tuple[Callable[[np.random.Generator], Outline], float], ...] = (
-    (_ellipse, 0.16),
-    (_box, 0.15),
-    (_blob, 0.16),
-    (_polygon, 0.09),
-    (_rod, 0.07),
+    (_ellipse, 0.14),
+    (_box, 0.14),
+    (_blob, 0.14),
+    (_polygon, 0.08),
+    (_rod, 0.06),
     (_ring, 0.05),
     (_vessel, 0.12),
     (_creature, 0.07),
     (_vehicle, 0.05),
     (_plant, 0.03),
-    (_joined, 0.05),
+    (_tree, 0.03),
+    (_wire, 0.02),
+    (_pierced, 0.04),
+    (_joined, 0.03),
 )
 _WEIGHTS = [weight for _, weight in _KINDS]
 

@@ -193,13 +193,17 @@ def _write_line(path: Path, line: dict[str, Any]) -> None:
         log.write(text + "\n")
 
 
-def _save(trainer: Trainer, run: Path) -> None:
+def save_run(trainer: Trainer, run: Path) -> None:
+    """Writes what a stage resumes from, then the weights; these state their step."""
     save_checkpoint(run / "checkpoint.pt", trainer.state())
     save_weights(run / "weights.safetensors", trainer.average, {"step": str(trainer.step)})
 
 
-def run_stage(trainer: Trainer, run: Path, make_model: Any) -> None:
-    """Trains to the stage's last step; logs, evaluates and saves on the way."""
+def run_stage(trainer: Trainer, run: Path, make_model: Any, stop_at: float = math.inf) -> bool:
+    """Trains to the stage's last step; logs, evaluates and saves on the way. Returns whether that step is done.
+
+    Stops after the step during which `time.monotonic()` passes `stop_at`, saved all the same.
+    """
     o, log = trainer.options, run / "log.jsonl"
     means: dict[str, list[float]] = defaultdict(list)
     started = time.monotonic()
@@ -210,10 +214,41 @@ def run_stage(trainer: Trainer, run: Path, make_model: Any) -> None:
             line = {name: round(sum(values) / len(values), 4) for name, values in means.items()}
             _write_line(log, {"step": trainer.step, "seconds": round(time.monotonic() - started, 1), **line})
             means.clear()
-        if trainer.step % o.save_every == 0 or trainer.step == o.steps:
-            _save(trainer, run)
+        late = time.monotonic() >= stop_at
+        if trainer.step % o.save_every == 0 or trainer.step == o.steps or late:
+            save_run(trainer, run)
+        if late:
+            break
         if trainer.step % o.eval_every == 0 or trainer.step == o.steps:
             _write_line(log, {"step": trainer.step, "held_out": _evaluate_average(trainer, make_model)})
+    return trainer.step == o.steps
+
+
+def open_stage(
+    trainer_type: type[Trainer], options: Options, run: Path, start: Path | None, make_model: Any
+) -> Trainer:
+    """A stage as it stands in the folder `run`, or new: with the weights of the file `start`, or initial ones."""
+    torch.manual_seed(options.seed)
+    model = make_model(options.size).train()
+    checkpoint = run / "checkpoint.pt"
+    if not checkpoint.exists():
+        set_initial_values(model, options.seed)
+        if start is not None:
+            model.load_state_dict(load_weights(start))
+        trainer_type.prepare(model, options)
+    trainer = trainer_type(model, options)
+    run.mkdir(parents=True, exist_ok=True)
+    if checkpoint.exists():
+        trainer.resume(load_checkpoint(checkpoint))
+    return trainer
+
+
+def make_embedded(size: int) -> nn.Module:
+    """The embedded model for inputs of `size` pixels, untrained."""
+    from sam2edge.torch_sam2.model import Sam2
+    from sam2edge.variants import EMBEDDED, find_variant
+
+    return Sam2(find_variant(EMBEDDED), image_size=size)
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -237,29 +272,11 @@ def read_options(defaults: AnyOptions, description: str | None) -> tuple[AnyOpti
 
 def run_command(trainer_type: type[Trainer], defaults: Options, description: str | None) -> None:
     """Trains one stage as the command line says, from scratch, from other weights, or from where it stopped."""
-    from sam2edge.torch_sam2.model import Sam2
-    from sam2edge.variants import EMBEDDED, find_variant
-
     options, args = read_options(defaults, description)
     cv2.setNumThreads(1)  # its threads do not survive the fork of the workers
     if args.threads:
         torch.set_num_threads(args.threads)
-
-    def make_model(size: int) -> nn.Module:
-        return Sam2(find_variant(EMBEDDED), image_size=size)
-
-    torch.manual_seed(options.seed)
-    model = make_model(options.size).train()
-    set_initial_values(model, options.seed)
-    if args.start:
-        model.load_state_dict(load_weights(args.start))
-    trainer_type.prepare(model, options)
-    trainer = trainer_type(model, options)
-    args.run.mkdir(parents=True, exist_ok=True)
-    checkpoint = args.run / "checkpoint.pt"
-    if checkpoint.exists():
-        trainer.resume(load_checkpoint(checkpoint))
-    run_stage(trainer, args.run, make_model)
+    run_stage(open_stage(trainer_type, options, args.run, args.start, make_embedded), args.run, make_embedded)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.contract import NUM_POINTER_SLOTS, PADDING
-from training.batches import Batch, draw_batch, drawn, normalise
+from sam2edge.postprocess import LOGIT_LIMIT
+from training.batches import MASK_STRIDE, Batch, draw_batch, drawn, normalise
 from training.clip_batches import ClipBatch, draw_clip_batch
+from training.evaluate import next_click
 from training.evaluate_clips import evaluate_clips
 from training.losses import Weights, total_loss
 from training.scenes import draw_scene
@@ -35,6 +37,7 @@ class ClipOptions(Options):
 
     `given`: share of the steps in which the first frame's masks are handed over as they are; `slow`: the decoder's
     part of the rate; `told`: share of the steps in which memories are told truly whether the object is there;
+    `correct`: share of the steps in which one tracked frame is corrected by a click on each object's largest error;
     `fresh`: the memory modules to start from were never trained. With `scenes` above 0 each step has as many scenes
     beside its clips, with `scene_prompts` prompts each, and the whole model is trained on those.
     """
@@ -45,6 +48,7 @@ class ClipOptions(Options):
     given: float = 0.3
     slow: float = 0.2
     told: float = 0.5
+    correct: float = 0.3
     fresh: bool = False
     scenes: int = 0
     scene_prompts: int = 6
@@ -61,10 +65,14 @@ class MixedBatch:
 
 @dataclass
 class Memories:
-    """What is remembered so far, a list entry a frame: memories (K, E*E, M), pointers (K, D)."""
+    """What is remembered so far, a list entry a frame: memories (K, E*E, M), pointers (K, D).
+
+    `conditioning`: the frames that were prompted, the first one and those that were corrected.
+    """
 
     memories: list[Tensor] = field(default_factory=list)
     pointers: list[Tensor] = field(default_factory=list)
+    conditioning: list[int] = field(default_factory=list)
 
 
 class ClipTrainer(Trainer):
@@ -115,20 +123,28 @@ class ClipTrainer(Trainer):
 
     def clip_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, float]]:
         """Of the clips alone; no gradient passes to the image encoder."""
-        draw = np.random.default_rng((self.options.seed, self.step))
-        given, told = draw.random() < self.options.given, draw.random() < self.options.told
+        o, draw = self.options, np.random.default_rng((self.options.seed, self.step))
+        given, told, correct = (draw.random() < share for share in (o.given, o.told, o.correct))
+        corrected = int(draw.integers(1, o.frames)) if correct else None
         frames = self.encode(batch.frames)
         known = Memories()
         losses: list[Tensor] = []
         figures: list[dict[str, float]] = []
-        for time, features in enumerate(frames):
-            out, binary = self.decode(batch, features, known, given)
-            # Without a prompt the object's score says whether it is there at all.
-            weights = Weights(present=0.1 if time == 0 else 0.5)
+
+        def judge(out: Any, time: int, weights: Weights) -> dict[str, float]:
             loss, found = total_loss(*by_image(out, batch.given.shape[:2]), batch.targets[time], weights)
             losses.append(loss)
-            figures.append(found)
-            self.remember(out, features, known, batch, time, binary, told)
+            return found
+
+        for time, features in enumerate(frames):
+            embed = self.attend(features, known)
+            out, binary = self.decode(batch, features, embed, given)
+            # Without a prompt the object's score says whether it is there at all.
+            figures.append(judge(out, time, Weights(present=0.1 if time == 0 else 0.5)))
+            if time == corrected:
+                out = self.correct(batch, features, embed, out, time)
+                judge(out, time, Weights(present=0.1))
+            self.remember(out, features, known, batch, time, binary, told, prompted=time in (0, corrected))
         return torch.stack(losses).mean(), _means(figures)
 
     @torch.no_grad()
@@ -140,14 +156,17 @@ class ClipTrainer(Trainer):
         tensors = [torch.cat(parts).unflatten(0, (clips, frames)) for parts in zip(*flat, strict=True)]
         return [tuple(t[:, i].repeat_interleave(prompts, 0) for t in tensors) for i in range(frames)]
 
-    def decode(self, batch: ClipBatch, features: Any, known: Memories, given: bool) -> tuple[Any, Tensor | None]:
-        """The decoder's answer for a frame, and the masks (K, 1, S, S) that were given in place of it, if any."""
-        embed, high_res_0, high_res_1, vision = features
-        if known.memories:
-            return self.model.decode(self._attend(vision, known), high_res_0, high_res_1, *_no_points(vision)), None  # type: ignore[operator]
+    def decode(self, batch: ClipBatch, features: Any, embed: Tensor | None, given: bool) -> tuple[Any, Tensor | None]:
+        """The decoder's answer for a frame, and the masks (K, 1, S, S) that were given in place of it, if any.
+
+        `embed` is what `attend` gave: None on the first frame.
+        """
+        no_memory, high_res_0, high_res_1, vision = features
+        if embed is not None:
+            return self.model.decode(embed, high_res_0, high_res_1, *_no_points(vision)), None  # type: ignore[operator]
         if not given:
             coords, labels = batch.coords.flatten(0, 1), batch.labels.flatten(0, 1)
-            return self.model.decode(embed, high_res_0, high_res_1, coords, labels), None  # type: ignore[operator]
+            return self.model.decode(no_memory, high_res_0, high_res_1, coords, labels), None  # type: ignore[operator]
         masks = batch.given.flatten(0, 1)[:, None] * 20.0 - 10.0
         prompt = self.model.mask_prompt(masks)  # type: ignore[operator]
         out = self.model.decode(vision, high_res_0, high_res_1, *_no_points(vision), prompt)  # type: ignore[operator]
@@ -156,26 +175,46 @@ class ClipTrainer(Trainer):
         small = F.interpolate(masks, size=side // 4, mode="bilinear", antialias=True)
         return out, F.interpolate(small, size=side, mode="bilinear")
 
-    def _attend(self, vision: Tensor, known: Memories) -> Tensor:
-        frame, rows = len(known.memories), len(vision)
-        recent = list(range(frame - 1, 0, -1))
-        slots = self.model.variant.num_mask_slots  # type: ignore[union-attr]
-        near = [f for f in recent if frame - f < slots][: slots - 1]  # type: ignore[operator]
-        ages = torch.tensor([0] + [frame - f for f in near], device=vision.device).expand(rows, -1)
-        memory = torch.stack([known.memories[0], *(known.memories[f] for f in near)], dim=1)
-        pointed = [0, *recent][:NUM_POINTER_SLOTS]
+    def correct(self, batch: ClipBatch, features: Any, embed: Tensor | None, out: Any, time: int) -> Any:
+        """The decoder's answer to a click on each object's largest error in `out`, with `out`'s masks handed back."""
+        with torch.no_grad():
+            rows, best = _best(out)
+            masks = out.low_res_masks[rows, best][:, None].float()
+            masks = torch.where(out.object_score[:, :, None, None] > 0, masks, _HIDDEN_LOGIT)
+            masks = masks.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+            wanted = batch.targets[time].masks.flatten(0, 1) > 0.5
+            found = (masks[:, 0] > 0).cpu().numpy()
+            clicks = [next_click(f, w) for f, w in zip(found, wanted.cpu().numpy(), strict=True)]
+            middles = [((x + 0.5) * MASK_STRIDE, (y + 0.5) * MASK_STRIDE) for x, y, _ in clicks]
+            coords = masks.new_tensor(middles)[:, None]
+            labels = torch.tensor([[label] for _, _, label in clicks], device=masks.device)
+        has_mask = masks.new_ones(len(masks))
+        return self.model.decode(embed, features[1], features[2], coords, labels, masks, has_mask)  # type: ignore[operator]
+
+    def attend(self, features: Any, known: Memories) -> Tensor | None:
+        """A frame's features with what is remembered, as sam2edge.memory_bank recalls it; None where nothing is."""
+        frame, vision = len(known.memories), features[3]
+        if frame == 0:
+            return None
+        rows, slots = len(vision), int(self.model.variant.num_mask_slots)  # type: ignore[union-attr, arg-type]
+        recent = [f for f in range(frame - 1, -1, -1) if f not in known.conditioning]
+        near = [(f, frame - f) for f in recent if frame - f < slots]
+        ages = [*((f, 0) for f in known.conditioning), *near][:slots]
+        memory = torch.stack([known.memories[f] for f, _ in ages], dim=1)
+        memory_ages = torch.tensor([age for _, age in ages], device=vision.device).expand(rows, -1)
+        pointed = [*known.conditioning, *recent][:NUM_POINTER_SLOTS]
         pointers = torch.stack([known.pointers[f] for f in pointed], dim=1)
         pointer_ages = vision.new_tensor([(frame - f) / (NUM_POINTER_SLOTS - 1) for f in pointed]).expand(rows, -1)
-        return self.model.attend_memory(vision, memory, ages, pointers, pointer_ages, None)  # type: ignore[operator]
+        return self.model.attend_memory(vision, memory, memory_ages, pointers, pointer_ages, None)  # type: ignore[operator, no-any-return]
 
     def remember(
-        self, out: Any, features: Any, known: Memories, batch: ClipBatch, time: int, given: Tensor | None, told: bool
-    ) -> None:
+        self, out: Any, features: Any, known: Memories, batch: ClipBatch, time: int, given: Tensor | None, told: bool,
+        prompted: bool,
+    ) -> None:  # fmt: skip
         """Puts this frame's best-scored masks into the memory, as the tracker does; no gradient passes them."""
         present = batch.targets[time].present.flatten()[:, None] * 2.0 - 1.0
         score = present if told else out.object_score.detach()
-        rows = torch.arange(len(score), device=score.device)
-        best = out.iou_scores[:, 1:].argmax(1) + 1
+        rows, best = _best(out)
         if given is None:
             low = out.low_res_masks[rows, best][:, None].detach().float()
             masks = F.interpolate(low, size=batch.frames.shape[-2:], mode="bilinear", align_corners=False)
@@ -183,10 +222,17 @@ class ClipTrainer(Trainer):
             tokens = out.mask_tokens[rows, best]
         else:
             masks, tokens, score = given, out.mask_tokens[:, 0], torch.ones_like(score)
-        prompted = score.new_full((len(score), 1, 1, 1), float(time == 0))
-        entered = self.model.memory_input(masks, prompted)  # type: ignore[operator]
+        if prompted:
+            known.conditioning.append(time)
+        entered = self.model.memory_input(masks, score.new_full((len(score), 1, 1, 1), float(prompted)))  # type: ignore[operator]
         known.memories.append(self.model.encode_memory(features[3], entered, score))  # type: ignore[operator]
         known.pointers.append(self.model.object_pointers(tokens[:, None], score)[:, 0])  # type: ignore[operator]
+
+
+def _best(out: Any) -> tuple[Tensor, Tensor]:
+    """Rows (K,) and, for each, the number of its best-scored mask of three."""
+    best = out.iou_scores[:, 1:].argmax(1) + 1
+    return torch.arange(len(best), device=best.device), best
 
 
 def _no_points(vision: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from sam2edge.contract import ABSENT, NUM_MASKS, NUM_POINTER_SLOTS
 from sam2edge.datatypes import BackendReport
 from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError
 from sam2edge.variants import Variant
+from sam2edge.weights_version import check_weights_version
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -82,6 +83,14 @@ class BackendRequest:
     checkpoint_sha256: str | None = None
     precision: str = "auto"
     engine_dir: Path | None = None
+
+    def check_versions(self) -> None:
+        """Raises GraphError where the embedded weights and the graphs found beside them are of different versions.
+
+        A checkpoint that the caller named is not the embedded one: its graphs are known by its SHA-256.
+        """
+        if self.checkpoint_sha256 is None:
+            check_weights_version(self.variant, self.checkpoint, self.graph_dir)
 
 
 class Backend(ABC):

@@ -55,6 +55,7 @@ class OnnxRuntimeBackend(Backend):
                 got=repr(request.device),
                 remedy="use the torch backend for a GPU",
             )
+        request.check_versions()
         return cls(request)
 
     @property

@@ -18,6 +18,7 @@ from sam2edge.errors import GraphError  # noqa: E402
 from sam2edge.export import to_onnx  # noqa: E402
 from sam2edge.export.to_onnx import check_tensors, export_graphs, main  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
+from sam2edge.weights_version import GRAPH_KEY, weights_version  # noqa: E402
 
 MICRO = find_variant("sam2/hiera_micro")
 WEIGHTS = store.find_checkpoint(MICRO)
@@ -42,6 +43,7 @@ def test_graphs_are_static_standard_and_stamped(graphs: dict[str, Path]) -> None
         assert stamp["sam2edge_contract"] == str(contract.CONTRACT_VERSION)
         assert stamp["sam2edge_model"] == MICRO.name
         assert stamp["sam2edge_checkpoint_sha256"] == store.file_sha256(WEIGHTS)
+        assert stamp[GRAPH_KEY] == weights_version(WEIGHTS)
 
 
 def test_no_shape_is_computed_at_run_time(graphs: dict[str, Path]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from training.clip_batches import draw_clip_batch
 from training.clips import Clip, Cover, draw_clip
 from training.scenes import MIN_AREA
+from training.shots import STRANGERS_FROM
 
 SIZE, FRAMES = 96, 6
 
@@ -56,6 +57,26 @@ def test_a_covered_object_is_hidden_and_comes_back() -> None:
         assert max(areas[8:14]) == 0, f"clip {seed} shows it"
         assert max(areas[24:]) > 0, f"clip {seed} never shows it again"
     assert found >= 3
+
+
+def _steps(clip: Clip) -> list[float]:
+    """How much the picture changes from frame to frame."""
+    return [float(np.abs(np.diff(clip.frames[i : i + 2].astype(float), axis=0)).mean()) for i in range(FRAMES - 1)]
+
+
+def test_some_clips_are_cut_and_objects_are_seen_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.clips._CUT_SHARE", 0.0)
+    whole = [draw_clip(seed, SIZE, FRAMES, Cover(0, 99, 100)) for seed in range(12)]
+    monkeypatch.setattr("training.clips._CUT_SHARE", 1.0)
+    cut = [draw_clip(seed, SIZE, FRAMES) for seed in range(12)]
+    for before, after in zip(whole, cut, strict=True):
+        assert np.array_equal(before.labels[0], after.labels[0])
+    assert np.mean([max(_steps(clip)) for clip in cut]) > 2 * np.mean([max(_steps(clip)) for clip in whole])
+    away = [(clip, time) for clip in cut for time in range(FRAMES) if clip.labels[time].max() >= STRANGERS_FROM]
+    assert away
+    assert not any(np.isin(clip.objects, clip.labels[time]).any() for clip, time in away)
+    returned = [clip for clip, time in away if time < FRAMES - 1 and clip.labels[-1].max() < STRANGERS_FROM]
+    assert any(np.isin(clip.objects, clip.labels[-1]).any() for clip in returned)
 
 
 def test_a_batch_says_where_each_object_is_on_each_frame() -> None:

@@ -45,6 +45,7 @@ def test_clips(given: bool) -> None:
         trainer = ClipTrainer(Sam2(SMALL, image_size=64), replace(CLIP_OPTIONS, device="meta"))
         moved, known = on_device(batch, "meta"), Memories()
         for time, features in enumerate(trainer.encode(moved.frames)):
-            out, masks = trainer.decode(moved, features, known, given)
-            trainer.remember(out, features, known, moved, time, masks, told=time == 1)
+            embed = trainer.attend(features, known)
+            out, masks = trainer.decode(moved, features, embed, given)
+            trainer.remember(out, features, known, moved, time, masks, told=time == 1, prompted=time in (0, 2))
     assert {tensor.device.type for tensor in (*known.memories, *known.pointers)} == {"meta"}

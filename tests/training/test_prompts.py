@@ -7,7 +7,7 @@ import pytest
 
 from sam2edge.contract import ABSENT, BACKGROUND, FOREGROUND
 from training.prompts import CORNER_HIGH, CORNER_LOW, SLOTS, box_of, deepest_point, draw_prompts, slots
-from training.scenes import draw_scene
+from training.scenes import Scene, draw_scene
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -27,9 +27,25 @@ def test_clicks_lie_on_and_off_their_objects(seed: int) -> None:
 
 def test_anchors_say_which_prompts_share_an_object() -> None:
     prompts = draw_prompts(draw_scene(3, 128), 12, 3)
-    assert prompts.same.diagonal().all()
+    assert (prompts.same.diagonal() == 1).all()
     for row, target in zip(prompts.same, prompts.targets, strict=True):
-        assert np.array_equal(row, target[prompts.anchors[:, 1], prompts.anchors[:, 0]])
+        told = row >= 0
+        assert np.array_equal(row[told], target[prompts.anchors[:, 1], prompts.anchors[:, 0]][told])
+
+
+def test_a_click_on_a_part_leaves_open_whether_the_rest_is_meant() -> None:
+    labels = np.ones((64, 64), np.uint8)
+    labels[10:50, 10:50], labels[20:30, 20:30], labels[52:62, 52:62] = 3, 4, 5
+    scene = Scene(np.zeros((64, 64, 3), np.uint8), labels, (3, 5), (), ((4, 3),))
+    assert scene.mask(3).sum() == 40 * 40
+    prompts = draw_prompts(scene, 12, 1)
+    under = labels[prompts.anchors[:, 1], prompts.anchors[:, 0]]
+    assert {3, 4, 5} == set(under)
+    assert (prompts.same[np.ix_(under == 4, under == 3)] == -1).all()
+    assert (prompts.same[np.ix_(under == 3, under == 4)] == 1).all()
+    assert (prompts.same[np.ix_(under == 4, under == 5)] == 0).all()
+    areas = {int(target.sum()) for target in prompts.targets[under == 4]}
+    assert 100 in areas  # the part is asked for
 
 
 def test_prompts_depend_on_scene_and_seed_alone() -> None:

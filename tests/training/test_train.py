@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,15 +21,6 @@ SMALL = replace(
     memory_dim=16, memory_layers=1, memory_mlp_dim=16,
 )  # fmt: skip
 OPTIONS = Options(size=64, steps=100, images=2, prompts=4, rate=3e-3, warmup=1, refine=0.5)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in one order, so that runs can be compared bit by bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _trainer(seed: int = 0) -> Trainer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +12,8 @@ from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import EMBEDDED, find_variant
 from training.clip_batches import draw_clip_batch
 from training.clips import draw_clip
-from training.evaluate_clips import evaluate_clips, follow, overlap, tracker_of
+from training.evaluate import next_click
+from training.evaluate_clips import after_correction, evaluate_clips, follow, overlap, tracker_of
 from training.start import set_initial_values
 from training.train_clips import ClipOptions, ClipTrainer, Memories, MixedBatch, start_memory
 
@@ -24,19 +24,16 @@ SMALL = replace(
 OPTIONS = ClipOptions(size=64, steps=100, images=2, prompts=2, frames=4, rate=3e-3, warmup=1, slow=1.0)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def _model() -> Sam2:
     torch.manual_seed(0)
     model = Sam2(SMALL, image_size=64)
     set_initial_values(model, 0)
     return model
+
+
+@torch.no_grad()
+def _seen_throughout(model: Sam2) -> None:
+    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(50.0)  # type: ignore[operator, union-attr]
 
 
 def test_the_loss_falls_on_one_batch_and_the_encoder_stays() -> None:
@@ -64,23 +61,54 @@ def test_with_scenes_the_whole_model_is_trained() -> None:
     assert not [name for name in still if name.startswith("image_encoder.trunk.blocks")]
 
 
+@pytest.mark.parametrize("corrected", [None, 3])
 @torch.no_grad()
-def test_a_clip_is_unrolled_as_the_tracker_follows_it() -> None:
-    model = _model().eval()
-    # Seen throughout, so that what is compared is not the logits of a hidden object.
-    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(50.0)  # type: ignore[operator, union-attr]
-    clip = draw_clip(3, 64, 5)
-    batch = draw_clip_batch(3, 1, 1, 64, 5)
-    trainer = ClipTrainer(model, replace(OPTIONS, images=1, prompts=1, frames=5))
+def test_a_clip_is_unrolled_as_the_tracker_follows_it(corrected: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, frames = _model().eval(), 10
+    _seen_throughout(model)  # so that what is compared is not the logits of a hidden object
+    clicks: list[tuple[float, float, int]] = []
+
+    def noted(found: np.ndarray, wanted: np.ndarray) -> tuple[float, float, int]:
+        clicks.append(next_click(found, wanted))
+        return clicks[-1]
+
+    monkeypatch.setattr("training.train_clips.next_click", noted)
+    clip = draw_clip(3, 64, frames)
+    batch = draw_clip_batch(3, 1, 1, 64, frames)
+    trainer = ClipTrainer(model, replace(OPTIONS, images=1, prompts=1, frames=frames))
     known, unrolled = Memories(), []
     for time, features in enumerate(trainer.encode(batch.frames)):
-        out, given = trainer.decode(batch, features, known, given=True)
+        embed = trainer.attend(features, known)
+        out, given = trainer.decode(batch, features, embed, given=True)
+        if time == corrected:
+            out = trainer.correct(batch, features, embed, out, time)
         unrolled.append(out.low_res_masks[0, 1 + int(out.iou_scores[0, 1:].argmax())].numpy())
-        trainer.remember(out, features, known, batch, time, given, told=False)
+        prompted = time in (0, corrected)
+        trainer.remember(out, features, known, batch, time, given, told=False, prompted=prompted)
     tracker = tracker_of(model)
     tracker.prompt(clip.frames[0], mask=batch.given[0, 0].numpy())
-    for frame, logits in zip(clip.frames[1:], unrolled[1:], strict=True):
-        assert np.allclose(tracker.track(frame).logits[0], np.clip(logits, -32, 32), atol=1e-5)
+    for time in range(1, frames):
+        found = tracker.track(clip.frames[time])
+        if time == corrected:
+            x, y, label = clicks[0]  # in cells of the masks
+            found = tracker.prompt(points=[[4 * x + 2, 4 * y + 2]], labels=[label])
+        assert np.allclose(found.logits[0], np.clip(unrolled[time], -32, 32), atol=1e-5), time
+    assert len(clicks) == (corrected is not None)
+
+
+def test_steps_with_a_correction_train_on_it() -> None:
+    trainer = ClipTrainer(_model().train(), replace(OPTIONS, correct=1.0))
+    batch = draw_clip_batch(0, 2, 2, 64, 4)
+    calls: list[int] = []
+    correct = trainer.correct
+    trainer.correct = lambda *a: (calls.append(a[-1]), correct(*a))[1]  # type: ignore[method-assign, func-returns-value]
+    loss, _ = trainer.clip_loss(batch)
+    loss.backward()
+    assert len(calls) == 1 and 1 <= calls[0] < 4
+    assert torch.isfinite(loss)
+    assert any(
+        p.grad is not None and p.grad.any() for n, p in trainer.model.named_parameters() if "mask_downscaling" in n
+    )
 
 
 @torch.no_grad()
@@ -102,6 +130,21 @@ def test_figures_of_clips() -> None:
     assert 0 <= figures["j"] <= 1
     assert 0.1 < figures["first_frame_kept"] <= 1
     assert "j_after_hidden" not in figures
+
+
+def test_a_correction_is_given_once_to_the_object_that_is_worst_off() -> None:
+    model, pairs = _model().eval(), []
+    _seen_throughout(model)
+    tracker = tracker_of(model)
+    for seed in range(3):
+        clip = draw_clip(seed, 64, 8)
+        asked = list(clip.objects[:2])
+        found = follow(tracker, clip, asked)
+        pairs += after_correction(tracker, clip, asked, found, at=4)
+        assert not after_correction(tracker, clip, asked, np.ones_like(found), at=4)  # nothing to mend
+    assert pairs
+    assert all(0 <= value <= 1 for pair in pairs for value in pair)
+    assert any(without != corrected for without, corrected in pairs)
 
 
 def test_following_counts_every_frame_but_the_first() -> None:
