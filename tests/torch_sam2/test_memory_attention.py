@@ -55,3 +55,9 @@ def test_rotation_by_complex_numbers_is_the_one_of_the_graphs(monkeypatch) -> No
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
     torch.testing.assert_close(turned, rotate_pairs(q, cos, sin), atol=1e-6, rtol=1e-6)
     assert not torch.allclose(turned, q, atol=0.1)
+
+
+def test_rotation_of_bfloat16() -> None:
+    q, *_, cos, sin, _ = _inputs(1)
+    turned = rotate_pairs(q.bfloat16(), cos.bfloat16(), sin.bfloat16())
+    torch.testing.assert_close(turned.float(), rotate_pairs(q, cos, sin), atol=0.1, rtol=0.05)
