@@ -66,7 +66,7 @@ class Target:
 
     @property
     def met(self) -> bool:
-        return self.value <= self.at_most
+        return bool(self.value <= self.at_most)  # numpy's own is no JSON
 
     def report(self) -> dict[str, Any]:
         return {"what": self.what, "at_most": self.at_most, "value": round(self.value, 4), "met": self.met}
