@@ -10,6 +10,7 @@ others go on.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import fcntl
 import importlib.util
 import json
@@ -77,6 +78,13 @@ def _locked(engine: Path) -> Iterator[None]:
         yield
 
 
+def _give_freed_memory_back() -> None:
+    """The allocator keeps what reading a graph took and freed; on a Jetson the builder needs it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+    if trim is not None:
+        trim(0)
+
+
 def _build_or_keep(facts: GraphFacts, engine: Path, options: BuildOptions, progress: BuildProgress) -> EngineManifest:
     if options.skip_built:
         _refuse_what_failed(engine, facts, options)
@@ -84,6 +92,7 @@ def _build_or_keep(facts: GraphFacts, engine: Path, options: BuildOptions, progr
         if kept is not None:
             progress.note(f"{kept.graph}: built already")
             return kept
+    _give_freed_memory_back()
     check_free_memory(facts.path, options)
     handle, name = tempfile.mkstemp(prefix=f".{engine.name}.", suffix=".part", dir=engine.parent)
     os.close(handle)
