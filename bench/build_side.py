@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib
 import resource
 from pathlib import Path
 
@@ -29,7 +28,6 @@ def main() -> None:
     variant = find_variant(chosen.model)
 
     def build() -> dict[str, float]:
-        importlib.import_module("onnxruntime")  # reads the graphs; a library that is loaded is no memory of the build
         before = _rss_mib()
         options = BuildOptions("tensorrt_rtx")
         outcomes = build_engines(chosen.graphs, chosen.out, variant, variant.image_size, options)

@@ -234,3 +234,11 @@ def _outcome_report(outcome: Outcome) -> dict[str, Any]:
 def python_module(module: str, *arguments: str, python: str = sys.executable) -> list[str]:
     """The command that runs one of the bench modules in an interpreter."""
     return [python, "-m", module, *arguments]
+
+
+def run_module(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What a module of this project prints, run to its end by this Python; ends the program where it fails."""
+    done = subprocess.run(python_module(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    return done.stdout

@@ -15,15 +15,13 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench.harness import RESULTS, ROOT, python_module
+from bench.harness import RESULTS, ROOT, run_module
 from bench.machine import describe_machine
 from sam2edge.memory_needs import PARAMETERS
 from sam2edge.variants import find_variant
@@ -60,24 +58,17 @@ def _measured_model(model: str, chosen: argparse.Namespace, folder: Path) -> Ite
     if model == "micro":
         checkpoint = ROOT / "sam2edge" / "assets" / f"{model_id}.safetensors"
     else:
-        _run(["bench.prepare", "golden", model_id, str(checkpoint)], environment)
+        run_module(["bench.prepare", "golden", model_id, str(checkpoint)], environment)
     for size in chosen.sizes:
         for backend in chosen.backends:
             if backend == "onnxruntime":
-                _run(["bench.prepare", "graphs", model_id, str(checkpoint), str(size)], environment)
+                run_module(["bench.prepare", "graphs", model_id, str(checkpoint), str(size)], environment)
             given = [str(checkpoint)] if backend == "torch" and model != "micro" else []
             command = ["bench.memory_side", model_id, str(size), backend, *given]
-            runs = [json.loads(_run(command, environment).splitlines()[-1]) for _ in range(chosen.repeats)]
+            runs = [json.loads(run_module(command, environment).splitlines()[-1]) for _ in range(chosen.repeats)]
             figures = {name: max(run[name] for run in runs) for name in FIGURES}
             yield {"size": model, "image_size": size, "backend": backend, "precision": "fp32", **figures, "runs": runs}
             shutil.rmtree(folder / "graphs", ignore_errors=True)  # those of a large model fill a small disk
-
-
-def _run(arguments: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run(python_module(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(arguments)} failed:\n{done.stderr}")
-    return done.stdout
 
 
 def _keep(row: dict[str, Any]) -> None:

@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.harness import ROOT, Target, python_module, report
+from bench.harness import Target, report, run_module
 from sam2edge.variants import find_variant
 
 MIB = 1 << 20
@@ -47,21 +46,14 @@ def _fill_store(models: list[str], home: Path, environment: dict[str, str]) -> N
         assert variant.checkpoint is not None
         checkpoint = home / "checkpoints" / variant.checkpoint.file_name
         checkpoint.parent.mkdir(exist_ok=True)
-        _run(["bench.prepare", "golden", variant.name, str(checkpoint)], environment)
+        run_module(["bench.prepare", "golden", variant.name, str(checkpoint)], environment)
         if number == 0:
-            _run(["bench.prepare", "graphs", variant.name, str(checkpoint), str(variant.image_size)], environment)
+            run_module(["bench.prepare", "graphs", variant.name, str(checkpoint), str(variant.image_size)], environment)
 
 
 def _used(work: str, cap_bytes: int, environment: dict[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_run(["bench.promises_side", work, str(cap_bytes)], environment))
+    found: dict[str, Any] = json.loads(run_module(["bench.promises_side", work, str(cap_bytes)], environment))
     return found
-
-
-def _run(arguments: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run(python_module(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
-    return done.stdout
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -82,7 +82,7 @@ class DrawnClip:
 def iou(left: NDArray[np.bool_], right: NDArray[np.bool_]) -> float:
     """Intersection over union; 1 where both are empty."""
     union = np.count_nonzero(left | right)
-    return float(np.count_nonzero(left & right) / union) if union else 1.0
+    return np.count_nonzero(left & right) / union if union else 1.0
 
 
 def write_clip(folder: Path, frames: int, size_wh: tuple[int, int]) -> None:

@@ -51,11 +51,11 @@ def sine_1d(position: Tensor, channels: int, temperature: float = 10000.0) -> Te
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns each channel pair (2i, 2i+1) of (..., N, C) by the angle in the tables (N, C)."""
+    pairs = x.unflatten(-1, (x.shape[-1] // 2, 2))
     if x.dtype == torch.float32 and not torch.onnx.is_in_onnx_export():
         # One pass; graphs have no complex numbers, and bfloat16 (in training) has none either.
         turn = torch.complex(cos[:, ::2], sin[:, ::2])
-        return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (x.shape[-1] // 2, 2))) * turn).flatten(-2)
-    pairs = x.unflatten(-1, (x.shape[-1] // 2, 2))
+        return torch.view_as_real(torch.view_as_complex(pairs) * turn).flatten(-2)
     turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
     return x * cos + turned * sin
 
