@@ -9,6 +9,7 @@ alone. Device memory is told where the backend knows it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -69,6 +70,7 @@ def _run(chosen: argparse.Namespace) -> list[dict[str, float]]:
         if number % SAMPLE == 0:
             memory = {"frame": number, "resident_mib": _resident_mib(), "objects": len(tracker.object_ids)}
             samples.append({**memory, "memory_bytes": tracker.memory_nbytes, **_device_mib()})
+            print(json.dumps(samples[-1]), flush=True)  # a run that is ended early has told something
     return samples
 
 
@@ -101,7 +103,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="side of the model's input in pixels")
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--device", help="cpu or cuda, for the torch backend")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.frames <= SETTLED + SAMPLE:
+        parser.error(
+            f"--frames {chosen.frames}: expected more than {SETTLED + SAMPLE}, so that there is something to compare"
+        )
+    return chosen
 
 
 if __name__ == "__main__":

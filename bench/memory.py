@@ -2,11 +2,12 @@
 
     python -m bench.memory [--models tiny,small] [--sizes 512,1024] [--backends onnxruntime,torch] [--repeats N]
 
-Each combination runs in a fresh process (bench/memory_side.py): an embed and a prompt on a 1920x1080 photo, then a
-tracked frame with every memory slot in use. Weights are deterministic stand-ins in the official format, since memory
-does not depend on them; graphs are exported anew. Of the repeats the largest figure counts. Each row goes into
-results/memory.json at once, in place of an older one, and the table sam2edge/assets/memory_needs.json is written from
-that; a combination that was never measured is estimated there from the largest smaller model that was, and says so.
+Each combination runs in a fresh process (bench/memory_side.py): an embed and a prompt on a 1920x1080 photo, then four
+objects tracked, and memory attention with every slot in use. Weights are deterministic stand-ins in the official
+format, since memory does not depend on them; graphs are exported anew. Of the repeats the largest figure counts. Each
+row goes into results/memory.json at once, in place of an older one, and the table sam2edge/assets/memory_needs.json is
+written from that; a combination that was never measured is estimated there from the largest smaller model that was,
+and says so.
 """
 
 from __future__ import annotations

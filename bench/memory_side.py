@@ -17,12 +17,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from sam2edge import AutoModel
+from sam2edge import AutoModel, VideoTracker
 from sam2edge.backends.base import Recalled
 from sam2edge.backends.registry import BACKENDS
 from sam2edge.contract import NUM_POINTER_SLOTS
 from sam2edge.memory_bank import MAX_CONDITIONING
+from sam2edge.memory_needs import TRACKED_OBJECTS
 from sam2edge.predictor import ImagePredictor
 
 FRAME_HW = (1080, 1920)
@@ -43,7 +45,7 @@ def main(arguments: list[str]) -> None:
     point = np.array([[FRAME_HW[1] / 2, FRAME_HW[0] / 2]])
     model.segment_images(embeddings=embedding, point_coordinates=point, point_labels=np.ones(1))
     images_peak = status_bytes("VmHWM")
-    bank_bytes = _track(model, embedding.features)
+    bank_bytes = _track(model, embedding.features, frame)
     facts = {
         "library_bytes": library - before,
         "weights_bytes": loaded - library,
@@ -57,8 +59,17 @@ def main(arguments: list[str]) -> None:
     print(json.dumps(facts))
 
 
-def _track(model: ImagePredictor, features: object) -> int:
-    """A frame's worth of tracking with every memory slot in use; returns the bytes of what one object can remember."""
+def _track(model: ImagePredictor, features: object, frame: NDArray[np.uint8]) -> int:
+    """Tracks four objects to a second frame, then attends to memory with every slot in use.
+
+    Returns the bytes of what one object can remember. Tracking until the slots fill by themselves would take a large
+    model minutes.
+    """
+    tracker = VideoTracker(model)
+    for number in range(TRACKED_OBJECTS):
+        left = 100 + 400 * number
+        tracker.prompt(None if number else frame, object_id=number + 1, box=[left, 100, left + 300, 900])
+    tracker.track(frame)
     variant, backend = model.variant, model.backend
     slots = variant.num_mask_slots
     mask = np.ones((model.image_size, model.image_size), np.float32)
@@ -69,8 +80,8 @@ def _track(model: ImagePredictor, features: object) -> int:
         np.zeros((NUM_POINTER_SLOTS, variant.d_model), np.float32),
         np.linspace(0, 1, NUM_POINTER_SLOTS, dtype=np.float32),
     )
-    conditioned = backend.attend_memory(features, recalled)
-    backend.decode(conditioned, np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int32), None)
+    conditioned = [backend.attend_memory(features, recalled) for _ in range(TRACKED_OBJECTS)]
+    backend.decode_each(conditioned, np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int32))
     # What sam2edge/memory_bank.py keeps at most: conditioning frames, and those before the one at hand.
     pointer_bytes = (MAX_CONDITIONING + NUM_POINTER_SLOTS - 1) * variant.d_model * 4
     return int((MAX_CONDITIONING + slots - 1) * memory.nbytes + pointer_bytes)

@@ -27,6 +27,7 @@ from training.batches import Batch, draw_batch, drawn, on_device
 from training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from training.evaluate import evaluate
 from training.losses import Weights, total_loss
+from training.optimisers import MuonAdamW, decayed
 from training.start import set_initial_values
 
 
@@ -60,15 +61,6 @@ def first_scene(seed: int, size: int) -> int:
     return (seed * 64 + size // 32) * 10_000_000 % (1 << 31)
 
 
-def decayed(parameters: list[nn.Parameter], decay: float, share: float = 1.0) -> list[dict[str, Any]]:
-    """Two of the optimiser's groups: matrices with weight decay, vectors without."""
-    wide, rest = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
-    return [
-        {"params": wide, "weight_decay": decay, "share": share},
-        {"params": rest, "weight_decay": 0.0, "share": share},
-    ]
-
-
 def by_image(out: Any, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """The decoder's answer to B * P prompts, of `shape` (B, P), as `total_loss` takes it."""
     return (
@@ -83,7 +75,7 @@ class Trainer:
 
     def __init__(self, model: nn.Module, options: Options) -> None:
         self.model, self.options, self.step = model.to(options.device), options, 0
-        self.optimizer = torch.optim.AdamW(self.groups(), lr=options.rate, betas=(0.9, 0.98))
+        self.optimizer = MuonAdamW(self.groups(), options.rate)
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @staticmethod
@@ -123,9 +115,9 @@ class Trainer:
 
     def train_step(self, batch: Any) -> dict[str, float]:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate() * group.get("share", 1.0)
+            group["lr"] = self.rate() * group["share"]
         loss, figures = self.loss(on_device(batch, self.options.device))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()

@@ -23,8 +23,9 @@ from training.clip_batches import ClipBatch, draw_clip_batch
 from training.evaluate import next_click
 from training.evaluate_clips import evaluate_clips
 from training.losses import Weights, total_loss
+from training.optimisers import decayed
 from training.scenes import draw_scene
-from training.train import Options, Trainer, by_image, decayed, first_scene, run_command
+from training.train import Options, Trainer, by_image, first_scene, run_command
 
 _FROZEN = ("image_encoder.", "sam_mask_decoder.conv_s", "no_mem_embed")
 _SLOW = ("sam_mask_decoder.", "sam_prompt_encoder.")
