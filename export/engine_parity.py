@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +20,8 @@ from numpy.typing import NDArray
 
 from sam2edge import contract, store
 from sam2edge.backends.base import BackendRequest
-from sam2edge.errors import BackendUnavailableError, GraphError, Sam2EdgeError
-from sam2edge.export.by_hand import exit_with
+from sam2edge.errors import BackendUnavailableError, GraphError
+from sam2edge.export.by_hand import errors_in_one_line, exit_with
 from sam2edge.export.figures import ENGINE_BOUNDS, GraphParity, require_passed
 from sam2edge.export.measuring import (
     Runner,
@@ -113,6 +112,7 @@ def find_reference(
     return session_runner({name: open_session(path) for name, path in paths.items()}), "their graphs in onnxruntime"
 
 
+@errors_in_one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare built engines with the model they were made of.")
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
@@ -123,25 +123,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engines", type=Path, help="folder of the engines; default: the store")
     parser.add_argument("--photo", type=Path, action="append", default=[], help="compare on this; repeatable")
     chosen = parser.parse_args(arguments)
-    try:
-        variant = find_variant(chosen.model)
-        size = chosen.size or variant.image_size
-        folder = chosen.engines or store.engine_dir(variant, size, chosen.precision)
-        graphs = (
-            chosen.graphs
-            or store.find_graphs(variant, size, chosen.precision)
-            or store.graph_dir(variant, size, chosen.precision)
-        )
-        names = contract.graph_specs(variant, size)
-        manifests = {name: read_manifest(folder / f"{name}{store.ENGINE_SUFFIX}") for name in names}
-        photos = [read_photo(path) for path in chosen.photo]
-        reference, against = find_reference(variant, size, manifests, chosen.checkpoint, graphs)
-        outcomes = check_engines(folder, variant, size, reference, against, photos)
-        print("\n".join(map(str, outcomes.values())))
-        require_passed(outcomes, "engines", store.ENGINE_SUFFIX)
-    except (Sam2EdgeError, OSError) as error:
-        print(f"sam2edge: {error}", file=sys.stderr)
-        return 1
+    variant = find_variant(chosen.model)
+    size = chosen.size or variant.image_size
+    folder = chosen.engines or store.engine_dir(variant, size, chosen.precision)
+    graphs = (
+        chosen.graphs
+        or store.find_graphs(variant, size, chosen.precision)
+        or store.graph_dir(variant, size, chosen.precision)
+    )
+    names = contract.graph_specs(variant, size)
+    manifests = {name: read_manifest(folder / f"{name}{store.ENGINE_SUFFIX}") for name in names}
+    photos = [read_photo(path) for path in chosen.photo]
+    reference, against = find_reference(variant, size, manifests, chosen.checkpoint, graphs)
+    outcomes = check_engines(folder, variant, size, reference, against, photos)
+    print("\n".join(map(str, outcomes.values())))
+    require_passed(outcomes, "engines", store.ENGINE_SUFFIX)
     return 0
 
 

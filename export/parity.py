@@ -10,7 +10,6 @@ the first layer that went wrong in its manifest.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,8 +19,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sam2edge import contract, store
-from sam2edge.errors import CheckpointError, Sam2EdgeError
-from sam2edge.export.by_hand import exit_with
+from sam2edge.errors import CheckpointError
+from sam2edge.export.by_hand import errors_in_one_line, exit_with
 from sam2edge.export.figures import BOUNDS, GraphParity, require_passed
 from sam2edge.export.graphs import GRAPHS
 from sam2edge.export.measuring import (
@@ -98,6 +97,7 @@ def chosen_checkpoint(variant: Variant, given: Path | None) -> Path:
     return checkpoint
 
 
+@errors_in_one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare exported graphs with the torch model.")
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
@@ -107,18 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="where the graphs are; default: the store")
     parser.add_argument("--photo", type=Path, action="append", default=[], help="compare on this; repeatable")
     chosen = parser.parse_args(arguments)
-    try:
-        variant = find_variant(chosen.model)
-        size = chosen.size or variant.image_size
-        checkpoint = chosen_checkpoint(variant, chosen.checkpoint)
-        folder = chosen.folder or store.graph_dir(variant, size, chosen.precision)
-        photos = [read_photo(path) for path in chosen.photo]
-        outcomes = check_graphs(load_model(variant, checkpoint, size), folder, chosen.precision, photos)
-        print("\n".join(map(str, outcomes.values())))
-        require_passed(outcomes)
-    except (Sam2EdgeError, OSError) as error:
-        print(f"sam2edge: {error}", file=sys.stderr)
-        return 1
+    variant = find_variant(chosen.model)
+    size = chosen.size or variant.image_size
+    checkpoint = chosen_checkpoint(variant, chosen.checkpoint)
+    folder = chosen.folder or store.graph_dir(variant, size, chosen.precision)
+    photos = [read_photo(path) for path in chosen.photo]
+    outcomes = check_graphs(load_model(variant, checkpoint, size), folder, chosen.precision, photos)
+    print("\n".join(map(str, outcomes.values())))
+    require_passed(outcomes)
     return 0
 
 

@@ -38,7 +38,7 @@ from sam2edge.export.build_process import (
     library_version,
     run_builder,
 )
-from sam2edge.export.by_hand import exit_with
+from sam2edge.export.by_hand import errors_in_one_line, exit_with
 from sam2edge.export.onnx_facts import GraphFacts, read_graph
 from sam2edge.export.progress import BuildProgress
 from sam2edge.manifest import EngineManifest, failed_path, manifest_path, read_manifest
@@ -227,6 +227,7 @@ def report_failures(outcomes: dict[str, EngineManifest | Sam2EdgeError]) -> None
         )
 
 
+@errors_in_one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build TensorRT engines from exported graphs.")
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
@@ -241,30 +242,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--level", type=int, choices=range(6), default=3, help="optimisation; default: 3")
     parser.add_argument("--skip-built", action="store_true", help="keep engines that are still right")
     chosen = parser.parse_args(arguments)
-    try:
-        variant = find_variant(chosen.model)
-        size = chosen.size or variant.image_size
-        graphs = chosen.graphs or store.find_graphs(variant, size, chosen.precision)
-        if graphs is None:
-            raise GraphError(
-                f"no {chosen.precision} graphs of {variant.model_id} at image size {size}",
-                remedy=f"sam2edge build {variant.model_id} --size {size} --precision {chosen.precision}",
-            )
-        out = chosen.out or store.engine_dir(variant, size, chosen.precision)
-        options = BuildOptions(find_library(), chosen.level, chosen.skip_built, find_gpu())
-        if chosen.compiler == "torch2trt":
-            options = _with_torch2trt(options, chosen.checkpoint or store.find_checkpoint(variant))
-        outcomes = build_engines(graphs, out, variant, size, options)
-        for outcome in outcomes.values():
-            if isinstance(outcome, EngineManifest):
-                print(out / f"{outcome.graph}{store.ENGINE_SUFFIX}")
-        report_failures(outcomes)
-        compared = all(isinstance(m, EngineManifest) and "engine" in m.parity for m in outcomes.values())
-        if options.gpu is not None and not compared:
-            return 0 if compare_with_model(variant, size, chosen.precision, graphs, out, chosen.checkpoint) else 1
-    except (Sam2EdgeError, OSError) as error:
-        print(f"sam2edge: {error}", file=sys.stderr)
-        return 1
+    variant = find_variant(chosen.model)
+    size = chosen.size or variant.image_size
+    graphs = chosen.graphs or store.find_graphs(variant, size, chosen.precision)
+    if graphs is None:
+        raise GraphError(
+            f"no {chosen.precision} graphs of {variant.model_id} at image size {size}",
+            remedy=f"sam2edge build {variant.model_id} --size {size} --precision {chosen.precision}",
+        )
+    out = chosen.out or store.engine_dir(variant, size, chosen.precision)
+    options = BuildOptions(find_library(), chosen.level, chosen.skip_built, find_gpu())
+    if chosen.compiler == "torch2trt":
+        options = _with_torch2trt(options, chosen.checkpoint or store.find_checkpoint(variant))
+    outcomes = build_engines(graphs, out, variant, size, options)
+    for outcome in outcomes.values():
+        if isinstance(outcome, EngineManifest):
+            print(out / f"{outcome.graph}{store.ENGINE_SUFFIX}")
+    report_failures(outcomes)
+    compared = all(isinstance(m, EngineManifest) and "engine" in m.parity for m in outcomes.values())
+    if options.gpu is not None and not compared:
+        return 0 if compare_with_model(variant, size, chosen.precision, graphs, out, chosen.checkpoint) else 1
     return 0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sam2edge import contract, store
 from sam2edge.contract import GraphSpec
-from sam2edge.errors import GraphError, InvalidInputError, Sam2EdgeError
-from sam2edge.export.by_hand import exit_with
+from sam2edge.errors import GraphError, InvalidInputError
+from sam2edge.export.by_hand import errors_in_one_line, exit_with
 from sam2edge.export.figures import require_passed
 from sam2edge.export.parity import check_graphs, chosen_checkpoint
 from sam2edge.export.precision import check_precision, convert_to_half, expected_islands
@@ -151,6 +150,7 @@ def halve_weights(graph: onnx.ModelProto) -> None:
     graph.graph.node.extend(nodes)
 
 
+@errors_in_one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Export a SAM 2 checkpoint to ONNX graphs.")
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
@@ -163,22 +163,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--slots", type=int, default=contract.NUM_PROMPT_SLOTS, help="points a prompt can have")
     parser.add_argument("--half-weights", action="store_true", help="store weights as float16: half the file")
     chosen = parser.parse_args(arguments)
-    try:
-        variant = find_variant(chosen.model)
-        size = chosen.size or variant.image_size
-        checkpoint = chosen_checkpoint(variant, chosen.checkpoint)
-        folder = chosen.out or store.graph_dir(variant, size, chosen.precision)
-        check_options(chosen.half_weights, chosen.precision)
-        model, digest = load_model(variant, checkpoint, size), store.file_sha256(checkpoint)
-        version = weights_version(checkpoint)
-        paths = write_graphs(model, digest, folder, chosen.slots, chosen.half_weights, chosen.precision, version)
-        outcomes = check_graphs(model, folder, chosen.precision)
-        require_passed(outcomes)
-        for path in paths:
-            print(f"{path} ({path.stat().st_size / 1e6:.1f} MB); {outcomes[path.stem]}")
-    except (Sam2EdgeError, OSError) as error:
-        print(f"sam2edge: {error}", file=sys.stderr)
-        return 1
+    variant = find_variant(chosen.model)
+    size = chosen.size or variant.image_size
+    checkpoint = chosen_checkpoint(variant, chosen.checkpoint)
+    folder = chosen.out or store.graph_dir(variant, size, chosen.precision)
+    check_options(chosen.half_weights, chosen.precision)
+    model, digest = load_model(variant, checkpoint, size), store.file_sha256(checkpoint)
+    version = weights_version(checkpoint)
+    paths = write_graphs(model, digest, folder, chosen.slots, chosen.half_weights, chosen.precision, version)
+    outcomes = check_graphs(model, folder, chosen.precision)
+    require_passed(outcomes)
+    for path in paths:
+        print(f"{path} ({path.stat().st_size / 1e6:.1f} MB); {outcomes[path.stem]}")
     return 0
 
 
