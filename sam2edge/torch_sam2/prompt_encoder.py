@@ -81,7 +81,8 @@ class PromptEncoder(Positioned):
 
     def position(self) -> Tensor:
         """Position of each embedding cell's centre: (1, D, E, E)."""
-        centre = (torch.arange(self.grid, device=self.no_mask_embed.weight.device) + 0.5) / self.grid
+        weight = self.no_mask_embed.weight
+        centre = (torch.arange(self.grid, device=weight.device, dtype=weight.dtype) + 0.5) / self.grid
         y, x = torch.meshgrid(centre, centre, indexing="ij")
         return self.pe_layer(torch.stack((x, y), dim=-1)).permute(2, 0, 1)[None]
 

@@ -84,6 +84,16 @@ def test_baked_positions_follow_the_weights() -> None:
     torch.testing.assert_close(fresh, baked)
 
 
+def test_a_halved_model_encodes_as_the_whole_one() -> None:
+    torch.manual_seed(4)
+    model, image = Sam2(MICRO, 128), torch.randn(1, 3, 128, 128)
+    with torch.inference_mode():
+        whole = model.bake().encode_image(image).image_embed
+        halved = model.half().bake().encode_image(image.half()).image_embed
+    assert halved.dtype == torch.float16
+    assert torch.cosine_similarity(halved.float().flatten(), whole.flatten(), dim=0) > 0.9995
+
+
 def test_memory_slots_that_are_masked_out_change_nothing() -> None:
     torch.manual_seed(3)
     model = Sam2(MICRO, 128).eval()
