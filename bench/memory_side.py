@@ -51,6 +51,7 @@ def main(arguments: list[str]) -> None:
         "weights_bytes": loaded - library,
         "embedding_bytes": embedding.nbytes,
         "bank_bytes": bank_bytes,
+        "tracked_objects": TRACKED_OBJECTS,
         "images_peak_bytes": images_peak - before,
         "tracking_peak_bytes": status_bytes("VmHWM") - before,
         "process_before_bytes": before,
