@@ -47,6 +47,7 @@ def lay_text(
     # Pixels of the picture in one of the ink.
     pixels = float(np.sqrt(abs(np.linalg.det(matrix)))) * 2 * half_width / ink.shape[1]
     if pixels < 0.7:  # a warp alone would skip pixels
+        pixels = max(pixels, 0.51 / min(ink.shape))  # a speck of text still has a pixel
         ink = np.asarray(cv2.resize(ink, None, fx=pixels, fy=pixels, interpolation=cv2.INTER_AREA), np.uint8)
     height, width = ink.shape
     turn = matrix * (2 * half_width / width)

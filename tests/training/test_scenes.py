@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from training.lettering import draw_text, lay_text
 from training.scenes import MIN_AREA, draw_scene
 
 
@@ -26,6 +27,15 @@ def test_objects_to_ask_for_are_visible(seed: int) -> None:
     for label in scene.objects:
         assert scene.mask(label).sum() >= MIN_AREA * 128 * 128
     assert not set(scene.objects) & set(scene.regions)
+
+
+@pytest.mark.parametrize("half_width", [0.02, 0.5, 30.0])
+def test_text_of_any_size_is_laid(half_width: float) -> None:
+    ink = draw_text(np.random.default_rng(3))
+    laid = lay_text(ink, half_width, np.zeros(2), np.eye(2), np.array([32.0, 32.0]), (64, 64))
+    assert laid.shape == (64, 64)
+    assert 0 <= laid.min() <= laid.max() <= 1
+    assert (laid.max() > 0.5) == (half_width == 30.0)
 
 
 def test_parts_belong_to_objects_that_are_asked_for() -> None:
