@@ -3,8 +3,8 @@
     python -m training.curves training/log/m128.jsonl training/log/m256.jsonl --out docs/training-curves.png
     python -m training.curves runs/*/log.jsonl --keep training/log
 
-Stages stand side by side in the order given, each as wide as its steps. `--keep` writes the few columns that the
-picture needs into a folder, a file a stage.
+Stages stand side by side in the order given, each as wide as its steps, with its name and their number below. `--keep`
+writes the few columns that the picture needs into a folder, a file a stage.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PANELS: tuple[tuple[str, dict[str, Colour]], ...] = (
       "held.box": (60, 60, 200)}),
 )  # fmt: skip
 _COLUMNS = {name for _, series in _PANELS for name in series}
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BELOW = 1000, 210, 50, 34, 26
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BELOW = 1000, 210, 50, 34, 42
 _FONT, _INK, _FAINT = cv2.FONT_HERSHEY_SIMPLEX, (40, 40, 40), (215, 215, 215)
 
 
@@ -46,6 +46,12 @@ class StageLog:
     @property
     def steps(self) -> float:
         return max((line["step"] for line in self.lines), default=0)
+
+    def column(self, series: str) -> str | None:
+        """Where a series stands in the lines: a stage on scenes alone has no clips' columns, and no prefix."""
+        if series.startswith("held.") or any("iou_prompted" in line for line in self.lines):
+            return series
+        return series.removeprefix("scene_") if series.startswith("scene_") else None
 
 
 def read_log(path: Path) -> StageLog:
@@ -100,7 +106,8 @@ def _panel(title: str, series: dict[str, Colour], stages: list[StageLog]) -> NDA
     for stage in stages:
         column = _column(before, total)
         cv2.line(picture, (column, _TOP), (column, _TOP + _HEIGHT + 8), _FAINT, 1)
-        _write(picture, f"{stage.name} ({stage.steps:.0f} steps)", (column + 4, _TOP + _HEIGHT + 18))
+        for row, text in enumerate((stage.name, f"{stage.steps:.0f}")):
+            _write(picture, text, (column + 4, _TOP + _HEIGHT + 18 + 14 * row))
         before += stage.steps
     _write(picture, title, (_LEFT, 20))
     right = _WIDTH - 10
@@ -120,7 +127,8 @@ def _points(name: str, stages: list[StageLog]) -> list[list[tuple[float, float]]
     """Step since the first stage's start, and value: a list a stage that has any."""
     found, before = [], 0.0
     for stage in stages:
-        found.append([(before + line["step"], line[name]) for line in stage.lines if name in line])
+        column = stage.column(name)
+        found.append([(before + line["step"], line[column]) for line in stage.lines if column in line])
         before += stage.steps
     return [line for line in found if line]
 

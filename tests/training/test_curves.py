@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from training.curves import draw_curves, keep, main, read_log
+from training.curves import StageLog, draw_curves, keep, main, read_log
 
 LINES = (
     {"step": 10, "seconds": 1.0, "loss": 4.0, "iou_by_score": 0.1, "spread": 0.3},
@@ -35,6 +35,12 @@ def test_a_log_is_read_by_step_and_what_was_done_twice_counts_once(log: Path) ->
     assert [(line["step"], line["loss"]) for line in stage.lines] == [(10, 4.0), (20, 2.5), (30, 2.0)]
     assert stage.lines[1]["held.one_click"] == 0.5
     assert [line.get("held.j") for line in stage.lines] == [None, 0.4, 0.45]
+
+
+def test_a_stage_on_scenes_alone_counts_with_the_scenes() -> None:
+    scenes, clips = StageLog("e", [{"step": 1, "loss": 1.0}]), StageLog("y", [{"step": 1, "iou_prompted": 0.5}])
+    assert [scenes.column(name) for name in ("scene_loss", "loss", "held.box")] == ["loss", None, "held.box"]
+    assert [clips.column(name) for name in ("scene_loss", "loss")] == ["scene_loss", "loss"]
 
 
 def test_what_is_kept_draws_the_same_picture(log: Path, tmp_path: Path) -> None:
