@@ -67,9 +67,7 @@ def _track(model: ImagePredictor, features: object, frame: NDArray[np.uint8]) ->
     model minutes.
     """
     tracker = VideoTracker(model)
-    for number in range(TRACKED_OBJECTS):
-        left = 100 + 400 * number
-        tracker.prompt(None if number else frame, object_id=number + 1, box=[left, 100, left + 300, 900])
+    prompt_objects(tracker, frame)
     tracker.track(frame)
     variant, backend = model.variant, model.backend
     slots = variant.num_mask_slots
@@ -86,6 +84,13 @@ def _track(model: ImagePredictor, features: object, frame: NDArray[np.uint8]) ->
     # What sam2edge/memory_bank.py keeps at most: conditioning frames, and those before the one at hand.
     pointer_bytes = (MAX_CONDITIONING + NUM_POINTER_SLOTS - 1) * variant.d_model * 4
     return int((MAX_CONDITIONING + slots - 1) * memory.nbytes + pointer_bytes)
+
+
+def prompt_objects(tracker: VideoTracker, frame: NDArray[np.uint8]) -> None:
+    """Prompts as many objects on the frame as a video's memory is promised for, side by side."""
+    for number in range(TRACKED_OBJECTS):
+        left = 100 + 400 * number
+        tracker.prompt(None if number else frame, object_id=number + 1, box=[left, 100, left + 300, 900])
 
 
 def status_bytes(name: str) -> int:

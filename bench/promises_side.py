@@ -15,9 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.memory_side import FRAME_HW, status_bytes
+from bench.memory_side import FRAME_HW, prompt_objects, status_bytes
 from sam2edge import AutoModel, VideoTracker
-from sam2edge.memory_needs import TRACKED_OBJECTS
 from sam2edge.selection import Wanted, select
 
 FRAMES = 9
@@ -62,9 +61,7 @@ def _segment(frame: NDArray[np.uint8], cap: int, photos: int) -> None:
 
 def _track(frame: NDArray[np.uint8], cap: int) -> None:
     tracker = VideoTracker.from_pretrained(max_memory=cap)
-    for number in range(TRACKED_OBJECTS):
-        left = 100 + 400 * number
-        tracker.prompt(None if number else frame, object_id=number + 1, box=[left, 100, left + 300, 900])
+    prompt_objects(tracker, frame)
     for shift in range(1, FRAMES):
         tracker.track(np.roll(frame, shift, axis=1))
 

@@ -1,8 +1,9 @@
 """What a model takes in memory, by image size and backend: measured on CPUs, estimated on GPUs.
 
 `assets/memory_needs.json` holds what `bench/memory.py` measured, in a fresh process each: one 1920x1080 photo, and four
-objects tracked with every memory slot in use. An engine's manifest tells its scratch memory; the rest of what a GPU
-holds is estimated here, by formulas that stand beside it, and called an estimate wherever it is shown.
+objects tracked with every memory slot in use (so far micro alone; the rows of larger models are of one object). An
+engine's manifest tells its scratch memory; the rest of what a GPU holds is estimated here, by formulas that stand
+beside it, and called an estimate wherever it is shown.
 """
 
 from __future__ import annotations

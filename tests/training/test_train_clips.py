@@ -39,8 +39,9 @@ def _seen_throughout(model: Sam2) -> None:
 def test_the_loss_falls_on_one_batch_and_the_encoder_stays() -> None:
     model = _model().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    trainer, batch = ClipTrainer(model, OPTIONS), MixedBatch(draw_clip_batch(0, 2, 2, 64, 4), None)
-    losses = [trainer.train_step(batch)["mask"] for _ in range(40)]
+    trainer = ClipTrainer(model, replace(OPTIONS, rate=6e-3))
+    batch = MixedBatch(draw_clip_batch(0, 2, 2, 64, 4), None)
+    losses = [trainer.train_step(batch)["mask"] for _ in range(20)]
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert not [name for name in moved if name.startswith(("image_encoder.", "no_mem_embed"))]
