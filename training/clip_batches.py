@@ -70,10 +70,16 @@ def _clip_rows(clip: Clip, objects: int, seed: int) -> tuple[Tensor, Tensor, Ten
     )
 
 
-def draw_clip_batch(first_seed: int, clips: int, objects: int, size: int, frames: int) -> ClipBatch:
-    """The batch of clips `first_seed` to `first_seed + clips`, `objects` objects asked for in each."""
+def draw_clip_batch(
+    first_seed: int, clips: int, objects: int, size: int, frames: int, leaps: tuple[int, ...] = (1,)
+) -> ClipBatch:
+    """The batch of clips `first_seed` to `first_seed + clips`, `objects` objects asked for in each.
+
+    `leaps`: the times from frame to frame, of which each clip has one.
+    """
     seeds = range(first_seed, first_seed + clips)
-    rows = [_clip_rows(draw_clip(seed, size, frames), objects, seed) for seed in seeds]
+    drawn = [draw_clip(seed, size, frames, leap=leaps[seed % len(leaps)]) for seed in seeds]
+    rows = [_clip_rows(clip, objects, seed) for clip, seed in zip(drawn, seeds, strict=True)]
     pictures, coords, labels, given, targets = zip(*rows, strict=True)
     by_frame = [
         Targets(*(torch.stack(part) for part in zip(*frame, strict=True))) for frame in zip(*targets, strict=True)

@@ -76,11 +76,13 @@ def _random_cover(rng: np.random.Generator, frames: int) -> Cover | None:
     return Cover(int(rng.integers(0, 3)), start, start + float(rng.uniform(0.5, max(1.0, frames / 3))))
 
 
-def draw_clip(seed: int, size: int, frames: int, cover: Cover | None = None) -> Clip:
+def draw_clip(seed: int, size: int, frames: int, cover: Cover | None = None, leap: int = 1) -> Clip:
     """The clip number `seed` at `size` x `size` pixels.
 
-    Without `cover` a fifth of the clips are cut, and of the others a third have a cover of their own.
+    Without `cover` a fifth of the clips are cut, and of the others a third have a cover of their own. `leap`: the time
+    from one frame to the next, so that few frames tell of a long clip.
     """
+    length = 1 + (frames - 1) * leap
     rng = np.random.default_rng((seed, 2))
     pace = float(np.exp(rng.uniform(np.log(0.5), np.log(2.5))))
     world = draw_world(rng, size)
@@ -88,15 +90,15 @@ def draw_clip(seed: int, size: int, frames: int, cover: Cover | None = None) -> 
     shots = [Shot(0, world, dict(enumerate(actors, start=2)), draw_camera(rng, pace))]
     light, shadow = float(rng.uniform(-3.0, 0.0)), float(rng.choice([0.0, rng.uniform(0.15, 0.6)]))
     screen = None
-    if cover is None and frames > 1 and rng.random() < _CUT_SHARE:
-        shots = draw_cut(rng, shots[0], size, frames, pace)
+    if cover is None and length > 1 and rng.random() < _CUT_SHARE:
+        shots = draw_cut(rng, shots[0], size, length, pace)
     else:
-        cover = cover or _random_cover(rng, frames)
+        cover = cover or _random_cover(rng, length)
         screen = None if cover is None else _Screen(rng, cover, actors, pace)
     screen_label = len(actors) + 2
     pictures, labels = [], []
     objects: tuple[int, ...] = ()
-    for time in range(frames):
+    for time in range(0, length, leap):
         shot, canvas = [s for s in shots if s.start <= time][-1], Canvas(size)
         canvas.pixels[:] = shot.background(time, size)
         canvas.labels[:] = 1
@@ -113,7 +115,7 @@ def draw_clip(seed: int, size: int, frames: int, cover: Cover | None = None) -> 
         if time == 0:
             objects = _askable(canvas, screen_label)
     if not objects:
-        return draw_clip(seed + (1 << 40), size, frames, cover)
+        return draw_clip(seed + (1 << 40), size, frames, cover, leap)
     return Clip(np.stack(pictures), np.stack(labels), objects)
 
 

@@ -25,15 +25,20 @@ from torch import Tensor, nn
 
 from training.batches import Batch, draw_batch, drawn, on_device
 from training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
+from training.corrections import error_clicks, masks_to_hand_back, with_click
 from training.evaluate import evaluate
-from training.losses import Weights, total_loss
+from training.losses import Targets, Weights, total_loss
 from training.optimisers import MuonAdamW, decayed
 from training.start import set_initial_values
 
 
 @dataclass(frozen=True)
 class Options:
-    """One stage: `steps` of `images` scenes with `prompts` prompts each, at `size` pixels."""
+    """One stage: `steps` of `images` scenes with `prompts` prompts each, at `size` pixels.
+
+    `refine`: share of the steps in which the model's own answer is improved on: half of the prompts get a click on its
+    largest error, half get its mask handed back, as the dice fall.
+    """
 
     size: int = 128
     steps: int = 8000
@@ -131,23 +136,25 @@ class Trainer:
         features = self.model.encode_image(batch.images)  # type: ignore[operator]
         spread = [f[:, None].expand(-1, prompts, -1, -1, -1).flatten(0, 1) for f in features[:3]]
         coords, labels = batch.coords.flatten(0, 1), batch.labels.flatten(0, 1)
-        mask_input, has_mask = self._masks_to_refine(spread, coords, labels)
-        out = self.model.decode(*spread, coords, labels, mask_input, has_mask)  # type: ignore[operator]
-        return by_image(out, (many, prompts))
+        asked = coords, labels, None, None
+        draw = np.random.default_rng((self.options.seed, self.step))
+        if draw.random() < self.options.refine:
+            asked = self._improved(spread, coords, labels, batch.targets, draw)
+        return by_image(self.model.decode(*spread, *asked), (many, prompts))  # type: ignore[operator]
 
     @torch.no_grad()
-    def _masks_to_refine(
-        self, features: list[Tensor], coords: Tensor, labels: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """For a share of the steps: the best masks so far (K, 1, h, w), given back to half of the prompts."""
-        draw = np.random.default_rng((self.options.seed, self.step))
-        if draw.random() >= self.options.refine:
-            return None, None
-        out = self.model.decode(*features, coords, labels)  # type: ignore[operator]
-        best = out.iou_scores[:, 1:].argmax(1) + 1
-        masks = out.low_res_masks[torch.arange(len(best), device=best.device), best][:, None].float()
-        has_mask = torch.from_numpy(draw.random(len(best)) < 0.5).to(masks)
-        return masks, has_mask
+    def _improved(
+        self, features: list[Tensor], coords: Tensor, labels: Tensor, targets: Targets, draw: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The prompts, half of them with a click on the largest error, half with the best mask so far handed back.
+
+        coords (K, N, 2), labels (K, N), masks (K, 1, h, w), whether they count (K,).
+        """
+        masks = masks_to_hand_back(self.model.decode(*features, coords, labels))  # type: ignore[operator]
+        clicks = error_clicks(masks, targets.masks.flatten(0, 1))
+        clicked, handed = (torch.from_numpy(draw.random(len(masks)) < 0.5).to(masks.device) for _ in range(2))
+        clicked &= targets.present.flatten() > 0
+        return (*with_click(coords, labels, clicks, clicked), masks, handed.to(masks.dtype))
 
     @torch.no_grad()
     def _follow(self) -> None:

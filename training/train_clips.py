@@ -2,7 +2,8 @@
 
     python -m training.train_clips --run runs/m256 --from WEIGHTS --size 256 --steps 1000
 
-The image encoder stays as it is; the mask decoder goes along slowly, with the prompted frames beside the tracked ones.
+The image encoder stays as it is unless scenes are trained on beside the clips; the mask decoder goes along slowly,
+with the prompted frames beside the tracked ones.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from torch import Tensor, nn
 
 from sam2edge.contract import NUM_POINTER_SLOTS, PADDING
 from sam2edge.postprocess import LOGIT_LIMIT
-from training.batches import MASK_STRIDE, Batch, draw_batch, drawn, normalise
+from training.batches import Batch, draw_batch, drawn, normalise
 from training.clip_batches import ClipBatch, draw_clip_batch
-from training.evaluate import next_click
+from training.corrections import best_of_three, error_clicks, masks_to_hand_back
 from training.evaluate_clips import evaluate_clips
 from training.losses import Weights, total_loss
 from training.optimisers import decayed
@@ -30,6 +31,7 @@ from training.train import Options, Trainer, by_image, first_scene, run_command
 _FROZEN = ("image_encoder.", "sam_mask_decoder.conv_s", "no_mem_embed")
 _SLOW = ("sam_mask_decoder.", "sam_prompt_encoder.")
 _HIDDEN_LOGIT = -1024.0
+_LEAPS = (1, 2, 1, 3)  # official training takes every fourth frame or so: a short clip tells of a long one
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class ClipTrainer(Trainer):
 
         def draw_step(step: int) -> MixedBatch:
             number = first_step + step
-            clips = draw_clip_batch(seed + number * o.images, o.images, o.prompts, o.size, o.frames)
+            clips = draw_clip_batch(seed + number * o.images, o.images, o.prompts, o.size, o.frames, _LEAPS)
             if not o.scenes:
                 return MixedBatch(clips, None)
             scenes = draw_batch(seed + number * o.scenes, o.scenes, o.scene_prompts, o.size, o.large_share)
@@ -123,7 +125,7 @@ class ClipTrainer(Trainer):
         return loss + scene_loss, figures | {f"scene_{name}": value for name, value in found.items()}
 
     def clip_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, float]]:
-        """Of the clips alone; no gradient passes to the image encoder."""
+        """Of the clips alone."""
         o, draw = self.options, np.random.default_rng((self.options.seed, self.step))
         given, told, correct = (draw.random() < share for share in (o.given, o.told, o.correct))
         corrected = int(draw.integers(1, o.frames)) if correct else None
@@ -148,12 +150,15 @@ class ClipTrainer(Trainer):
             self.remember(out, features, known, batch, time, binary, told, prompted=time in (0, corrected))
         return torch.stack(losses).mean(), _means(figures)
 
-    @torch.no_grad()
     def encode(self, pictures: Tensor) -> list[Any]:
-        """Features of every frame: a list entry a frame, tensors of K = B * P rows."""
+        """Features of every frame: a list entry a frame, tensors of K = B * P rows.
+
+        Gradients pass to the image encoder only where scenes beside the clips keep it what it was.
+        """
         clips, frames = pictures.shape[:2]
         prompts = self.options.prompts
-        flat = [self.model.encode_image(part) for part in pictures.flatten(0, 1).split(8)]  # type: ignore[operator]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.options.scenes > 0):
+            flat = [self.model.encode_image(part) for part in pictures.flatten(0, 1).split(8)]  # type: ignore[operator]
         tensors = [torch.cat(parts).unflatten(0, (clips, frames)) for parts in zip(*flat, strict=True)]
         return [tuple(t[:, i].repeat_interleave(prompts, 0) for t in tensors) for i in range(frames)]
 
@@ -179,18 +184,11 @@ class ClipTrainer(Trainer):
     def correct(self, batch: ClipBatch, features: Any, embed: Tensor | None, out: Any, time: int) -> Any:
         """The decoder's answer to a click on each object's largest error in `out`, with `out`'s masks handed back."""
         with torch.no_grad():
-            rows, best = _best(out)
-            masks = out.low_res_masks[rows, best][:, None].float()
-            masks = torch.where(out.object_score[:, :, None, None] > 0, masks, _HIDDEN_LOGIT)
-            masks = masks.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-            wanted = batch.targets[time].masks.flatten(0, 1) > 0.5
-            found = (masks[:, 0] > 0).cpu().numpy()
-            clicks = [next_click(f, w) for f, w in zip(found, wanted.cpu().numpy(), strict=True)]
-            middles = [((x + 0.5) * MASK_STRIDE, (y + 0.5) * MASK_STRIDE) for x, y, _ in clicks]
-            coords = masks.new_tensor(middles)[:, None]
-            labels = torch.tensor([[label] for _, _, label in clicks], device=masks.device)
+            masks = masks_to_hand_back(out)
+            masks = torch.where(out.object_score[:, :, None, None] > 0, masks, -LOGIT_LIMIT)
+            coords, labels = error_clicks(masks, batch.targets[time].masks.flatten(0, 1))
         has_mask = masks.new_ones(len(masks))
-        return self.model.decode(embed, features[1], features[2], coords, labels, masks, has_mask)  # type: ignore[operator]
+        return self.model.decode(embed, features[1], features[2], coords[:, None], labels[:, None], masks, has_mask)  # type: ignore[operator]
 
     def attend(self, features: Any, known: Memories) -> Tensor | None:
         """A frame's features with what is remembered, as sam2edge.memory_bank recalls it; None where nothing is."""
@@ -215,7 +213,7 @@ class ClipTrainer(Trainer):
         """Puts this frame's best-scored masks into the memory, as the tracker does; no gradient passes them."""
         present = batch.targets[time].present.flatten()[:, None] * 2.0 - 1.0
         score = present if told else out.object_score.detach()
-        rows, best = _best(out)
+        rows, best = best_of_three(out)
         if given is None:
             low = out.low_res_masks[rows, best][:, None].detach().float()
             masks = F.interpolate(low, size=batch.frames.shape[-2:], mode="bilinear", align_corners=False)
@@ -228,12 +226,6 @@ class ClipTrainer(Trainer):
         entered = self.model.memory_input(masks, score.new_full((len(score), 1, 1, 1), float(prompted)))  # type: ignore[operator]
         known.memories.append(self.model.encode_memory(features[3], entered, score))  # type: ignore[operator]
         known.pointers.append(self.model.object_pointers(tokens[:, None], score)[:, 0])  # type: ignore[operator]
-
-
-def _best(out: Any) -> tuple[Tensor, Tensor]:
-    """Rows (K,) and, for each, the number of its best-scored mask of three."""
-    best = out.iou_scores[:, 1:].argmax(1) + 1
-    return torch.arange(len(best), device=best.device), best
 
 
 def _no_points(vision: Tensor) -> tuple[Tensor, Tensor]:

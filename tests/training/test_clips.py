@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from training.batches import normalise
 from training.clip_batches import draw_clip_batch
 from training.clips import Clip, Cover, draw_clip
 from training.scenes import MIN_AREA
@@ -95,7 +97,7 @@ def test_a_batch_says_where_each_object_is_on_each_frame() -> None:
 
 
 def test_an_object_that_is_hidden_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hidden_later(seed: int, size: int, frames: int) -> Clip:
+    def hidden_later(seed: int, size: int, frames: int, leap: int = 1) -> Clip:
         labels = np.ones((frames, size, size), np.uint8)
         labels[0, 20:60, 20:60] = 2
         return Clip(np.zeros((frames, size, size, 3), np.uint8), labels, (2,))
@@ -103,3 +105,18 @@ def test_an_object_that_is_hidden_counts_as_absent(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("training.clip_batches.draw_clip", hidden_later)
     batch = draw_clip_batch(0, 1, 1, SIZE, 3)
     assert [float(targets.present) for targets in batch.targets] == [1.0, 0.0, 0.0]
+
+
+def test_a_leap_leaves_frames_out() -> None:
+    whole, leapt = draw_clip(5, SIZE, 7), draw_clip(5, SIZE, 3, leap=3)
+    assert np.array_equal(leapt.frames, whole.frames[::3])
+    assert np.array_equal(leapt.labels, whole.labels[::3])
+    assert leapt.objects == whole.objects
+
+
+def test_each_clip_of_a_batch_has_one_of_the_leaps() -> None:
+    batch = draw_clip_batch(4, 2, 1, SIZE, 3, leaps=(1, 2))
+    for clip, leap in zip(batch.frames, (1, 2), strict=True):
+        seed = 3 + leap
+        frames = draw_clip(seed, SIZE, 3, leap=leap).frames
+        assert torch.equal(clip, torch.stack([normalise(frame) for frame in frames]))

@@ -23,8 +23,13 @@ def test_a_batch_is_moved_whole() -> None:
     assert {t.masks.device.type for t in batch.targets} | {t.cells.device.type for t in batch.targets} == {"meta"}
 
 
+def _clicks(logits: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return logits.new_zeros(len(logits), 2), torch.ones(len(logits), dtype=torch.int64, device=logits.device)
+
+
 @pytest.mark.parametrize("refine", [0.0, 1.0])
-def test_images(refine: float) -> None:
+def test_images(refine: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.train.error_clicks", _clicks)  # finds them on the CPU, by the values
     batch = draw_batch(0, 2, 3, 64)
     with torch.no_grad():
         trainer = Trainer(Sam2(SMALL, image_size=64), replace(OPTIONS, device="meta", refine=refine))

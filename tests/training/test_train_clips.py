@@ -62,6 +62,15 @@ def test_with_scenes_the_whole_model_is_trained() -> None:
     assert not [name for name in still if name.startswith("image_encoder.trunk.blocks")]
 
 
+@pytest.mark.parametrize("scenes", [0, 2])
+def test_clips_train_the_image_encoder_where_scenes_keep_it(scenes: int) -> None:
+    trainer = ClipTrainer(_model().train(), replace(OPTIONS, scenes=scenes))
+    loss, _ = trainer.clip_loss(draw_clip_batch(0, 2, 2, 64, 4))
+    loss.backward()  # type: ignore[no-untyped-call]
+    trunk = [p for n, p in trainer.model.named_parameters() if n.startswith("image_encoder.trunk.blocks")]
+    assert {p.grad is not None and bool(p.grad.any()) for p in trunk} == {scenes > 0}
+
+
 @pytest.mark.parametrize("corrected", [None, 3])
 @torch.no_grad()
 def test_a_clip_is_unrolled_as_the_tracker_follows_it(corrected: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +82,7 @@ def test_a_clip_is_unrolled_as_the_tracker_follows_it(corrected: int | None, mon
         clicks.append(next_click(found, wanted))
         return clicks[-1]
 
-    monkeypatch.setattr("training.train_clips.next_click", noted)
+    monkeypatch.setattr("training.corrections.next_click", noted)
     clip = draw_clip(3, 64, frames)
     batch = draw_clip_batch(3, 1, 1, 64, frames)
     trainer = ClipTrainer(model, replace(OPTIONS, images=1, prompts=1, frames=frames))
