@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sam2edge.contract import ABSENT
+from sam2edge.contract import ABSENT, BACKGROUND, FOREGROUND
 from sam2edge.postprocess import LOGIT_LIMIT
 from training.batches import MASK_STRIDE
-from training.evaluate import next_click
+from training.prompts import Click, deepest_point, depth_inside, highest
+
+
+def next_click(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> Click:
+    """A click in the middle of the largest error of `found` (S, S): foreground on what it missed, else background.
+
+    Without an error, in the middle of `wanted`; background where that is empty.
+    """
+    errors = {FOREGROUND: depth_inside(wanted & ~found), BACKGROUND: depth_inside(found & ~wanted)}
+    label = max(errors, key=lambda label: float(errors[label].max()))
+    if errors[label].max() > 0:
+        return (*highest(errors[label]), label)
+    return (*deepest_point(wanted), FOREGROUND if wanted.any() else BACKGROUND)
 
 
 def best_of_three(out: Any) -> tuple[Tensor, Tensor]:

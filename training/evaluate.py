@@ -11,16 +11,16 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam2edge.contract import BACKGROUND, FOREGROUND
+from sam2edge.contract import FOREGROUND
 from sam2edge.postprocess import LOGIT_LIMIT
 from training.batches import HELD_OUT_SEED, normalise
+from training.corrections import next_click
 from training.prompts import Click, box_of, box_points, click_inside, deepest_point, edge_distance, slots
 from training.scenes import Scene, draw_scene
 
@@ -52,20 +52,6 @@ def iou_of(masks: Masks, wanted: Masks) -> NDArray[np.float64]:
     both = (masks & wanted[:, None]).sum((2, 3))
     either = (masks | wanted[:, None]).sum((2, 3))
     return np.asarray(both / np.maximum(either, 1), np.float64)
-
-
-def next_click(found: Masks, wanted: Masks) -> Click:
-    """A click in the middle of the largest error of `found` (S, S): foreground on what it missed, else background."""
-    missed, extra = wanted & ~found, found & ~wanted
-    if missed.any() or extra.any():
-        at = {FOREGROUND: deepest_point(missed), BACKGROUND: deepest_point(extra)}
-        label = FOREGROUND if _depth(missed) >= _depth(extra) else BACKGROUND
-        return (*at[label], label)
-    return (*deepest_point(wanted), FOREGROUND if wanted.any() else BACKGROUND)
-
-
-def _depth(mask: Masks) -> float:
-    return float(cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())
 
 
 def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

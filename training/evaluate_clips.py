@@ -23,7 +23,7 @@ from sam2edge.tracker import VideoTracker
 from training.batches import HELD_OUT_SEED
 from training.clip_batches import MIN_PIXELS_SHARE
 from training.clips import Clip, Cover, draw_clip
-from training.evaluate import next_click
+from training.corrections import next_click
 from training.prompts import box_of
 
 Figures = dict[str, Any]

@@ -62,11 +62,20 @@ def edge_distance(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(cv2.distanceTransform(inner, cv2.DIST_L2, 3), np.float32)
 
 
+def depth_inside(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(H, W) pixels from each one of `mask` to its edge, the picture's being one; 0 off it."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1], np.float32)
+
+
 def deepest_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
     """x, y of the pixel of `mask` (H, W) that is farthest from its edge."""
-    padded = np.pad(mask.astype(np.uint8), 1)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), mask.shape)
+    return highest(depth_inside(mask))
+
+
+def highest(values: NDArray[np.float32]) -> tuple[int, int]:
+    """x, y of the largest of `values` (H, W)."""
+    y, x = np.unravel_index(int(values.argmax()), values.shape)
     return int(x), int(y)
 
 

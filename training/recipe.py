@@ -53,14 +53,14 @@ def _clips(name: str, size: int, steps: int, images: int, **more: Any) -> Stage:
 # 256 and 190 at 512, by what one core draws. The seeds differ, so that no scene comes twice.
 STAGES = (
     _scenes("a128", 128, 3000, 64, prompts=12, rate=8e-4, last_rate=3e-4, warmup=200, seed=10),
-    _scenes("b256", 256, 3000, 40, prompts=8, rate=4e-4, last_rate=1e-4, refine=0.15, large_share=0.4, seed=11),
-    _scenes("c512", 512, 1200, 16, prompts=8, rate=2e-4, last_rate=4e-5, refine=0.2, large_share=0.4, seed=12),
+    _scenes("b256", 256, 3000, 40, prompts=8, rate=4e-4, last_rate=1e-4, refine=0.4, large_share=0.4, seed=11),
+    _scenes("c512", 512, 1200, 16, prompts=8, rate=2e-4, last_rate=4e-5, refine=0.4, large_share=0.4, seed=12),
     _clips("m128", 128, 1200, 24, fresh=True, rate=5e-4, last_rate=3e-4, warmup=100, seed=13),
     _clips(
-        "m256", 256, 1200, 12, scenes=12, slow=1.0, large_share=0.5, refine=0.1, rate=3e-4, last_rate=1.5e-4, seed=14,
+        "m256", 256, 1200, 12, scenes=12, slow=1.0, large_share=0.5, refine=0.4, rate=3e-4, last_rate=1.5e-4, seed=14,
     ),
     _clips(
-        "x512", 512, 800, 4, frames=8, scenes=8, slow=1.0, large_share=0.5, refine=0.2, rate=1.5e-4, last_rate=1e-5,
+        "x512", 512, 800, 4, frames=8, scenes=8, slow=1.0, large_share=0.5, refine=0.4, rate=1.5e-4, last_rate=1e-5,
         average=0.995, seed=15,
     ),
 )  # fmt: skip

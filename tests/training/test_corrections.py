@@ -13,7 +13,7 @@ from sam2edge.postprocess import LOGIT_LIMIT
 from sam2edge.torch_sam2.model import Sam2
 from tests.training.test_train import OPTIONS, SMALL
 from training.batches import draw_batch
-from training.corrections import error_clicks, masks_to_hand_back, with_click
+from training.corrections import error_clicks, masks_to_hand_back, next_click, with_click
 from training.train import Trainer
 
 
@@ -23,6 +23,16 @@ def _logits(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
     for x0, y0, x1, y1 in boxes:
         logits[..., y0:y1, x0:x1] = 5.0
     return logits
+
+
+def test_the_next_click_goes_to_the_largest_error() -> None:
+    wanted, found = np.zeros((30, 30), bool), np.zeros((30, 30), bool)
+    wanted[5:25, 5:15] = True
+    found[5:25, 5:9] = True
+    found[2:4, 20:22] = True
+    x, y, label = next_click(found, wanted)
+    assert (wanted & ~found)[y, x]
+    assert label == 1
 
 
 def test_a_click_falls_in_the_middle_of_the_largest_error() -> None:

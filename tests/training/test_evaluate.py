@@ -13,7 +13,7 @@ from sam2edge.contract import ABSENT, BACKGROUND, FOREGROUND
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.variants import EMBEDDED, find_variant
 from training.batches import HELD_OUT_SEED, normalise
-from training.evaluate import _Tally, evaluate, next_click
+from training.evaluate import _Tally, evaluate
 from training.prompts import deepest_point, slots
 from training.publish import ASSETS
 from training.scenes import draw_scene
@@ -64,16 +64,6 @@ def test_a_model_that_ignores_its_prompts() -> None:
     assert figures["one_click"]["by_score"] < 0.3
     assert figures["followed"] < 0.5
     assert figures["distinct"] == 0.0
-
-
-def test_the_next_click_goes_to_the_largest_error() -> None:
-    wanted, found = np.zeros((30, 30), bool), np.zeros((30, 30), bool)
-    wanted[5:25, 5:15] = True
-    found[5:25, 5:9] = True
-    found[2:4, 20:22] = True
-    x, y, label = next_click(found, wanted)
-    assert (wanted & ~found)[y, x]
-    assert label == 1
 
 
 def test_a_second_click_with_and_without_the_mask_handed_back() -> None:

@@ -12,7 +12,7 @@ from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import EMBEDDED, find_variant
 from training.clip_batches import draw_clip_batch
 from training.clips import draw_clip
-from training.evaluate import next_click
+from training.corrections import next_click
 from training.evaluate_clips import after_correction, evaluate_clips, follow, overlap, tracker_of
 from training.start import set_initial_values
 from training.train_clips import ClipOptions, ClipTrainer, Memories, MixedBatch, start_memory
