@@ -19,7 +19,7 @@ def main(pytest_arguments: list[str]) -> int:
     checks = {
         "ruff check": [*python, "ruff", "check", "."],
         "ruff format": [*python, "ruff", "format", "--check", "."],
-        "mypy": [*python, "mypy", "--package", "sam2edge"],
+        "mypy": [*python, "mypy", "--package", "sam2edge", "--package", "training"],
         "pytest": [*python, "pytest", *pytest_arguments],
     }
     environment = {**os.environ, "MYPYPATH": str(_package_tree())}

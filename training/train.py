@@ -136,7 +136,7 @@ class Trainer:
         features = self.model.encode_image(batch.images)  # type: ignore[operator]
         spread = [f[:, None].expand(-1, prompts, -1, -1, -1).flatten(0, 1) for f in features[:3]]
         coords, labels = batch.coords.flatten(0, 1), batch.labels.flatten(0, 1)
-        asked = coords, labels, None, None
+        asked: tuple[Tensor | None, ...] = (coords, labels)
         draw = np.random.default_rng((self.options.seed, self.step))
         if draw.random() < self.options.refine:
             asked = self._improved(spread, coords, labels, batch.targets, draw)

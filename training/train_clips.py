@@ -131,11 +131,12 @@ class ClipTrainer(Trainer):
         corrected = int(draw.integers(1, o.frames)) if correct else None
         frames = self.encode(batch.frames)
         known = Memories()
+        clips, objects = batch.given.shape[:2]
         losses: list[Tensor] = []
         figures: list[dict[str, float]] = []
 
         def judge(out: Any, time: int, weights: Weights) -> dict[str, float]:
-            loss, found = total_loss(*by_image(out, batch.given.shape[:2]), batch.targets[time], weights)
+            loss, found = total_loss(*by_image(out, (clips, objects)), batch.targets[time], weights)
             losses.append(loss)
             return found
 
