@@ -31,7 +31,8 @@ from training.train import Options, Trainer, by_image, first_scene, run_command
 _FROZEN = ("image_encoder.", "sam_mask_decoder.conv_s", "no_mem_embed")
 _SLOW = ("sam_mask_decoder.", "sam_prompt_encoder.")
 _HIDDEN_LOGIT = -1024.0
-_LEAPS = (1, 2, 1, 3)  # official training takes every fourth frame or so: a short clip tells of a long one
+# Few frames tell of a long clip; SA-V, which SAM 2 was trained on, has masks for every fourth frame (6 of 24 a second).
+_LEAPS = (1, 2, 1, 3)
 
 
 @dataclass(frozen=True)
