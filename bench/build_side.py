@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.worker import serve
 from sam2edge.export.build_process import BuildOptions
 from sam2edge.export.to_engine import build_engines
-from sam2edge.manifest import EngineManifest
+from sam2edge.store.manifest import EngineManifest
 from sam2edge.variants import find_variant
 
 MIB = 1 << 20

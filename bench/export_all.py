@@ -22,7 +22,8 @@ from typing import Any
 
 from bench.harness import RESULTS, ROOT, Target, python_module, report
 from bench.worker import MARK
-from sam2edge import store
+from sam2edge.files import file_sha256
+from sam2edge.store import paths
 from sam2edge.variants import VARIANTS, Variant, find_variant
 
 SIZES = (512, 768, 1024)
@@ -42,7 +43,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = _checkpoint(variant, Path(folder))
             for size in chosen.size or SIZES:
-                for precision in chosen.precision or store.PRECISIONS:
+                for precision in chosen.precision or paths.PRECISIONS:
                     export = _measure(variant, size, precision, checkpoint, Path(folder) / "graphs")
                     exports[f"{variant.name} {size} {precision}"] = export
                     print(_line(export), flush=True)
@@ -69,7 +70,7 @@ def export_one(variant: Variant, size: int, precision: str, checkpoint: Path, fo
     found = {}
     for path in export_graphs(variant, checkpoint, size, folder, precision=precision):
         facts = read_graph(path, path.stem, variant, size)  # ONNX Runtime takes it, and it keeps the contract
-        assert (facts.precision, facts.checkpoint_sha256) == (precision, store.file_sha256(checkpoint))
+        assert (facts.precision, facts.checkpoint_sha256) == (precision, file_sha256(checkpoint))
         onnx.checker.check_model(str(path), full_check=True)
         graph = onnx.load(path).graph
         islands = {kind: len(starts) for kind, starts in find_islands(graph).items()}
@@ -105,7 +106,7 @@ def _measure(variant: Variant, size: int, precision: str, checkpoint: Path, fold
 
 
 def _checkpoint(variant: Variant, folder: Path) -> Path:
-    embedded = store.find_checkpoint(variant) if variant.checkpoint is None else None
+    embedded = paths.find_checkpoint(variant) if variant.checkpoint is None else None
     if embedded is not None:
         return embedded
     golden = folder / "golden.pt"
@@ -122,7 +123,7 @@ def _arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Export every model and check the graphs.")
     parser.add_argument("--model", action="append", help="model id; repeatable. Default: all nine")
     parser.add_argument("--size", type=int, action="append", help=f"repeatable. Default: {SIZES}")
-    parser.add_argument("--precision", choices=store.PRECISIONS, action="append", help="default: both")
+    parser.add_argument("--precision", choices=paths.PRECISIONS, action="append", help="default: both")
     parser.add_argument("--add", action="store_true", help="keep what the result file has of other exports")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)  # one export, in this process
     return parser.parse_args(arguments)

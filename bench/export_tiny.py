@@ -29,7 +29,7 @@ from bench.harness import (
     statistics_ms,
     use_cores,
 )
-from sam2edge import store
+from sam2edge.store import paths
 from sam2edge.variants import find_variant
 
 TINY = "sam2/hiera_tiny"
@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         weights = _weights(chosen.model, work)
-        exports = {p: _export(chosen.model, p, weights, work) for p in store.PRECISIONS}
+        exports = {p: _export(chosen.model, p, weights, work) for p in paths.PRECISIONS}
         outcomes = {"export": alternate_commands(list(exports.values()), chosen.rounds, warmup=0)}
         if importlib.util.find_spec("tensorrt_rtx") is None:
             print("left out: the build, because tensorrt_rtx is not installed")

@@ -27,10 +27,11 @@ from typing import Any
 from bench.gpu_measure import Models, measure_model
 from bench.gpu_table import print_table
 from bench.harness import PHOTO, ROOT, Outcome, Target, python_module, report
-from sam2edge import contract, store
-from sam2edge.device import find_gpu
+from sam2edge import contract
 from sam2edge.errors import Sam2EdgeError
-from sam2edge.manifest import read_manifest
+from sam2edge.machine.device import find_gpu
+from sam2edge.store import paths
+from sam2edge.store.manifest import read_manifest
 from sam2edge.variants import find_variant
 
 MICRO, TINY = "sam2/hiera_micro", "sam2/hiera_tiny"
@@ -70,7 +71,7 @@ def _run(chosen: argparse.Namespace, work: Path) -> int:
     steps: dict[str, dict[str, Any]] = {}
     models: list[Models] = []
     for model_id, checkpoint in files.checkpoints.items():
-        built = [precision for precision in store.PRECISIONS if _build(steps, model_id, precision, checkpoint, chosen)]
+        built = [precision for precision in paths.PRECISIONS if _build(steps, model_id, precision, checkpoint, chosen)]
         models.append(Models(model_id, checkpoint, tuple(built)))
     if not chosen.dry_run:
         _step(steps, "pytest -m gpu", [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu"])
@@ -141,11 +142,11 @@ def _parities(models: Sequence[Models]) -> dict[str, Any]:
     found = {}
     for one in models:
         variant = find_variant(one.model_id)
-        for precision in store.PRECISIONS:
-            folder = store.engine_dir(variant, variant.image_size, precision)
+        for precision in paths.PRECISIONS:
+            folder = paths.engine_dir(variant, variant.image_size, precision)
             for graph in contract.graph_specs(variant, variant.image_size):
                 try:
-                    manifest = read_manifest(folder / f"{graph}{store.ENGINE_SUFFIX}")
+                    manifest = read_manifest(folder / f"{graph}{paths.ENGINE_SUFFIX}")
                 except Sam2EdgeError:
                     continue
                 kept = ("parity", "builder", "builder_version", "gpu", "build_seconds", "engine_bytes")

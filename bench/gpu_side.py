@@ -112,7 +112,7 @@ def used_bytes(backend_name: str) -> int:
         return torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
     import pycuda.driver as cuda
 
-    from sam2edge.backends.cuda_memory import CudaDevice
+    from sam2edge.backends.tensorrt.memory import CudaDevice
 
     with CudaDevice().active():
         free, total = cuda.mem_get_info()
@@ -172,12 +172,12 @@ def half_encoder(chosen: argparse.Namespace) -> Cases:
     import torch
 
     from bench.gpu_clock import TorchClock
-    from sam2edge import store
+    from sam2edge.store import paths
     from sam2edge.torch_sam2.checkpoint import load_model
     from sam2edge.variants import find_variant
 
     clock, variant = TorchClock(chosen.device), find_variant(chosen.model)
-    checkpoint = Path(chosen.checkpoint) if chosen.checkpoint else store.find_checkpoint(variant)
+    checkpoint = Path(chosen.checkpoint) if chosen.checkpoint else paths.find_checkpoint(variant)
     assert checkpoint is not None
     network = load_model(variant, checkpoint, variant.image_size).half().to(chosen.device).bake()
     image = torch.zeros(1, 3, variant.image_size, variant.image_size, device=chosen.device, dtype=torch.float16)

@@ -5,7 +5,7 @@
 Each combination runs in a fresh process (bench/memory_side.py): an embed and a prompt on a 1920x1080 photo, then four
 objects tracked, and memory attention with every slot in use. Weights are deterministic stand-ins in the official
 format, since memory does not depend on them; graphs are exported anew. Of the repeats the largest figure counts. Each
-row goes into results/memory.json at once, in place of an older one, and the table sam2edge/assets/memory_needs.json is
+row goes into results/memory.json at once, in place of an older one, and sam2edge/assets/memory_estimate.json is
 written from that; a combination that was never measured is estimated there from the largest smaller model that was,
 and says so.
 """
@@ -24,14 +24,14 @@ from typing import Any
 
 from bench.harness import RESULTS, ROOT, run_module
 from bench.machine import describe_machine
-from sam2edge.memory_needs import PARAMETERS
+from sam2edge.selection.memory_estimate import PARAMETERS
 from sam2edge.variants import find_variant
 
 MODELS = ("micro", "tiny", "small", "base_plus", "large")
 SIZES = (512, 768, 1024)
 BACKENDS = ("onnxruntime", "torch")
 RESULT = RESULTS / "memory.json"
-TABLE = ROOT / "sam2edge" / "assets" / "memory_needs.json"
+TABLE = ROOT / "sam2edge" / "assets" / "memory_estimate.json"
 FIGURES = (
     "library_bytes",
     "weights_bytes",

@@ -23,9 +23,9 @@ from sam2edge import AutoModel, VideoTracker
 from sam2edge.backends.base import Recalled
 from sam2edge.backends.registry import BACKENDS
 from sam2edge.contract import NUM_POINTER_SLOTS
-from sam2edge.memory_bank import MAX_CONDITIONING
-from sam2edge.memory_needs import TRACKED_OBJECTS
 from sam2edge.predictor import ImagePredictor
+from sam2edge.selection.memory_estimate import TRACKED_OBJECTS
+from sam2edge.tracking.memory_bank import MAX_CONDITIONING
 
 FRAME_HW = (1080, 1920)
 
@@ -81,7 +81,7 @@ def _track(model: ImagePredictor, features: object, frame: NDArray[np.uint8]) ->
     )
     conditioned = [backend.attend_memory(features, recalled) for _ in range(TRACKED_OBJECTS)]
     backend.decode_each(conditioned, np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int32))
-    # What sam2edge/memory_bank.py keeps at most: conditioning frames, and those before the one at hand.
+    # What sam2edge/tracking/memory_bank.py keeps at most: conditioning frames, and those before the one at hand.
     pointer_bytes = (MAX_CONDITIONING + NUM_POINTER_SLOTS - 1) * variant.d_model * 4
     return int((MAX_CONDITIONING + slots - 1) * memory.nbytes + pointer_bytes)
 

@@ -50,7 +50,7 @@ def write_golden_checkpoint(model_id: str, target: Path) -> None:
 def export_unchecked(model_id: str, checkpoint: Path, image_size: int) -> None:
     """Graphs for a measurement of memory: comparing those of a large model takes longer than all else."""
     from sam2edge.export.to_onnx import export_graphs
-    from sam2edge.store import graph_dir
+    from sam2edge.store.paths import graph_dir
     from sam2edge.variants import find_variant
 
     variant = find_variant(model_id)

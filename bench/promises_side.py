@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bench.memory_side import FRAME_HW, prompt_objects, status_bytes
 from sam2edge import AutoModel, VideoTracker
-from sam2edge.selection import Wanted, select
+from sam2edge.selection.select import Wanted, select
 
 FRAMES = 9
 """Of the video: the prompted one, six whose memories are kept, and two with all slots in use."""

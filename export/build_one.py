@@ -111,7 +111,7 @@ def _use_timing_cache(config: Any, path: Path | None) -> Any:
 
 
 def _keep_timing_cache(config: Any, path: Path) -> None:
-    from sam2edge.store import write_atomically
+    from sam2edge.store.paths import write_atomically
 
     content = memoryview(config.get_timing_cache().serialize())
     write_atomically(path, lambda part: _write(part, content))

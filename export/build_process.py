@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sam2edge import store
-from sam2edge.device import Gpu, available_memory_bytes
 from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError, Sam2EdgeError
 from sam2edge.export.build_one import NO_TIMING_CACHE
 from sam2edge.export.onnx_facts import GraphFacts
 from sam2edge.export.progress import BuildProgress
+from sam2edge.machine.device import Gpu, available_memory_bytes
+from sam2edge.store import paths
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
 """What can build, the first one installed being taken."""
@@ -130,7 +130,7 @@ def _tensorrt_command(facts: GraphFacts, part: Path, options: BuildOptions) -> l
     command = [sys.executable, "-m", "sam2edge.export.build_one", str(facts.path), str(part)]
     command += ["--library", options.library, "--level", str(options.level)]
     if options.library not in NO_TIMING_CACHE:
-        command += ["--timing-cache", str(store.root() / "timing" / f"{_timing_name(options)}.cache")]
+        command += ["--timing-cache", str(paths.root() / "timing" / f"{_timing_name(options)}.cache")]
     if options.gpu is not None:
         command += ["--try-loading", "--workspace", str(_workspace_bytes(options.gpu))]
     return command

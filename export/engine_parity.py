@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2edge import contract, store
+from sam2edge import contract
 from sam2edge.backends.base import BackendRequest
 from sam2edge.errors import BackendUnavailableError, GraphError
 from sam2edge.export.by_hand import errors_in_one_line, exit_with
@@ -32,8 +32,10 @@ from sam2edge.export.measuring import (
     remembering,
     session_runner,
 )
-from sam2edge.manifest import EngineManifest, failed_path, manifest_path, read_manifest
-from sam2edge.photo import read_photo
+from sam2edge.files import file_sha256
+from sam2edge.imaging.photo import read_photo
+from sam2edge.store import paths
+from sam2edge.store.manifest import EngineManifest, failed_path, manifest_path, read_manifest
 from sam2edge.variants import Variant, find_variant
 
 Photo = NDArray[np.uint8]
@@ -53,7 +55,7 @@ def check_engines(
     Raises BackendUnavailableError where engines cannot run here, GraphError where one cannot be loaded.
     """
     try:
-        from sam2edge.backends.tensorrt_backend import TensorRtBackend
+        from sam2edge.backends.tensorrt.backend import TensorRtBackend
     except ImportError as error:
         raise BackendUnavailableError(
             "engines cannot be run here", got=str(error), remedy="pip install pycuda"
@@ -68,7 +70,7 @@ def check_engines(
         backend.close()
     outcomes = {name: GraphParity(name, figures, ENGINE_BOUNDS) for name, figures in measured.items()}
     for name, outcome in outcomes.items():
-        _record(folder / f"{name}{store.ENGINE_SUFFIX}", outcome, against, len(cases))
+        _record(folder / f"{name}{paths.ENGINE_SUFFIX}", outcome, against, len(cases))
     return outcomes
 
 
@@ -77,7 +79,7 @@ def _record(engine: Path, outcome: GraphParity, against: str, num_cases: int) ->
     runtime = f"{manifest.builder} {manifest.builder_version} on {manifest.gpu or 'a GPU'}"
     record = outcome.record(against, runtime, num_cases)
     # First what keeps a failed one from being loaded, then its move.
-    store.write_json(manifest_path(engine), replace(manifest, parity={**manifest.parity, "engine": record}).to_json())
+    paths.write_json(manifest_path(engine), replace(manifest, parity={**manifest.parity, "engine": record}).to_json())
     if not outcome.passed:
         engine.replace(failed_path(engine))
 
@@ -90,26 +92,27 @@ def find_reference(
     Raises GraphError where neither is at hand.
     """
     one = manifests[contract.IMAGE_ENCODER]
-    checkpoint = checkpoint or store.find_checkpoint(variant)
+    checkpoint = checkpoint or paths.find_checkpoint(variant)
     if (
         checkpoint is not None
         and importlib.util.find_spec("torch") is not None
-        and store.file_sha256(checkpoint) == one.checkpoint_sha256
+        and file_sha256(checkpoint) == one.checkpoint_sha256
     ):
         from sam2edge.export.torch_reference import torch_runner
         from sam2edge.torch_sam2.checkpoint import load_model
 
         return torch_runner(load_model(variant, checkpoint, image_size)), "torch float32"
-    paths = {name: graphs / f"{name}.onnx" for name in manifests}
-    for name, path in paths.items():
-        if not path.is_file() or store.file_sha256(path) != manifests[name].graph_sha256:
+    graph_files = {name: graphs / f"{name}.onnx" for name in manifests}
+    for name, path in graph_files.items():
+        if not path.is_file() or file_sha256(path) != manifests[name].graph_sha256:
             raise GraphError(
                 "nothing to compare the engines with",
                 expected="torch and the weights they were made of, or the graphs they were built of",
                 got=f"no such {path.name}",
                 remedy="name the weights with --checkpoint FILE, or the folder with --graphs",
             )
-    return session_runner({name: open_session(path) for name, path in paths.items()}), "their graphs in onnxruntime"
+    sessions = {name: open_session(path) for name, path in graph_files.items()}
+    return session_runner(sessions), "their graphs in onnxruntime"
 
 
 @errors_in_one_line
@@ -117,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare built engines with the model they were made of.")
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
     parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
-    parser.add_argument("--precision", choices=store.PRECISIONS, default="fp16", help="which engines; default: fp16")
+    parser.add_argument("--precision", choices=paths.PRECISIONS, default="fp16", help="which engines; default: fp16")
     parser.add_argument("--checkpoint", type=Path, help="the weights they were made of; default: those in the store")
     parser.add_argument("--graphs", type=Path, help="the graphs they were built of; default: the store")
     parser.add_argument("--engines", type=Path, help="folder of the engines; default: the store")
@@ -125,19 +128,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     variant = find_variant(chosen.model)
     size = chosen.size or variant.image_size
-    folder = chosen.engines or store.engine_dir(variant, size, chosen.precision)
+    folder = chosen.engines or paths.engine_dir(variant, size, chosen.precision)
     graphs = (
         chosen.graphs
-        or store.find_graphs(variant, size, chosen.precision)
-        or store.graph_dir(variant, size, chosen.precision)
+        or paths.find_graphs(variant, size, chosen.precision)
+        or paths.graph_dir(variant, size, chosen.precision)
     )
     names = contract.graph_specs(variant, size)
-    manifests = {name: read_manifest(folder / f"{name}{store.ENGINE_SUFFIX}") for name in names}
+    manifests = {name: read_manifest(folder / f"{name}{paths.ENGINE_SUFFIX}") for name in names}
     photos = [read_photo(path) for path in chosen.photo]
     reference, against = find_reference(variant, size, manifests, chosen.checkpoint, graphs)
     outcomes = check_engines(folder, variant, size, reference, against, photos)
     print("\n".join(map(str, outcomes.values())))
-    require_passed(outcomes, "engines", store.ENGINE_SUFFIX)
+    require_passed(outcomes, "engines", paths.ENGINE_SUFFIX)
     return 0
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import onnxruntime as ort
 
-from sam2edge import contract, store
-from sam2edge.backends.onnxruntime_backend import check_session
+from sam2edge import contract
+from sam2edge.backends.onnxruntime import check_session
 from sam2edge.contract import GraphSpec
 from sam2edge.errors import GraphError
+from sam2edge.files import file_sha256
 from sam2edge.variants import Variant
 
 
@@ -38,7 +39,7 @@ def read_graph(path: Path, name: str, variant: Variant, image_size: int) -> Grap
     slots = _stated_slots(session)
     spec = contract.graph_specs(variant, image_size, slots)[name]
     check_session(session, spec, variant.name)
-    digest = store.file_sha256(path)
+    digest = file_sha256(path)
     return GraphFacts(
         path,
         spec,

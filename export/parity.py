@@ -18,7 +18,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from sam2edge import contract, store
+from sam2edge import contract
 from sam2edge.errors import CheckpointError
 from sam2edge.export.by_hand import errors_in_one_line, exit_with
 from sam2edge.export.figures import BOUNDS, GraphParity, require_passed
@@ -34,7 +34,9 @@ from sam2edge.export.measuring import (
 )
 from sam2edge.export.torch_reference import torch_runner
 from sam2edge.export.wrong_layer import first_bad_layer
-from sam2edge.photo import read_photo
+from sam2edge.files import file_sha256
+from sam2edge.imaging.photo import read_photo
+from sam2edge.store import paths
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import Variant, find_variant
@@ -78,7 +80,7 @@ def _record(path: Path, outcome: GraphParity, num_cases: int) -> None:
     manifest = {
         "graph": outcome.graph,
         "file": path.name,
-        "sha256": store.file_sha256(path),
+        "sha256": file_sha256(path),
         "model": stated.get("sam2edge_model"),
         "image_size": int(stated.get("sam2edge_image_size", 0)),
         "precision": stated.get("sam2edge_precision"),
@@ -86,12 +88,12 @@ def _record(path: Path, outcome: GraphParity, num_cases: int) -> None:
         "checkpoint_sha256": stated.get("sam2edge_checkpoint_sha256"),
         "parity": outcome.record("torch float32", f"onnxruntime {ort.__version__} on cpu", num_cases),
     }
-    store.write_json(path.with_name(f"{outcome.graph}.onnx.json"), manifest)
+    paths.write_json(path.with_name(f"{outcome.graph}.onnx.json"), manifest)
 
 
 def chosen_checkpoint(variant: Variant, given: Path | None) -> Path:
     """The weights that a command line names, or those in the store. Raises CheckpointError where there are none."""
-    checkpoint = given or store.find_checkpoint(variant)
+    checkpoint = given or paths.find_checkpoint(variant)
     if checkpoint is None:
         raise CheckpointError(f"no weights of {variant.model_id}", expected="--checkpoint FILE", got="none")
     return checkpoint
@@ -103,14 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
     parser.add_argument("--checkpoint", type=Path, help="the weights they were made of; default: those in the store")
     parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
-    parser.add_argument("--precision", choices=store.PRECISIONS, default="fp32", help="which graphs; default: fp32")
+    parser.add_argument("--precision", choices=paths.PRECISIONS, default="fp32", help="which graphs; default: fp32")
     parser.add_argument("--folder", type=Path, help="where the graphs are; default: the store")
     parser.add_argument("--photo", type=Path, action="append", default=[], help="compare on this; repeatable")
     chosen = parser.parse_args(arguments)
     variant = find_variant(chosen.model)
     size = chosen.size or variant.image_size
     checkpoint = chosen_checkpoint(variant, chosen.checkpoint)
-    folder = chosen.folder or store.graph_dir(variant, size, chosen.precision)
+    folder = chosen.folder or paths.graph_dir(variant, size, chosen.precision)
     photos = [read_photo(path) for path in chosen.photo]
     outcomes = check_graphs(load_model(variant, checkpoint, size), folder, chosen.precision, photos)
     print("\n".join(map(str, outcomes.values())))

@@ -19,7 +19,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from sam2edge.errors import GraphError, InvalidInputError
-from sam2edge.store import PRECISIONS
+from sam2edge.store.paths import PRECISIONS
 from sam2edge.variants import Variant
 
 ATTENTION, ANGLES = "attention", "angles"

@@ -25,9 +25,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sam2edge import contract, store
+from sam2edge import contract
 from sam2edge.contract import TensorSpec
-from sam2edge.device import find_gpu
 from sam2edge.errors import CheckpointError, GraphError, Sam2EdgeError
 from sam2edge.export.build_process import (
     BuildOptions,
@@ -41,7 +40,10 @@ from sam2edge.export.build_process import (
 from sam2edge.export.by_hand import errors_in_one_line, exit_with
 from sam2edge.export.onnx_facts import GraphFacts, read_graph
 from sam2edge.export.progress import BuildProgress
-from sam2edge.manifest import EngineManifest, failed_path, manifest_path, read_manifest
+from sam2edge.files import file_sha256
+from sam2edge.machine.device import find_gpu
+from sam2edge.store import paths
+from sam2edge.store.manifest import EngineManifest, failed_path, manifest_path, read_manifest
 from sam2edge.variants import Variant, find_variant
 
 COMPILERS = ("tensorrt", "torch2trt")
@@ -57,7 +59,7 @@ def build_engines(
         for name in names:
             try:
                 facts = read_graph(graph_dir / f"{name}.onnx", name, variant, image_size)
-                engine = engine_dir / f"{name}{store.ENGINE_SUFFIX}"
+                engine = engine_dir / f"{name}{paths.ENGINE_SUFFIX}"
                 with _locked(engine):
                     outcomes[name] = _build_or_keep(facts, engine, options, progress)
             except Sam2EdgeError as error:
@@ -125,7 +127,7 @@ def _refuse_what_failed(engine: Path, facts: GraphFacts, options: BuildOptions) 
 def _still_right(engine: Path, facts: GraphFacts, options: BuildOptions) -> EngineManifest | None:
     try:
         manifest = read_manifest(engine)
-        whole = store.file_sha256(engine) == manifest.engine_sha256
+        whole = file_sha256(engine) == manifest.engine_sha256
     except (Sam2EdgeError, OSError):
         return None
     return manifest if whole and _is_same(manifest, facts, options) else None
@@ -166,7 +168,7 @@ def _describe(run: BuildRun, facts: GraphFacts, part: Path, options: BuildOption
         compiler=options.compiler,
         machine=platform.machine(),
         graph_sha256=facts.sha256,
-        engine_sha256=store.file_sha256(part),
+        engine_sha256=file_sha256(part),
         engine_bytes=part.stat().st_size,
         build_seconds=round(seconds, 1),
         builder_peak_bytes=run.facts["peak_bytes"],
@@ -190,7 +192,7 @@ def _put_in_place(part: Path, engine: Path, manifest: EngineManifest) -> None:
         part.replace(engine)
         failed_path(engine).unlink(missing_ok=True)
 
-    store.write_atomically(target, swap)
+    paths.write_atomically(target, swap)
 
 
 def _with_torch2trt(options: BuildOptions, checkpoint: Path | None) -> BuildOptions:
@@ -232,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build TensorRT engines from exported graphs.")
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
     parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
-    parser.add_argument("--precision", choices=store.PRECISIONS, default="fp16", help="which graphs; default: fp16")
+    parser.add_argument("--precision", choices=paths.PRECISIONS, default="fp16", help="which graphs; default: fp16")
     parser.add_argument("--graphs", type=Path, help="folder of the ONNX graphs; default: the store")
     parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
     parser.add_argument("--compiler", choices=COMPILERS, default="tensorrt", help="default: tensorrt")
@@ -244,20 +246,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     variant = find_variant(chosen.model)
     size = chosen.size or variant.image_size
-    graphs = chosen.graphs or store.find_graphs(variant, size, chosen.precision)
+    graphs = chosen.graphs or paths.find_graphs(variant, size, chosen.precision)
     if graphs is None:
         raise GraphError(
             f"no {chosen.precision} graphs of {variant.model_id} at image size {size}",
             remedy=f"sam2edge build {variant.model_id} --size {size} --precision {chosen.precision}",
         )
-    out = chosen.out or store.engine_dir(variant, size, chosen.precision)
+    out = chosen.out or paths.engine_dir(variant, size, chosen.precision)
     options = BuildOptions(find_library(), chosen.level, chosen.skip_built, find_gpu())
     if chosen.compiler == "torch2trt":
-        options = _with_torch2trt(options, chosen.checkpoint or store.find_checkpoint(variant))
+        options = _with_torch2trt(options, chosen.checkpoint or paths.find_checkpoint(variant))
     outcomes = build_engines(graphs, out, variant, size, options)
     for outcome in outcomes.values():
         if isinstance(outcome, EngineManifest):
-            print(out / f"{outcome.graph}{store.ENGINE_SUFFIX}")
+            print(out / f"{outcome.graph}{paths.ENGINE_SUFFIX}")
     report_failures(outcomes)
     compared = all(isinstance(m, EngineManifest) and "engine" in m.parity for m in outcomes.values())
     if options.gpu is not None and not compared:

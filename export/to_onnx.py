@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sam2edge import contract, store
+from sam2edge import contract
 from sam2edge.contract import GraphSpec
 from sam2edge.errors import GraphError, InvalidInputError
 from sam2edge.export.by_hand import errors_in_one_line, exit_with
@@ -25,10 +25,12 @@ from sam2edge.export.figures import require_passed
 from sam2edge.export.parity import check_graphs, chosen_checkpoint
 from sam2edge.export.precision import check_precision, convert_to_half, expected_islands
 from sam2edge.export.tracing import fold, trace
+from sam2edge.files import file_sha256
+from sam2edge.store import paths
+from sam2edge.store.weights_version import GRAPH_KEY, weights_version
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import Variant, find_variant
-from sam2edge.weights_version import GRAPH_KEY, weights_version
 
 # Smaller tensors stay float32: their halves save nothing.
 MIN_HALVED_ELEMENTS = 1024
@@ -46,7 +48,7 @@ def export_graphs(
     """Loads the weights and writes their graphs, as `write_graphs` does; raises CheckpointError for unusable ones."""
     check_options(half_weights, precision)
     model = load_model(variant, checkpoint, image_size)
-    digest, version = store.file_sha256(checkpoint), weights_version(checkpoint)
+    digest, version = file_sha256(checkpoint), weights_version(checkpoint)
     return write_graphs(model, digest, folder, prompt_slots, half_weights, precision, version)
 
 
@@ -77,12 +79,12 @@ def write_graphs(
         "sam2edge_checkpoint_sha256": checkpoint_sha256,
         **({} if version is None else {GRAPH_KEY: version}),
     }
-    paths = []
+    written = []
     for name, spec in contract.graph_specs(model.variant, model.image_size, prompt_slots).items():
         path = folder / f"{name}.onnx"
-        store.write_atomically(path, lambda target, spec=spec: _write(model, spec, target, stamp, half_weights))  # type: ignore[misc]
-        paths.append(path)
-    return paths
+        paths.write_atomically(path, lambda target, spec=spec: _write(model, spec, target, stamp, half_weights))  # type: ignore[misc]
+        written.append(path)
+    return written
 
 
 def check_options(half_weights: bool, precision: str) -> None:
@@ -157,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, help="official .pt or .safetensors; default: the one in the store")
     parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
     parser.add_argument(
-        "--precision", choices=store.PRECISIONS, default="fp32", help="of the arithmetic; default: fp32"
+        "--precision", choices=paths.PRECISIONS, default="fp32", help="of the arithmetic; default: fp32"
     )
     parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
     parser.add_argument("--slots", type=int, default=contract.NUM_PROMPT_SLOTS, help="points a prompt can have")
@@ -166,14 +168,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     variant = find_variant(chosen.model)
     size = chosen.size or variant.image_size
     checkpoint = chosen_checkpoint(variant, chosen.checkpoint)
-    folder = chosen.out or store.graph_dir(variant, size, chosen.precision)
+    folder = chosen.out or paths.graph_dir(variant, size, chosen.precision)
     check_options(chosen.half_weights, chosen.precision)
-    model, digest = load_model(variant, checkpoint, size), store.file_sha256(checkpoint)
+    model, digest = load_model(variant, checkpoint, size), file_sha256(checkpoint)
     version = weights_version(checkpoint)
-    paths = write_graphs(model, digest, folder, chosen.slots, chosen.half_weights, chosen.precision, version)
+    written = write_graphs(model, digest, folder, chosen.slots, chosen.half_weights, chosen.precision, version)
     outcomes = check_graphs(model, folder, chosen.precision)
     require_passed(outcomes)
-    for path in paths:
+    for path in written:
         print(f"{path} ({path.stat().st_size / 1e6:.1f} MB); {outcomes[path.stem]}")
     return 0
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
     from sam2edge.datatypes import Sam2ImageEmbedding, Sam2Prediction
     from sam2edge.errors import Sam2EdgeError
-    from sam2edge.overlay import draw_masks
+    from sam2edge.imaging.overlay import draw_masks
     from sam2edge.predictor import ImagePredictor
     from sam2edge.tracker import VideoTracker
     from sam2edge.variants import VARIANTS

@@ -9,15 +9,16 @@ from typing import Any
 
 from sam2edge.backends.base import BackendRequest
 from sam2edge.backends.registry import open_backend
-from sam2edge.budget import CACHE_SHARE, MemoryWatch, memory_cap
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
-from sam2edge.device import available_memory_bytes, find_gpu
 from sam2edge.engine_build import build_missing
 from sam2edge.errors import CheckpointError, InvalidInputError
+from sam2edge.files import file_sha256
+from sam2edge.machine.device import available_memory_bytes, find_gpu
 from sam2edge.machine.gpu_state import GpuMonitor
 from sam2edge.predictor import ImagePredictor
-from sam2edge.selection import Choice, Wanted, select
-from sam2edge.store import file_sha256, find_checkpoint, find_engines, find_graphs
+from sam2edge.selection.budget import CACHE_SHARE, MemoryWatch, memory_cap
+from sam2edge.selection.select import Choice, Wanted, select
+from sam2edge.store.paths import find_checkpoint, find_engines, find_graphs
 from sam2edge.variants import EMBEDDED, VARIANTS, Variant, find_variant
 
 _log = logging.getLogger("sam2edge")

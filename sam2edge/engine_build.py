@@ -11,8 +11,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from sam2edge import store
 from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError
+from sam2edge.store import paths
 from sam2edge.variants import Variant
 
 EXIT_INTERRUPTED = 130
@@ -45,7 +45,7 @@ def build_engines(
         raise BackendUnavailableError(
             "torch2trt is not installed", remedy="pip install git+https://github.com/NVIDIA-AI-IOT/torch2trt"
         )
-    if checkpoint is not None or store.find_graphs(variant, image_size, precision) is None:
+    if checkpoint is not None or paths.find_graphs(variant, image_size, precision) is None:
         _check_can_export(variant, image_size, precision)
         status = run(["to_onnx", *common, *weights])
         if status != 0:
@@ -123,5 +123,5 @@ def _check_can_export(variant: Variant, image_size: int, precision: str) -> None
             expected="torch, onnx and safetensors",
             got=f"no {', '.join(missing)}",
             remedy="pip install 'sam2edge[export]', or copy graphs into "
-            f"{store.graph_dir(variant, image_size, precision)}",
+            f"{paths.graph_dir(variant, image_size, precision)}",
         )

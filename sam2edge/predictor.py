@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.backends.base import Backend
-from sam2edge.budget import MemoryWatch
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from sam2edge.datatypes import BackendReport, FloatArray, ImagePrompt, Sam2ImageEmbedding, Sam2Prediction, ScoredLogits
 from sam2edge.errors import InvalidInputError
-from sam2edge.postprocess import LOGIT_LIMIT, logits_to_masks, select_masks
-from sam2edge.preprocess import frame_to_uint8, image_to_input, is_torch_tensor, prompts_to_model, shrunk_frame
-from sam2edge.prompts import read_prompts
-from sam2edge.stats import CallTimes, ModelStats, machine_figures
+from sam2edge.imaging.postprocess import LOGIT_LIMIT, logits_to_masks, select_masks
+from sam2edge.imaging.preprocess import frame_to_uint8, image_to_input, is_torch_tensor, prompts_to_model, shrunk_frame
+from sam2edge.imaging.prompts import read_prompts
+from sam2edge.observe.stats import CallTimes, ModelStats, machine_figures
+from sam2edge.selection.budget import MemoryWatch
 from sam2edge.variants import Variant
 
 

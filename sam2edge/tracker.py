@@ -13,14 +13,14 @@ from sam2edge.automodel import AutoModel
 from sam2edge.contract import NUM_POINTER_SLOTS
 from sam2edge.datatypes import Features, TrackResult
 from sam2edge.errors import InvalidInputError
-from sam2edge.postprocess import LOGIT_LIMIT, logits_to_masks
+from sam2edge.imaging.postprocess import LOGIT_LIMIT, logits_to_masks
+from sam2edge.imaging.preprocess import as_numpy, frame_to_uint8
+from sam2edge.imaging.prompts import read_prompts
+from sam2edge.observe.stats import ModelStats
 from sam2edge.predictor import ImagePredictor
-from sam2edge.preprocess import as_numpy, frame_to_uint8
-from sam2edge.prompts import read_prompts
-from sam2edge.session_file import read_session, write_session
-from sam2edge.session_state import load_objects, state_of
-from sam2edge.stats import ModelStats
-from sam2edge.tracked_object import TrackedObject, remember_all, track_all
+from sam2edge.tracking.session_file import read_session, write_session
+from sam2edge.tracking.session_state import load_objects, state_of
+from sam2edge.tracking.tracked_object import TrackedObject, remember_all, track_all
 
 
 class VideoTracker:

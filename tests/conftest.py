@@ -107,12 +107,14 @@ def written_engines(empty_store: Path) -> Path:
     import json
     import platform
 
-    from sam2edge import contract, store
-    from sam2edge.manifest import EngineManifest, manifest_path
+    from sam2edge import contract
+    from sam2edge.files import file_sha256
+    from sam2edge.store import paths
+    from sam2edge.store.manifest import EngineManifest, manifest_path
     from sam2edge.variants import find_variant
 
     variant = find_variant("sam2/hiera_micro")
-    folder = store.engine_dir(variant, 512, "fp16")
+    folder = paths.engine_dir(variant, 512, "fp16")
     folder.mkdir(parents=True)
     for name in contract.graph_specs(variant, 512):
         engine = folder / f"{name}.engine"
@@ -128,7 +130,7 @@ def written_engines(empty_store: Path) -> Path:
             builder_version="10.3.0",
             machine=platform.machine(),
             graph_sha256="0" * 64,
-            engine_sha256=store.file_sha256(engine),
+            engine_sha256=file_sha256(engine),
             engine_bytes=engine.stat().st_size,
             build_seconds=1.5,
             checkpoint_sha256="1" * 64,

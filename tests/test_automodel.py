@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sam2edge import AutoModel, store
+from sam2edge import AutoModel
 from sam2edge.backends import registry
 from sam2edge.errors import (
     BackendUnavailableError,
@@ -21,9 +21,10 @@ from sam2edge.errors import (
     Sam2EdgeError,
     UnknownModelError,
 )
+from sam2edge.store import paths
 from sam2edge.variants import find_variant
 
-ASSETS = Path(store.__file__).parent / "assets"
+ASSETS = paths.ASSETS
 
 
 def test_auto_is_the_embedded_model_on_onnxruntime() -> None:
@@ -38,7 +39,7 @@ def test_the_report_tells_why_a_backend_was_passed_over(monkeypatch: pytest.Monk
     def refuse(request: object) -> None:
         raise GraphError("no graphs today")
 
-    from sam2edge.backends.onnxruntime_backend import OnnxRuntimeBackend
+    from sam2edge.backends.onnxruntime import OnnxRuntimeBackend
 
     monkeypatch.setattr(OnnxRuntimeBackend, "open", refuse)
     model = AutoModel.from_pretrained("sam2/hiera_micro", device="cpu")
@@ -114,7 +115,7 @@ def test_a_checkpoint_in_the_store_is_found(empty_store: Path, golden_checkpoint
     checkpoint = golden_checkpoint("sam2/hiera_tiny")
     (empty_store / "checkpoints").mkdir()
     shutil.copy(checkpoint, empty_store / "checkpoints")
-    assert store.is_installed(find_variant("sam2/hiera_tiny"))
+    assert paths.is_installed(find_variant("sam2/hiera_tiny"))
     assert AutoModel.from_pretrained("sam2/hiera_tiny", device="cpu").backend_name == "torch"
 
 

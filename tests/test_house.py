@@ -1,4 +1,4 @@
-"""The house rules of docs/design.md: which file may import what, and that the runtime imports with nothing heavy."""
+"""The house rules: which room may import which, who may name a heavy library, and what imports without any."""
 
 from __future__ import annotations
 
@@ -15,65 +15,47 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sam2edge"
 
-# Folders stand for every file in them that is not named itself. A file imports from floors below its own only, but for
-# three: the files of one folder, and those of F0, may import one another, and F1 may use the values of datatypes.py.
-FLOORS = {
-    "errors.py": 0,
-    "variants.py": 0,
-    "contract.py": 0,
-    "readings.py": 0,
-    "prometheus.py": 0,
-    "files.py": 0,
-    "weights_version.py": 0,
-    "datatypes.py": 1,
-    "preprocess.py": 1,
-    "postprocess.py": 1,
-    "overlay.py": 1,
-    "photo.py": 1,
-    "cache.py": 1,
-    "device.py": 1,
-    "store.py": 1,
-    "manifest.py": 2,
-    "download.py": 2,
-    "store_contents.py": 2,
-    "engine_build.py": 2,
-    "backends/base.py": 1,
-    "session_file.py": 2,
-    "memory_bank.py": 2,
-    "prompts.py": 2,
-    "machine/": 2,
-    "memory_needs.py": 2,
-    "budget.py": 3,
-    "stats.py": 3,
-    "selection.py": 4,
-    "torch_sam2/": 2,
-    "backends/": 3,
-    "pull.py": 3,
-    "recognition.py": 3,
-    "tracked_object.py": 3,
-    "bundle/": 4,
-    "predictor.py": 4,
-    "session_state.py": 4,
-    "video/": 4,
-    "automodel.py": 5,
-    "tracker.py": 6,
-    "diagnosis/": 6,
-    "__init__.py": 7,
-    "cli/": 8,
-}
-ARRAYS = {"numpy", "cv2"}  # F1 and up
-# Everything else from outside the standard library, and the only files that may name it.
+# Rooms from the ground up: a file, or a folder with a slash. A room imports from rooms above it in this list only.
+ROOMS = (
+    "errors.py",
+    "files.py",
+    "variants.py",
+    "contract.py",
+    "machine/",
+    "datatypes.py",
+    "cache.py",
+    "observe/",
+    "imaging/",
+    "torch_sam2/",
+    "video/",
+    "store/",
+    "backends/",
+    "backends/tensorrt/",
+    "bundle/",
+    "engine_build.py",
+    "selection/",
+    "tracking/",
+    "predictor.py",
+    "automodel.py",
+    "diagnosis/",
+    "tracker.py",
+    "__init__.py",
+    "cli/",
+)
+WITHOUT_ARRAYS = ("errors.py", "files.py", "variants.py", "contract.py", "machine/")  # the standard library alone
+ARRAYS = {"numpy", "cv2"}
+# Everything else from outside the standard library, and the only places that may name it.
 HOMES = {
     "click": {"cli/"},
     "rich": {"cli/"},
     "packaging": {"bundle/wheels.py"},
-    "platformdirs": {"store.py"},
-    "torch": {"torch_sam2/", "backends/torch_backend.py"},
+    "platformdirs": {"store/paths.py"},
+    "torch": {"torch_sam2/", "backends/torch.py"},
     "safetensors": {"torch_sam2/"},
-    "onnxruntime": {"backends/onnxruntime_backend.py"},
-    "tensorrt": {"backends/tensorrt_backend.py"},
-    "tensorrt_rtx": {"backends/tensorrt_backend.py"},
-    "pycuda": {"backends/cuda_memory.py"},
+    "onnxruntime": {"backends/onnxruntime.py"},
+    "tensorrt": {"backends/tensorrt/backend.py"},
+    "tensorrt_rtx": {"backends/tensorrt/backend.py"},
+    "pycuda": {"backends/tensorrt/memory.py"},
     "jtop": set(),
 }
 # These name a heavy library inside a function, for the caller who has it, and import without it.
@@ -84,22 +66,17 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_file_has_a_floor(file: str) -> None:
-    assert _floor(file) is not None, f"{file} stands on no floor; give it one here and in docs/design.md"
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_a_file_imports_from_floors_below(file: str) -> None:
+def test_a_room_imports_only_from_rooms_below(file: str) -> None:
     for imported, name in _internal_imports(file):
-        assert _may_import(file, imported), f"{file} (F{_floor(file)}) imports {name} (F{_floor(imported)})"
+        same_room = _room(imported) == _room(file) or imported == "__init__.py"
+        assert same_room or ROOMS.index(_room(imported)) < ROOMS.index(_room(file)), f"{file} imports {name}"
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_file_names_only_the_libraries_it_may(file: str) -> None:
-    floor = _floor(file) or 0
     for name in _external_imports(file):
         if name in ARRAYS:
-            assert floor >= 1, f"{file} is on F0, the standard library alone, and imports {name}"
+            assert _room(file) not in WITHOUT_ARRAYS, f"{file} may import the standard library alone, and has {name}"
         else:
             assert name in HOMES, f"{file} imports {name}, which is no dependency of the runtime"
             allowed = _covers(HOMES[name], file) or NAMED_IN_A_FUNCTION.get(file) == name
@@ -158,22 +135,11 @@ def _covers(places: set[str], file: str) -> bool:
     return any(file == place or (place.endswith("/") and file.startswith(place)) for place in places)
 
 
-def _floor(file: str) -> int | None:
-    folder = file.split("/")[0] + "/"
-    return FLOORS.get(file, FLOORS.get(folder))
-
-
-def _may_import(file: str, imported: str) -> bool:
-    if imported == file or _is_own_folder(file, imported):
-        return True
-    if _floor(imported) == 0 or (imported == "datatypes.py" and _floor(file) == 1):
-        return True
-    return (_floor(imported) or 0) < (_floor(file) or 0)
-
-
-def _is_own_folder(file: str, imported: str) -> bool:
-    """The same folder below sam2edge/, or the `__init__` above it, which every import of a sibling runs."""
-    return "/" in file and file.split("/")[0] == imported.split("/")[0]
+def _room(file: str) -> str:
+    """The room of `file`: the deepest folder that ROOMS names, or the file itself."""
+    rooms = [room for room in ROOMS if file == room or (room.endswith("/") and file.startswith(room))]
+    assert rooms, f"{file} is in no room; add it to ROOMS"
+    return max(rooms, key=len)
 
 
 def _module(file: str) -> str:

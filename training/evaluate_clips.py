@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sam2edge.backends.torch_backend import TorchBackend
+from sam2edge.backends.torch import TorchBackend
 from sam2edge.datatypes import BackendReport
 from sam2edge.predictor import ImagePredictor
 from sam2edge.tracker import VideoTracker

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sam2edge import store
 from sam2edge.export.to_onnx import MIN_HALVED_ELEMENTS, export_graphs
+from sam2edge.store import paths
+from sam2edge.store.weights_version import WEIGHTS_KEY
 from sam2edge.torch_sam2.checkpoint import read_checkpoint
 from sam2edge.variants import EMBEDDED, VARIANTS
-from sam2edge.weights_version import WEIGHTS_KEY
 
 ASSETS = Path(__file__).parent.parent / "sam2edge" / "assets"
 MAX_BYTES = 16_000_000
@@ -32,7 +32,7 @@ def publish(checkpoint: Path, version: int, folder: Path = ASSETS) -> list[Path]
     weights = folder / f"{variant.name}.safetensors"
     state = {name: _halved(tensor) for name, tensor in read_checkpoint(checkpoint).items()}
     metadata = {"model": variant.name, WEIGHTS_KEY: str(version)}
-    store.write_atomically(weights, lambda path: save_file(state, path, metadata))
+    paths.write_atomically(weights, lambda path: save_file(state, path, metadata))
     return [weights, *export_graphs(variant, weights, variant.image_size, folder, half_weights=True)]
 
 

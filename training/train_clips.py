@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.contract import NUM_POINTER_SLOTS, PADDING
-from sam2edge.postprocess import LOGIT_LIMIT
+from sam2edge.imaging.postprocess import LOGIT_LIMIT
 from training.batches import Batch, draw_batch, drawn, normalise
 from training.clip_batches import ClipBatch, draw_clip_batch
 from training.corrections import best_of_three, error_clicks, masks_to_hand_back
@@ -193,7 +193,7 @@ class ClipTrainer(Trainer):
         return self.model.decode(embed, features[1], features[2], coords[:, None], labels[:, None], masks, has_mask)  # type: ignore[operator]
 
     def attend(self, features: Any, known: Memories) -> Tensor | None:
-        """A frame's features with what is remembered, as sam2edge.memory_bank recalls it; None where nothing is."""
+        """A frame's features with what is remembered, as tracking/memory_bank.py recalls it; None where nothing is."""
         frame, vision = len(known.memories), features[3]
         if frame == 0:
             return None

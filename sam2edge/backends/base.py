@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sam2edge.contract import ABSENT, NUM_MASKS, NUM_POINTER_SLOTS
 from sam2edge.datatypes import BackendReport
 from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError
+from sam2edge.store.weights_version import check_weights_version
 from sam2edge.variants import Variant
-from sam2edge.weights_version import check_weights_version
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, IntArray, Recalled
 from sam2edge.datatypes import BackendReport
 from sam2edge.errors import BackendUnavailableError, InvalidInputError, Sam2EdgeError
-from sam2edge.preprocess import normalised
+from sam2edge.imaging.preprocess import normalised
 
 _log = logging.getLogger("sam2edge")
 

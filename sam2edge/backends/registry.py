@@ -13,10 +13,10 @@ from sam2edge.backends.base import Backend, BackendRequest
 from sam2edge.backends.fallback import FallbackBackend, no_backend
 from sam2edge.contract import graph_specs
 from sam2edge.datatypes import BackendReport
-from sam2edge.device import has_nvidia_gpu
 from sam2edge.errors import BackendUnavailableError, CheckpointError, InvalidInputError, Sam2EdgeError
-from sam2edge.manifest import check_files
-from sam2edge.store import PRECISIONS, find_engines
+from sam2edge.machine.device import has_nvidia_gpu
+from sam2edge.store.manifest import check_files
+from sam2edge.store.paths import PRECISIONS, find_engines
 
 _log = logging.getLogger("sam2edge")
 
@@ -28,12 +28,12 @@ class _Entry(NamedTuple):
 
 BACKENDS = {
     "tensorrt": _Entry(
-        "sam2edge.backends.tensorrt_backend:TensorRtBackend",
+        "sam2edge.backends.tensorrt.backend:TensorRtBackend",
         "sudo apt install python3-libnvinfer and pip install 'sam2edge[jetson]' on Jetson, else "
         "pip install tensorrt pycuda",
     ),
-    "onnxruntime": _Entry("sam2edge.backends.onnxruntime_backend:OnnxRuntimeBackend", "pip install onnxruntime"),
-    "torch": _Entry("sam2edge.backends.torch_backend:TorchBackend", "pip install 'sam2edge[torch]'"),
+    "onnxruntime": _Entry("sam2edge.backends.onnxruntime:OnnxRuntimeBackend", "pip install onnxruntime"),
+    "torch": _Entry("sam2edge.backends.torch:TorchBackend", "pip install 'sam2edge[torch]'"),
 }
 
 # The fastest first: engines, then torch on a GPU, then the graphs, then plain torch on the CPU.

@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from sam2edge import store
+from sam2edge import errors
 from sam2edge.bundle.archive import STORE, WHEELS, write_bundle
 from sam2edge.bundle.wheels import Target, gather_wheels
 from sam2edge.errors import BundleError
-from sam2edge.store_contents import DAMAGED, ENGINE, GRAPH, RECORD, WEIGHTS, StoredFile, check_file, stored_files
+from sam2edge.store import paths
+from sam2edge.store.inventory import DAMAGED, ENGINE, GRAPH, RECORD, WEIGHTS, StoredFile, check_file, stored_files
 from sam2edge.variants import Variant
 
 # What of the package runs from the bundle itself, on a Python that has nothing else.
@@ -49,7 +50,7 @@ def create_bundle(
     if path.exists():
         raise BundleError("the file is there already", expected="a new name", got=str(path), remedy="remove it first")
     files = [file for variant in variants for file in _files_of(variant, weights, engines)]
-    package = Path(store.__file__).parent
+    package = Path(errors.__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         gathered, main = Path(folder) / "wheels", Path(folder) / "main.py"
         gathered.mkdir()
@@ -57,7 +58,7 @@ def create_bundle(
         main.write_text(_MAIN, encoding="utf-8")
         members = [("__main__.py", main), *((f"sam2edge/{name}", package / name) for name in _CODE)]
         members += [(f"{WHEELS}{wheel.name}", wheel) for wheel in gathered.glob("*.whl")]
-        members += [(f"{STORE}{file.path.relative_to(store.root()).as_posix()}", file.path) for file in files]
+        members += [(f"{STORE}{file.path.relative_to(paths.root()).as_posix()}", file.path) for file in files]
         facts = {
             "version": requirements[0].rpartition("=")[2],
             "target": target.name,
@@ -65,7 +66,7 @@ def create_bundle(
             "models": sorted({file.variant.model_id for file in files if file.variant}),
         }
         try:
-            store.write_atomically(path, lambda part: write_bundle(part, facts, members))
+            paths.write_atomically(path, lambda part: write_bundle(part, facts, members))
         except OSError as error:
             raise BundleError(
                 f"{path} cannot be written",
@@ -84,11 +85,11 @@ def _files_of(variant: Variant, weights: bool, engines: bool) -> list[StoredFile
         raise BundleError(
             f"the store has nothing of {variant.model_id} to put into a bundle",
             expected=", ".join(sorted(kinds)),
-            got=str(store.root()),
+            got=str(paths.root()),
             remedy=f"{'sam2edge models pull' if weights else 'python -m sam2edge.export.to_onnx'} {variant.model_id}",
         )
     for finding in map(check_file, files):
         if finding.state == DAMAGED:
             raise BundleError(f"{finding.file.path} is damaged", got=finding.reason, remedy=finding.remedy)
-    records = {store.record_path(file.path) for file in files}
+    records = {paths.record_path(file.path) for file in files}
     return [*files, *(f for f in stored_files(variant) if f.kind == RECORD and f.path in records)]

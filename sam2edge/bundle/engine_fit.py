@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from sam2edge.device import find_gpu
 from sam2edge.errors import GraphError
-from sam2edge.manifest import check_machine, read_manifest
-from sam2edge.store import ENGINE_SUFFIX
+from sam2edge.machine.device import find_gpu
+from sam2edge.store.manifest import check_machine, read_manifest
+from sam2edge.store.paths import ENGINE_SUFFIX
 
 BUILDERS = ("tensorrt", "tensorrt_rtx")
 

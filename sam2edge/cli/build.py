@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from sam2edge import store
 from sam2edge.engine_build import EXIT_INTERRUPTED, build_engines, run_script
+from sam2edge.store import paths
 from sam2edge.variants import find_variant
 
 COMPILERS = ("tensorrt", "torch2trt")
@@ -14,7 +14,7 @@ COMPILERS = ("tensorrt", "torch2trt")
 @click.command(no_args_is_help=True)
 @click.argument("model", metavar="MODEL")
 @click.option("--size", type=int, metavar="S", help="Side of the model input in pixels. Default: the model's own.")
-@click.option("--precision", type=click.Choice(store.PRECISIONS), default="fp16", show_default=True)
+@click.option("--precision", type=click.Choice(paths.PRECISIONS), default="fp16", show_default=True)
 @click.option("--compiler", type=click.Choice(COMPILERS), default="tensorrt", show_default=True)
 @click.option("--checkpoint", metavar="FILE", help="Official weights, .pt or .safetensors; exports the graphs anew.")
 @click.option("--level", type=click.IntRange(0, 5), default=3, show_default=True, help="Build time against speed.")

@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 import sam2edge
-from sam2edge import store
 from sam2edge.bundle import install as installer
 from sam2edge.cli.terminal import progress
-from sam2edge.store_contents import GRAPH
+from sam2edge.files import file_sha256
+from sam2edge.store import paths
+from sam2edge.store.inventory import GRAPH
 from sam2edge.variants import find_variant
 
 _passed_on = {"ignore_unknown_options": True, "help_option_names": []}
@@ -54,10 +55,10 @@ def create(
     for variant in variants:
         if variant.checkpoint and not any(file.variant == variant and file.kind == GRAPH for file in files):
             click.echo(f"note: without graphs {variant.model_id} runs there with torch only", err=True)
-    digest = store.file_sha256(path)
+    digest = file_sha256(path)
     if as_json:
         facts = {"path": str(path), "size_bytes": path.stat().st_size, "sha256": digest, "target": target.name}
-        click.echo(json.dumps({**facts, "files": [str(file.path.relative_to(store.root())) for file in files]}))
+        click.echo(json.dumps({**facts, "files": [str(file.path.relative_to(paths.root())) for file in files]}))
         return
     click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB), SHA-256 {digest}")
     click.echo(f"there: python3 {path.name} install --venv DIR")

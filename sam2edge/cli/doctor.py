@@ -18,7 +18,7 @@ from sam2edge.diagnosis.picking import Picking, cap_finding, explanation, what_a
 from sam2edge.diagnosis.storage import Storage, look_at_store
 from sam2edge.machine.describe import Machine, describe_machine
 from sam2edge.machine.software import find_libraries
-from sam2edge.selection import Choice
+from sam2edge.selection.select import Choice
 
 _MARKS = {WORKS: "[green]works[/]", BROKEN: "[red]broken[/]", MISSING: "[yellow]missing[/]", NOTE: "-"}
 

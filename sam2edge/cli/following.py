@@ -13,7 +13,7 @@ from sam2edge.cli.prompt_file import FramePrompt
 from sam2edge.cli.terminal import frame_progress
 from sam2edge.datatypes import TrackResult
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
-from sam2edge.overlay import draw_masks
+from sam2edge.imaging.overlay import draw_masks
 from sam2edge.video.latest import LatestFrames
 from sam2edge.video.sinks import MaskSink, VideoSink
 from sam2edge.video.sources import FrameSource

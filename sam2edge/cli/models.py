@@ -11,12 +11,11 @@ from typing import Any
 
 import click
 
-from sam2edge import store
 from sam2edge.cli.terminal import byte_progress, progress
 from sam2edge.errors import InvalidInputError
-from sam2edge.pull import pull_checkpoint
-from sam2edge.recognition import add_checkpoint, add_graphs
-from sam2edge.store_contents import (
+from sam2edge.store import paths
+from sam2edge.store.importer import add_checkpoint, add_graphs
+from sam2edge.store.inventory import (
     DAMAGED,
     ENGINE,
     GRAPH,
@@ -28,6 +27,7 @@ from sam2edge.store_contents import (
     remove_model,
     stored_files,
 )
+from sam2edge.store.pull import pull_checkpoint
 from sam2edge.variants import ALIASES, VARIANTS, Variant, find_variant
 
 LICENCE = "Apache-2.0"  # of every checkpoint listed, the embedded one among them
@@ -49,8 +49,8 @@ def list_models(as_json: bool = False) -> None:
     """List the models: id, release, input side in pixels, what of them is here and its size, where weights are."""
     rows = [_described(variant) for variant in VARIANTS.values()]
     if as_json:
-        free_bytes = shutil.disk_usage(store.existing_parent(store.root() / "any")).free
-        click.echo(json.dumps({"models": rows, "store": str(store.root()), "free_bytes": free_bytes}))
+        free_bytes = shutil.disk_usage(paths.existing_parent(paths.root() / "any")).free
+        click.echo(json.dumps({"models": rows, "store": str(paths.root()), "free_bytes": free_bytes}))
         return
     header = ("MODEL", "RELEASE", "INPUT", "INSTALLED", "SIZE", "CHECKPOINT")
     table = [header] + [
@@ -79,7 +79,7 @@ def pull(model: str, as_json: bool) -> None:
     """
     variant = find_variant(model)
     source = variant.checkpoint
-    there = source is not None and (store.checkpoint_dir() / source.file_name).is_file()
+    there = source is not None and (paths.checkpoint_dir() / source.file_name).is_file()
     with byte_progress(source.file_name if source else model) as report:
         path = pull_checkpoint(variant, report, on_wait=lambda: _note(f"waiting: {model} is being fetched already"))
     if as_json:
@@ -117,7 +117,7 @@ def remove(model: str, yes: bool, as_json: bool) -> None:
     files = stored_files(variant)
     if not files:
         raise InvalidInputError(
-            f"the store has nothing of {variant.model_id}", expected="a model that is there", got=str(store.root())
+            f"the store has nothing of {variant.model_id}", expected="a model that is there", got=str(paths.root())
         )
     if not yes:
         if as_json or not (sys.stdin and sys.stdin.isatty()):
@@ -146,7 +146,7 @@ def verify(context: click.Context, as_json: bool) -> None:
     unknown = [finding for finding in findings if finding.state == UNKNOWN]
     if as_json:
         rows = [{"path": str(f.file.path), "state": f.state, "reason": f.reason, "remedy": f.remedy} for f in findings]
-        click.echo(json.dumps({"store": str(store.root()), "files": rows, "damaged": len(damaged)}))
+        click.echo(json.dumps({"store": str(paths.root()), "files": rows, "damaged": len(damaged)}))
     else:
         for finding in [*unknown, *damaged]:
             remedy = f"; remedy: {finding.remedy}" if finding.remedy else ""
@@ -168,8 +168,8 @@ def _described(variant: Variant) -> dict[str, Any]:
         "release": variant.release,
         "size": variant.size,
         "image_size": variant.image_size,
-        "installed": store.is_installed(variant),
-        "weights": store.find_checkpoint(variant) is not None,
+        "installed": paths.is_installed(variant),
+        "weights": paths.find_checkpoint(variant) is not None,
         "graphs": builds(files, GRAPH),
         "engines": builds(files, ENGINE),
         "stored_bytes": sum(file.size_bytes for file in files),
@@ -193,7 +193,7 @@ def _installed(row: dict[str, Any]) -> str:
 
 def _tell_what_is_missing(variant: Variant) -> None:
     """Weights alone run with torch only."""
-    if importlib.util.find_spec("torch") is None and store.find_graphs(variant, variant.image_size) is None:
+    if importlib.util.find_spec("torch") is None and paths.find_graphs(variant, variant.image_size) is None:
         _note(
             f"without torch {variant.model_id} also needs graphs, made where torch is: python -m "
             f"sam2edge.export.to_onnx {variant.model_id}, then `sam2edge bundle create` or `sam2edge models add FOLDER`"

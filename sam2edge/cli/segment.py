@@ -14,8 +14,8 @@ import numpy as np
 from sam2edge.cli.prompt_options import Box, BoxType, Point, PointType
 from sam2edge.cli.terminal import progress, quiet_native_stderr, tell_engine_passed_over
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
-from sam2edge.overlay import draw_masks
-from sam2edge.photo import read_photo, write_pngs
+from sam2edge.imaging.overlay import draw_masks
+from sam2edge.imaging.photo import read_photo, write_pngs
 from sam2edge.variants import EMBEDDED, find_variant
 
 

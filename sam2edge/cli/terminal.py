@@ -99,7 +99,7 @@ def quiet_native_stderr() -> Iterator[None]:
 
 def tell_engine_passed_over(model: Any) -> None:
     """One line on standard error where an engine was built for the model and could not be used, with the reason."""
-    from sam2edge.store import find_engines
+    from sam2edge.store.paths import find_engines
 
     reasons = [reason for label, reason in getattr(model.report, "passed_over", ()) if label.startswith("tensorrt")]
     if reasons and find_engines(model.variant, model.image_size) is not None:

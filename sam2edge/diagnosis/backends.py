@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sam2edge.backends.registry import BACKENDS
-from sam2edge.budget import VARIABLE
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS, Finding
 from sam2edge.machine.software import Libraries, library_version
-from sam2edge.selection import Candidate, Wanted, installed_candidates
+from sam2edge.selection.budget import VARIABLE
+from sam2edge.selection.select import Candidate, Wanted, installed_candidates
 from sam2edge.variants import EMBEDDED, VARIANTS
 
 TIMEOUT_S = 120.0

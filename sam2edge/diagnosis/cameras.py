@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS, Finding
-from sam2edge.readings import children, exists, read_text
+from sam2edge.machine.sysfs import children, exists, read_text
 
 _GSTREAMER = re.compile(r"^\s*GStreamer:\s*(YES|NO)\s*(?:\(([^)]*)\))?", re.MULTILINE)
 _GI = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst; print(Gst.version_string())"

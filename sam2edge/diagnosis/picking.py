@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam2edge.budget import VARIABLE, memory_cap
 from sam2edge.diagnosis.findings import BROKEN, NOTE, Finding
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.machine.software import Libraries
-from sam2edge.memory_needs import cpu_needs, table_source, torch_cuda_needs
-from sam2edge.selection import RULES, Candidate, Choice, choose, select
+from sam2edge.selection.budget import VARIABLE, memory_cap
+from sam2edge.selection.memory_estimate import cpu_needs, table_source, torch_cuda_needs
+from sam2edge.selection.select import RULES, Candidate, Choice, choose, select
 from sam2edge.variants import VARIANTS, Variant
 
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam2edge import store
-from sam2edge.store_contents import ENGINE, GRAPH, UNFINISHED, WEIGHTS, stored_files
+from sam2edge.store import paths
+from sam2edge.store.inventory import ENGINE, GRAPH, UNFINISHED, WEIGHTS, stored_files
 from sam2edge.variants import EMBEDDED, VARIANTS
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Something of a model: "weights", "graph", "engine" or "unfinished", as `sam2edge.store_contents` names them.
+    """Something of a model: "weights", "graph", "engine" or "unfinished", as `sam2edge.store.inventory` names them.
 
     `form` is image size and precision ("512-fp32") of graphs and engines, otherwise a file's name.
     """
@@ -38,8 +38,8 @@ class Storage:
 
 def look_at_store() -> Storage:
     """Never raises; the folder need not exist."""
-    folder = store.root()
-    nearest = folder if os.path.isdir(folder) else store.existing_parent(folder)
+    folder = paths.root()
+    nearest = folder if os.path.isdir(folder) else paths.existing_parent(folder)
     try:
         free: int | None = shutil.disk_usage(nearest).free
     except OSError:
@@ -54,7 +54,7 @@ def look_at_store() -> Storage:
 def _packaged() -> Iterator[Stored]:
     """The embedded model, as it comes with sam2edge."""
     micro = VARIANTS[EMBEDDED]
-    weights = store.find_checkpoint(micro)
+    weights = paths.find_checkpoint(micro)
     if weights is not None:
         graphs = weights.parent.glob("*.onnx")
         yield Stored(micro.model_id, GRAPH, f"{micro.image_size}-fp32, in the package", sum(map(_size, graphs)))

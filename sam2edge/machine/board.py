@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam2edge.readings import exists, read_strings, read_text
+from sam2edge.machine.sysfs import exists, read_strings, read_text
 
 # Modules by the part number in the device tree, as NVIDIA's developer guides name them.
 _MODULES = {

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sam2edge.device import Gpu, HostMemory, find_gpu, has_nvidia_gpu, read_host_memory
 from sam2edge.machine.board import Board, read_board
+from sam2edge.machine.device import Gpu, HostMemory, find_gpu, has_nvidia_gpu, read_host_memory
 from sam2edge.machine.gpu_state import GpuMonitor, GpuState
 from sam2edge.machine.jetson_stats import ask_power_mode
 from sam2edge.machine.power import Clock, PowerMode, read_clocks, read_power_mode
 from sam2edge.machine.software import cuda_version, tensorrt_version
+from sam2edge.machine.sysfs import read_text
 from sam2edge.machine.thermal import Heat, read_heat
-from sam2edge.readings import read_text
 
 _HERE = Path("/")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sam2edge.device import Gpu
+from sam2edge.machine.device import Gpu
 
 _NVML, _CUDA_DRIVER = "libnvidia-ml.so.1", "libcuda.so.1"
 _SENSOR_GPU, _CLOCK_SM = 0, 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2edge.machine.power import PowerMode
-from sam2edge.readings import exists
+from sam2edge.machine.sysfs import exists
 
 TIMEOUT_S = 3.0
 """A service that hangs is left alone after this."""

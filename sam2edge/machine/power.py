@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam2edge.readings import children, read_int, read_text
+from sam2edge.machine.sysfs import children, read_int, read_text
 
 _STATUS = "var/lib/nvpmodel/status"
 _MODE = re.compile(r"pmode:\s*(\d{1,6})")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam2edge.machine.board import installed_packages
-from sam2edge.readings import children, read_text
+from sam2edge.machine.sysfs import children, read_text
 
 # Distributions by the name they are imported as; the first one installed tells the version.
 DISTRIBUTIONS = {

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sam2edge.readings import children, read_int, read_text
+from sam2edge.machine.sysfs import children, read_int, read_text
 
 # Cooling devices that slow something down; the others are fans.
 _SLOWS_DOWN = re.compile(r"cpufreq|devfreq|throttle|^processor$|hot-surface", re.IGNORECASE)

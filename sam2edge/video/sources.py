@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from sam2edge.errors import InvalidInputError
-from sam2edge.photo import read_photo
+from sam2edge.imaging.photo import read_photo
 
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from sam2edge import store
 from sam2edge.backends import registry
-from sam2edge.device import Gpu
+from sam2edge.files import file_sha256
+from sam2edge.machine.device import Gpu
+from sam2edge.store import paths
 from tests.backends.fake_cuda import FakeDriver, FakeTensorRt
 
-ASSETS = Path(store.__file__).parent / "assets"
+ASSETS = paths.ASSETS
 MODULES = (
-    "sam2edge.backends.cuda_memory",
-    "sam2edge.backends.tensorrt_backend",
-    "sam2edge.backends.tensorrt_engine",
-    "sam2edge.backends.device_normalise",
+    "sam2edge.backends.tensorrt.memory",
+    "sam2edge.backends.tensorrt.backend",
+    "sam2edge.backends.tensorrt.engine",
+    "sam2edge.backends.tensorrt.device_normalise",
 )
 
 
@@ -61,5 +62,5 @@ def tensorrt(driver: FakeDriver, written_engines: Path, monkeypatch: pytest.Monk
 def rewrite_engine(engine: Path, content: bytes) -> None:
     engine.write_bytes(content)
     path = engine.with_name(f"{engine.name}.json")
-    stated = {"engine_sha256": store.file_sha256(engine), "engine_bytes": len(content)}
+    stated = {"engine_sha256": file_sha256(engine), "engine_bytes": len(content)}
     path.write_text(json.dumps(json.loads(path.read_text()) | stated))

@@ -300,8 +300,8 @@ class FakeTensorRt(ModuleType):
 
 def install(builder: str = "tensorrt_rtx") -> FakeTensorRt:
     """For a process of its own: the stand-ins in place of pycuda and of `builder`, on an Orin that is not there."""
-    from sam2edge import device
     from sam2edge.backends import registry
+    from sam2edge.machine import device
 
     driver, package = FakeDriver(limit=8 << 30), ModuleType("pycuda")
     package.driver = driver  # type: ignore[attr-defined]

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sam2edge import AutoModel, VideoTracker, store
+from sam2edge import AutoModel, VideoTracker
 from sam2edge.backends import registry
-from sam2edge.device import Gpu
 from sam2edge.errors import BackendUnavailableError, GraphError
+from sam2edge.machine.device import Gpu
+from sam2edge.store import paths
 from sam2edge.variants import find_variant
 from tests.backends.conftest import MODULES
 from tests.backends.fake_cuda import FakeDriver, FakeTensorRt
@@ -64,7 +65,7 @@ def test_a_build_that_fails_falls_back(machine, caplog: pytest.LogCaptureFixture
 
 def test_engines_that_cannot_be_used_are_built_anew(machine, empty_store: Path) -> None:
     AutoModel.from_pretrained("sam2/hiera_micro", precision="fp32", build_if_missing=True).close()
-    folder = store.engine_dir(MICRO, 512, "fp32")
+    folder = paths.engine_dir(MICRO, 512, "fp32")
     kept = (folder / "image_encoder.engine").read_bytes()
     (folder / "mask_decoder.engine").write_bytes(b"cut")
     model = AutoModel.from_pretrained("sam2/hiera_micro", precision="fp32", build_if_missing=True)

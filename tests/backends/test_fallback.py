@@ -16,7 +16,7 @@ import pytest
 from sam2edge import AutoModel
 from sam2edge.backends import registry
 from sam2edge.backends.base import BackendRequest, HostFeatures
-from sam2edge.backends.onnxruntime_backend import OnnxRuntimeBackend
+from sam2edge.backends.onnxruntime import OnnxRuntimeBackend
 from sam2edge.cli.main import main
 from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError, OutOfMemoryError
 from tests.conftest import ROOT

@@ -173,7 +173,7 @@ import sys, types
 sys.modules["torch"] = sys.modules["onnxruntime"] = None
 sys.modules["pycuda"] = package = types.ModuleType("pycuda")
 sys.modules["pycuda.driver"] = package.driver = types.ModuleType("pycuda.driver")
-import sam2edge.backends.tensorrt_backend
+import sam2edge.backends.tensorrt.backend
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -206,7 +206,7 @@ def test_memories_are_those_of_the_graphs(tensorrt: FakeTensorRt, driver: FakeDr
 @pytest.fixture
 def libcuda(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeLibCuda:
     """CUDA graphs wanted, and a driver that has them."""
-    from sam2edge.backends import cuda_graphs
+    from sam2edge.backends.tensorrt import cuda_graphs
 
     found = FakeLibCuda(driver)
     monkeypatch.setenv(cuda_graphs.VARIABLE, "1")
@@ -254,9 +254,9 @@ def normalising(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("order", ["bgr", "rgb"])
 def test_the_kernel_normalises_as_the_cpu_does(normalising: None, device: Any, order: str) -> None:
-    from sam2edge.preprocess import normalised
+    from sam2edge.imaging.preprocess import normalised
 
-    module = importlib.import_module("sam2edge.backends.device_normalise")
+    module = importlib.import_module("sam2edge.backends.tensorrt.device_normalise")
     frame = np.random.default_rng(0).integers(0, 256, (37, 37, 3), np.uint8)
     image = device.tensors([TensorSpec("image", (1, 3, 37, 37)), TensorSpec("behind", (8,))])
     device.upload(np.float32(7), image["behind"])

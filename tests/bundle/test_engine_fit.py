@@ -11,8 +11,8 @@ import pytest
 
 from sam2edge.bundle import engine_fit
 from sam2edge.bundle.engine_fit import misfit
-from sam2edge.device import Gpu
-from sam2edge.manifest import manifest_path
+from sam2edge.machine.device import Gpu
+from sam2edge.store.manifest import manifest_path
 
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6", True)
 

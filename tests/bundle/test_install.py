@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sam2edge import store
 from sam2edge.bundle.install import default_store, main
 from sam2edge.bundle.wheels import Target
+from sam2edge.store import paths
 from sam2edge.variants import find_variant
 from tests.bundle.small_bundle import HERE, make_bundle
 
@@ -25,11 +25,11 @@ TINY, MICRO = find_variant("sam2/hiera_tiny"), find_variant("sam2/hiera_micro")
 @pytest.fixture
 def graphs() -> list[Path]:
     """Graphs of tiny in the store of this test, with their records."""
-    paths = [store.graph_dir(TINY, 1024) / f"{name}.onnx" for name in ("image_encoder", "mask_decoder")]
+    paths = [paths.graph_dir(TINY, 1024) / f"{name}.onnx" for name in ("image_encoder", "mask_decoder")]
     paths[0].parent.mkdir(parents=True)
     for path in paths:
         path.write_bytes(path.name.encode() * 100)
-        store.write_record(path, graph=path.stem)
+        paths.write_record(path, graph=path.stem)
     return paths
 
 
@@ -60,9 +60,9 @@ def test_a_new_environment_and_models(
     facts = json.loads(result.stdout)
     assert facts["command"] == str(env / "bin" / "sam2edge")
     assert len(facts["added"]) == 4 and "said" not in facts
-    here = store.root()
+    here = paths.root()
     assert {name for name in tree(there) if "." in name.split("/")[-1]} >= {
-        str(path.relative_to(here)) for path in [*graphs, *map(store.record_path, graphs)]
+        str(path.relative_to(here)) for path in [*graphs, *map(paths.record_path, graphs)]
     }
     for path in graphs:
         assert (there / path.relative_to(here)).read_bytes() == path.read_bytes()
@@ -227,7 +227,7 @@ def test_a_kill_in_the_middle_is_repaired_by_the_next_run(
 def test_other_files_in_the_store_are_kept(tmp_path: Path, graphs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make_bundle(tmp_path / "bundle.zip", monkeypatch, variants=(TINY,))
     there = tmp_path / "store"
-    mine = there / graphs[0].relative_to(store.root())
+    mine = there / graphs[0].relative_to(paths.root())
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     result = run(bundle, "install", "--target", tmp_path / "packages", "--store", there)
@@ -244,10 +244,10 @@ def test_a_failure_at_the_last_file_takes_all_back(
     tmp_path: Path, graphs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder that a graph must go into is a file: found out when packages and weights are in place."""
-    checkpoint = store.checkpoint_dir() / "sam2.1_hiera_tiny.safetensors"
+    checkpoint = paths.checkpoint_dir() / "sam2.1_hiera_tiny.safetensors"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"weights")
-    store.write_record(checkpoint)
+    paths.write_record(checkpoint)
     bundle = make_bundle(tmp_path / "bundle.zip", monkeypatch, variants=(TINY,))
     there = tmp_path / "store"
     there.mkdir()
@@ -262,7 +262,7 @@ def test_a_failure_at_the_last_file_takes_all_back(
 def test_a_full_disk(tmp_path: Path, graphs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit on the size of files fails writes as a full disk does."""
     graphs[0].write_bytes(bytes(3_000_000))
-    store.write_record(graphs[0])
+    paths.write_record(graphs[0])
     bundle = make_bundle(tmp_path / "bundle.zip", monkeypatch, variants=(TINY,))
     program = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, 2_500_000));"
@@ -291,7 +291,7 @@ def test_the_store_is_where_sam2edge_looks(
         monkeypatch.delenv(variable, raising=False)
     if name and value:
         monkeypatch.setenv(name, value)
-    assert default_store() == store.root()
+    assert default_store() == paths.root()
 
 
 def test_ctrl_c_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from sam2edge import engine_build, store
+from sam2edge import engine_build
 from sam2edge.cli import build as module
 from sam2edge.cli.main import main
-from sam2edge.manifest import check_files
+from sam2edge.store import paths
+from sam2edge.store.manifest import check_files
 from sam2edge.variants import find_variant
 
 MICRO = find_variant("sam2/hiera_micro")
-ASSETS = Path(store.__file__).parent / "assets"
+ASSETS = paths.ASSETS
 
 
 def test_build_writes_engines_with_manifests(empty_store: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -27,9 +28,9 @@ def test_build_writes_engines_with_manifests(empty_store: Path, capfd: pytest.Ca
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
     assert main(["build", "sam2/hiera_micro", "--compiler", "tensorrt"]) == 0
-    folder = store.find_engines(MICRO, 512)
+    folder = paths.find_engines(MICRO, 512)
     assert folder == empty_store / "engines" / MICRO.name / "512-fp16"
-    graphs = tuple(path.stem for path in store.graph_dir(MICRO, 512, "fp16").glob("*.onnx"))
+    graphs = tuple(path.stem for path in paths.graph_dir(MICRO, 512, "fp16").glob("*.onnx"))
     assert len(graphs) >= 2
     for manifest in check_files(folder, graphs, MICRO, 512).values():
         assert manifest.parity["graph"]["passed"] is True
@@ -50,7 +51,7 @@ def test_without_torch_graphs_are_enough(monkeypatch: pytest.MonkeyPatch, capfd:
     assert main(["build", "sam2/hiera_micro"]) == 1
     err = capfd.readouterr().err
     assert "no torch, onnx, safetensors; remedy: pip install 'sam2edge[export]', or copy graphs into " in err
-    folder = store.graph_dir(MICRO, 512, "fp16")
+    folder = paths.graph_dir(MICRO, 512, "fp16")
     shutil.copytree(ASSETS, folder)
     assert main(["build", "sam2/hiera_micro"]) == 0
     assert started == ["to_engine", "to_engine"]
@@ -89,7 +90,7 @@ def test_an_interrupt_is_told_once(builder: pytest.MonkeyPatch, empty_store: Pat
         # A run of the tests in a shell's background ignores interrupts, and so would the command.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    folder = store.engine_dir(MICRO, 512, "fp32")
+    folder = paths.engine_dir(MICRO, 512, "fp32")
     deadline = time.monotonic() + 120
     while not list(folder.glob("*.part")) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sam2edge import store
 from sam2edge.bundle import create
 from sam2edge.cli.main import main
+from sam2edge.files import file_sha256
+from sam2edge.store import paths
 from sam2edge.variants import find_variant
 from tests.bundle.small_bundle import make_bundle
 
@@ -25,7 +26,7 @@ def test_create_tells_what_it_made(tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "bundle.zip"
     assert main(["bundle", "create", str(path), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["sha256"] == store.file_sha256(path)
+    assert facts["sha256"] == file_sha256(path)
     assert (facts["target"], facts["files"]) == ("linux-aarch64-cp310", [])
     assert main(["bundle", "verify", str(path)]) == 0
     assert "for linux-aarch64-cp310" in capsys.readouterr().out
@@ -43,10 +44,10 @@ def test_the_name_says_what_it_is(tmp_path: Path, capsys: Capture, monkeypatch: 
 
 def test_models_go_in_with_what_the_store_has(tmp_path: Path, written_engines: Path, capsys: Capture) -> None:
     tiny = find_variant("sam2/hiera_tiny")
-    weights = store.checkpoint_dir() / "sam2.1_hiera_tiny.pt"
+    weights = paths.checkpoint_dir() / "sam2.1_hiera_tiny.pt"
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
-    store.write_record(weights)
+    paths.write_record(weights)
     command = ["bundle", "create", "--model", "sam2/hiera_tiny", "--model", "sam2/hiera_micro", "--json"]
     assert main([*command, str(tmp_path / "a.zip")]) == 0
     out, err = capsys.readouterr()

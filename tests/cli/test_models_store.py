@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sam2edge import store
 from sam2edge.cli.main import main
+from sam2edge.store import paths
 from sam2edge.variants import VARIANTS, find_variant
 from tests.file_server import FileServer
 
@@ -42,7 +42,7 @@ def _row(capsys: Capture) -> dict:
 
 def test_pull_list_verify_remove(server: FileServer, capsys: Capture) -> None:
     assert main(["models", "pull", "sam2/hiera_tiny"]) == 0
-    path = store.checkpoint_dir() / "sam2.1_hiera_tiny.pt"
+    path = paths.checkpoint_dir() / "sam2.1_hiera_tiny.pt"
     assert capsys.readouterr().out == f"{path} (0.0 MB), SHA-256 as published\n"
     assert main(["models", "pull", "sam2/hiera_tiny"]) == 0
     assert "already there" in capsys.readouterr().out
@@ -107,7 +107,7 @@ def test_a_broken_download_is_told_and_kept(server: FileServer, capsys: Capture)
 
 def test_removing_asks(server: FileServer, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     main(["models", "pull", "sam2/hiera_tiny"])
-    path = store.checkpoint_dir() / "sam2.1_hiera_tiny.pt"
+    path = paths.checkpoint_dir() / "sam2.1_hiera_tiny.pt"
     assert main(["models", "remove", "sam2/hiera_tiny"]) == 2  # no terminal
     monkeypatch.setattr("sys.stdin", _Terminal())
     assert main(["models", "remove", "sam2/hiera_tiny", "--json"]) == 2

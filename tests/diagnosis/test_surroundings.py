@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sam2edge import store
 from sam2edge.diagnosis.cameras import look_at_cameras
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS
 from sam2edge.diagnosis.picking import explanation, what_auto_picks
 from sam2edge.diagnosis.storage import look_at_store
 from sam2edge.machine.software import Libraries
-from sam2edge.selection import RULES
+from sam2edge.selection.select import RULES
+from sam2edge.store import paths
 from sam2edge.variants import find_variant
 from tests.trees import AGX_ORIN_64GB, CPU_CONTAINER, ORIN_NANO_8GB, write_tree
 
@@ -45,8 +45,8 @@ def test_cameras_of_a_bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_what_the_store_holds(empty_store: Path) -> None:
     tiny = find_variant("hiera_tiny")
-    write_tree(store.graph_dir(tiny, 512), {"image_encoder.onnx": "x" * 300, "mask_decoder.onnx": "y" * 5})
-    write_tree(store.engine_dir(tiny, 512, "fp16"), {"image_encoder.engine": "x" * 70})
+    write_tree(paths.graph_dir(tiny, 512), {"image_encoder.onnx": "x" * 300, "mask_decoder.onnx": "y" * 5})
+    write_tree(paths.engine_dir(tiny, 512, "fp16"), {"image_encoder.engine": "x" * 70})
     write_tree(empty_store / "checkpoints", {"sam2.1_hiera_tiny.pt": "x" * 40, "notes.txt": "y"})
     storage = look_at_store()
     assert storage.folder == str(empty_store) and storage.is_writable and storage.free_bytes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sam2edge import store
+from sam2edge.store import paths
 from sam2edge.variants import find_variant
 from tests.backends.conftest import driver, tensorrt  # noqa: F401
 
@@ -19,7 +19,7 @@ def half_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sam2edge.export.to_onnx import export_graphs
 
     variant = find_variant("sam2/hiera_micro")
-    checkpoint = store.find_checkpoint(variant)
+    checkpoint = paths.find_checkpoint(variant)
     assert checkpoint is not None
     folder = tmp_path_factory.mktemp("store") / "graphs" / variant.name / "512-fp16"
     export_graphs(variant, checkpoint, 512, folder, precision="fp16")

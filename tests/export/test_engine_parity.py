@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam2edge import AutoModel, contract, store
-from sam2edge.device import Gpu
+from sam2edge import AutoModel, contract
 from sam2edge.errors import GraphError
 from sam2edge.export import to_engine
 from sam2edge.export.build_process import BuildOptions
 from sam2edge.export.engine_parity import check_engines, main
 from sam2edge.export.figures import require_passed
 from sam2edge.export.measuring import open_session, session_runner
-from sam2edge.manifest import read_manifest
+from sam2edge.files import file_sha256
+from sam2edge.machine.device import Gpu
+from sam2edge.store import paths
+from sam2edge.store.manifest import read_manifest
 from sam2edge.variants import find_variant
 from tests.backends.conftest import ASSETS, rewrite_engine
 from tests.backends.fake_cuda import FakeTensorRt
@@ -51,7 +53,7 @@ def test_good_engines_get_their_figures(
     tensorrt: FakeTensorRt, written_engines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch")
-    _state(written_engines, checkpoint_sha256=store.file_sha256(ASSETS / "sam2.1_hiera_micro.safetensors"))
+    _state(written_engines, checkpoint_sha256=file_sha256(ASSETS / "sam2.1_hiera_micro.safetensors"))
     photos = [f"--photo={ASSETS.parents[1] / 'examples' / name}" for name in ("coffee.png", "coins.png")]
     assert main(["sam2/hiera_micro", *photos]) == 0, capsys.readouterr().err
     for name in GRAPHS:
@@ -67,7 +69,7 @@ def test_a_wrong_engine_is_moved_aside_and_never_loaded(wrong_decoder: Path, pho
     outcomes = check_engines(wrong_decoder, MICRO, 512, _graphs_in_onnxruntime(), "the graphs", [photo_bgr])
     assert [name for name, outcome in outcomes.items() if not outcome.passed] == ["mask_decoder"]
     with pytest.raises(GraphError, match="engines differ.*mask_decoder: cosine.*mask_decoder.failed.engine"):
-        require_passed(outcomes, "engines", store.ENGINE_SUFFIX)
+        require_passed(outcomes, "engines", paths.ENGINE_SUFFIX)
     assert not (wrong_decoder / "mask_decoder.engine").exists()
     assert (wrong_decoder / "mask_decoder.failed.engine").exists()
     assert read_manifest(wrong_decoder / "mask_decoder.engine").has_failed
@@ -83,7 +85,7 @@ def test_what_failed_is_built_again_only_when_asked(
     out, options = tmp_path / "out", BuildOptions("tensorrt", skip_built=True)
     to_engine.build_engines(ASSETS, out, MICRO, 512, options)
     path = out / "mask_decoder.engine"
-    store.write_json(
+    paths.write_json(
         out / "mask_decoder.engine.json",
         read_manifest(path).to_json() | {"parity": {"engine": {"passed": False, "figures": {"cosine": 0.5}}}},
     )

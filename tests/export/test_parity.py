@@ -15,10 +15,11 @@ pytest.importorskip("torch")
 
 from onnx import numpy_helper  # noqa: E402
 
-from sam2edge import store  # noqa: E402
 from sam2edge.errors import GraphError  # noqa: E402
 from sam2edge.export.figures import BOUNDS, Figures, compare, require_passed  # noqa: E402
 from sam2edge.export.parity import check_graphs, main  # noqa: E402
+from sam2edge.files import file_sha256  # noqa: E402
+from sam2edge.store import paths  # noqa: E402
 from sam2edge.torch_sam2.checkpoint import load_model  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
 
@@ -32,7 +33,7 @@ def graphs(half_graphs: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def torch_micro():
-    checkpoint = store.find_checkpoint(MICRO)
+    checkpoint = paths.find_checkpoint(MICRO)
     assert checkpoint is not None
     return load_model(MICRO, checkpoint, 512)
 
@@ -46,7 +47,7 @@ def test_good_graphs_get_their_figures(graphs: Path, torch_micro, photo_bgr: np.
     require_passed(outcomes)
     for name, outcome in outcomes.items():
         manifest = _manifest(graphs, name)
-        assert manifest["sha256"] == store.file_sha256(graphs / f"{name}.onnx")
+        assert manifest["sha256"] == file_sha256(graphs / f"{name}.onnx")
         assert (manifest["model"], manifest["image_size"], manifest["precision"]) == (MICRO.name, 512, "fp16")
         assert manifest["parity"]["passed"] is True
         assert manifest["parity"]["figures"]["cosine"] == outcome.figures.cosine > 0.9999
@@ -75,11 +76,11 @@ def test_a_wrong_graph_is_moved_aside_with_its_wrong_layer(graphs: Path, torch_m
 
 
 def test_a_failed_graph_is_not_found(graphs: Path, empty_store: Path) -> None:
-    folder = store.graph_dir(MICRO, 512, "fp16")
+    folder = paths.graph_dir(MICRO, 512, "fp16")
     shutil.copytree(graphs, folder)
-    assert store.find_graphs(MICRO, 512, "fp16") == folder
+    assert paths.find_graphs(MICRO, 512, "fp16") == folder
     (folder / "mask_decoder.onnx").rename(folder / "mask_decoder.failed.onnx")
-    assert store.find_graphs(MICRO, 512, "fp16") is None
+    assert paths.find_graphs(MICRO, 512, "fp16") is None
 
 
 def test_by_hand(graphs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -13,17 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from sam2edge import contract, store
-from sam2edge.device import Gpu
+from sam2edge import contract
 from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError
 from sam2edge.export import build_process
 from sam2edge.export.build_process import BuildOptions, check_free_memory, find_library
 from sam2edge.export.to_engine import build_engines, main
-from sam2edge.manifest import EngineManifest, check_files, read_manifest
+from sam2edge.files import file_sha256
+from sam2edge.machine.device import Gpu
+from sam2edge.store import paths
+from sam2edge.store.manifest import EngineManifest, check_files, read_manifest
 from sam2edge.variants import find_variant
 
 MICRO = find_variant("sam2/hiera_micro")
-ASSETS = Path(store.__file__).parent / "assets"
+ASSETS = paths.ASSETS
 GRAPHS = tuple(contract.graph_specs(MICRO, 512))
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6", True)
 
@@ -45,8 +47,8 @@ def test_engines_come_with_manifests(builder: pytest.MonkeyPatch, tmp_path: Path
         assert (manifest.builder, manifest.builder_version, manifest.precision) == ("tensorrt", "10.3.0", "fp32")
         assert (manifest.gpu, manifest.compute_capability, manifest.driver_cuda) == ("Orin", "8.7", "12.6")
         assert manifest.device_memory_bytes == 12345
-        assert manifest.checkpoint_sha256 == store.file_sha256(ASSETS / "sam2.1_hiera_micro.safetensors")
-        assert manifest.graph_sha256 == store.file_sha256(ASSETS / f"{name}.onnx")
+        assert manifest.checkpoint_sha256 == file_sha256(ASSETS / "sam2.1_hiera_micro.safetensors")
+        assert manifest.graph_sha256 == file_sha256(ASSETS / f"{name}.onnx")
         assert manifest.builder_peak_bytes and manifest.builder_peak_bytes > 1 << 20
     cache = empty_store / "timing" / "tensorrt-10.3.0-Orin.cache"
     assert cache.read_bytes() == b"timed" * len(GRAPHS)
@@ -139,7 +141,7 @@ def test_an_interrupted_build_leaves_nothing_that_counts(builder, tmp_path: Path
         time.sleep(0.02)
     process.send_signal(how)
     words = process.communicate(timeout=120)[1]
-    assert store.find_engines(MICRO, 512) is None
+    assert paths.find_engines(MICRO, 512) is None
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert words.splitlines()[-1] == "sam2edge: interrupted"

@@ -13,15 +13,17 @@ onnx = pytest.importorskip("onnx")
 
 import onnxruntime as ort  # noqa: E402
 
-from sam2edge import contract, store  # noqa: E402
+from sam2edge import contract  # noqa: E402
 from sam2edge.errors import GraphError  # noqa: E402
 from sam2edge.export import to_onnx  # noqa: E402
 from sam2edge.export.to_onnx import check_tensors, export_graphs, main  # noqa: E402
+from sam2edge.files import file_sha256  # noqa: E402
+from sam2edge.store import paths  # noqa: E402
+from sam2edge.store.weights_version import GRAPH_KEY, weights_version  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
-from sam2edge.weights_version import GRAPH_KEY, weights_version  # noqa: E402
 
 MICRO = find_variant("sam2/hiera_micro")
-WEIGHTS = store.find_checkpoint(MICRO)
+WEIGHTS = paths.find_checkpoint(MICRO)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def test_graphs_are_static_standard_and_stamped(graphs: dict[str, Path]) -> None
         stamp = {p.key: p.value for p in graph.metadata_props}
         assert stamp["sam2edge_contract"] == str(contract.CONTRACT_VERSION)
         assert stamp["sam2edge_model"] == MICRO.name
-        assert stamp["sam2edge_checkpoint_sha256"] == store.file_sha256(WEIGHTS)
+        assert stamp["sam2edge_checkpoint_sha256"] == file_sha256(WEIGHTS)
         assert stamp[GRAPH_KEY] == weights_version(WEIGHTS)
 
 
@@ -91,8 +93,8 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_script_writes_into_the_store(empty_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sam2/hiera_micro", "--size", "128", "--slots", "3"]) == 0
     written = re.findall(r"^(\S+\.onnx) \(", capsys.readouterr().out, re.MULTILINE)
-    assert [Path(p).parent for p in written] == [store.graph_dir(MICRO, 128)] * len(written)
-    assert store.find_graphs(MICRO, 128) == store.graph_dir(MICRO, 128)
+    assert [Path(p).parent for p in written] == [paths.graph_dir(MICRO, 128)] * len(written)
+    assert paths.find_graphs(MICRO, 128) == paths.graph_dir(MICRO, 128)
 
 
 def test_a_store_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

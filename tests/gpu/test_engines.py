@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from sam2edge import AutoModel
-from sam2edge.backends import cuda_graphs, device_normalise
+from sam2edge.backends.tensorrt import cuda_graphs, device_normalise
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache
 from sam2edge.cli.main import main
-from sam2edge.device import find_gpu
-from sam2edge.manifest import read_manifest
+from sam2edge.machine.device import find_gpu
+from sam2edge.store.manifest import read_manifest
 
 pytestmark = [
     pytest.mark.gpu,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sam2edge.device import Gpu
+from sam2edge.machine.device import Gpu
 from sam2edge.machine.gpu_state import GpuMonitor, GpuState, driver_memory
 from tests.trees import GIB
 

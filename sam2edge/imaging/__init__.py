@@ -1,0 +1,1 @@
+"""Photos, prompts and masks as arrays, before and after the model."""

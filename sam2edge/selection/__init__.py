@@ -1,0 +1,1 @@
+"""Which model fits the memory of this machine."""

@@ -1,0 +1,144 @@
+"""What a model takes in memory, by image size and backend: measured on CPUs, estimated on GPUs.
+
+`assets/memory_estimate.json` holds what `bench/memory.py` measured, in a fresh process each: a 1920x1080 photo, four
+objects tracked with every memory slot in use (so far micro alone; the rows of larger models are of one object). An
+engine's manifest tells its scratch memory; the rest of what a GPU holds is estimated here, by formulas that stand
+beside it, and called an estimate wherever it is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sam2edge.errors import GraphError
+from sam2edge.variants import Variant
+
+MIB = 1 << 20
+MARGIN = 1.2
+"""Measured figures are promised with this much on top: allocators and core counts differ from machine to machine."""
+TRACKED_OBJECTS = 4
+"""Objects whose memory is counted where a video is to be tracked."""
+
+# Estimates for GPUs. CUDA's context with its kernels, and cuBLAS and cuDNN beside torch, as users of both report it.
+_CUDA_CONTEXT_BYTES = 300 * MIB
+_TORCH_CUDA_HOST_BYTES, _TORCH_CUDA_GPU_BYTES = 1536 * MIB, 500 * MIB
+_TENSORRT_HOST_BYTES = 400 * MIB
+# On a GPU torch computes a whole layer at a time, on a CPU in tiles.
+_UNTILED = 2
+
+PARAMETERS = {
+    "micro": 3_570_000,
+    "tiny": 38_900_000,
+    "small": 46_000_000,
+    "base_plus": 80_800_000,
+    "large": 224_400_000,
+}
+"""Of each model: SAM 2's README, for micro docs/design.md."""
+
+_TABLE = Path(__file__).parent.parent / "assets" / "memory_estimate.json"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model takes beyond the process as it is, in bytes, at its peak; a machine with one memory has the sum.
+
+    `embedding_bytes` is one cached photo, which comes on top. `source` says where the figures come from.
+    """
+
+    host_bytes: int
+    gpu_bytes: int
+    embedding_bytes: int
+    source: str
+
+    @property
+    def total_bytes(self) -> int:
+        return self.host_bytes + self.gpu_bytes
+
+
+def cpu_needs(variant: Variant, image_size: int, backend: str, tracking: bool) -> Needs:
+    """Of "onnxruntime" or "torch" on the CPU. The former computes float16 graphs in float32, so they count the same."""
+    row, exact = _row(variant, image_size, backend)
+    if "estimated_from" in row:
+        source = f"estimate: scaled from {row['estimated_from']}"
+    else:
+        source = "measured" if exact else f"estimate: scaled from {row['image_size']} pixels"
+    peak = row["tracking_peak_bytes"] + TRACKED_OBJECTS * row["bank_bytes"] if tracking else row["images_peak_bytes"]
+    return Needs(int(MARGIN * peak), 0, int(row["embedding_bytes"]), source)
+
+
+def torch_cuda_needs(variant: Variant, image_size: int, tracking: bool) -> Needs:
+    """Of torch on a GPU: its context, the weights in float32, twice the scratch of the CPU, which is tiled."""
+    row, _ = _row(variant, image_size, "torch")
+    gpu = _TORCH_CUDA_GPU_BYTES + _weight_bytes(variant) + _UNTILED * _scratch(row, tracking)
+    host = _TORCH_CUDA_HOST_BYTES + _weight_bytes(variant)
+    return Needs(host, gpu, int(row["embedding_bytes"]), "estimate: from torch on a CPU")
+
+
+def engine_needs(
+    variant: Variant, image_size: int, precision: str, engine_bytes: int, scratch_bytes: int | None, tracking: bool
+) -> Needs:
+    """Of TensorRT engines: their files, the scratch memory that they share, their tensors, CUDA's context.
+
+    `scratch_bytes` is the largest that a manifest states; None where none was known when it was built: onnxruntime's
+    then, halved for float16.
+    """
+    row, _ = _row(variant, image_size, "onnxruntime")
+    source = "engine manifest, and an estimate of CUDA's part"
+    if scratch_bytes is None:
+        scratch_bytes = _scratch(row, tracking) // (2 if precision == "fp16" else 1)
+        source = "estimate: from onnxruntime on a CPU"
+    banks = TRACKED_OBJECTS * row["bank_bytes"] if tracking else 0
+    slots = variant.num_mask_slots * (image_size // 16) ** 2 * variant.memory_dim * 4 if tracking else 0
+    tensors = 2 * row["embedding_bytes"] + slots + int(banks)
+    gpu = int(MARGIN * (engine_bytes + scratch_bytes + tensors)) + _CUDA_CONTEXT_BYTES
+    return Needs(_TENSORRT_HOST_BYTES, gpu, int(row["embedding_bytes"]), source)
+
+
+def table_source() -> str:
+    """Where the measured figures come from: result file, date, processor."""
+    return str(_table()["source"])
+
+
+def _row(variant: Variant, image_size: int, backend: str) -> tuple[dict[str, Any], bool]:
+    """The measured row and True; for a size in between the next larger one, beyond the largest one scaled by area."""
+    rows = {r["image_size"]: r for r in _table()["rows"] if r["size"] == variant.size and r["backend"] == backend}
+    if image_size in rows:
+        return rows[image_size], True
+    larger = [size for size in rows if size >= image_size]
+    if larger:
+        return rows[min(larger)], False
+    row = rows[max(rows)]
+    return _scaled(row, (image_size / row["image_size"]) ** 2), False
+
+
+def _scaled(row: dict[str, Any], factor: float) -> dict[str, Any]:
+    loaded = row["library_bytes"] + row["weights_bytes"]
+    peaks = {
+        name: loaded + factor * max(0, row[name] - loaded) for name in ("images_peak_bytes", "tracking_peak_bytes")
+    }
+    return {**row, **peaks, **{name: factor * row[name] for name in ("embedding_bytes", "bank_bytes")}}
+
+
+def _scratch(row: dict[str, Any], tracking: bool) -> int:
+    peak = row["tracking_peak_bytes" if tracking else "images_peak_bytes"]
+    return int(max(0, peak - row["library_bytes"] - row["weights_bytes"]))
+
+
+def _weight_bytes(variant: Variant) -> int:
+    """The weights in float32: what the official checkpoint holds."""
+    return 4 * PARAMETERS[variant.size]
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, Any]:
+    try:
+        table: dict[str, Any] = json.loads(_TABLE.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GraphError(
+            "the table of memory needs cannot be read", got=f"{_TABLE}: {error}", remedy="reinstall sam2edge"
+        ) from error
+    return table

@@ -1,0 +1,256 @@
+"""From memory to a model: what `AutoModel.from_pretrained("auto")` loads, and why. The rules are `RULES`, all of them.
+
+Candidates are the installed models in every way they could run here; the largest one whose needs fit is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam2edge.contract import MEMORY_ATTENTION
+from sam2edge.errors import GraphError, OutOfMemoryError
+from sam2edge.machine.board import read_board
+from sam2edge.machine.device import find_gpu, has_nvidia_gpu, read_host_memory
+from sam2edge.machine.gpu_state import GpuMonitor
+from sam2edge.machine.software import Libraries, find_libraries
+from sam2edge.machine.sysfs import as_int, children
+from sam2edge.selection.budget import CACHE_SHARE, Budget, gpu_budget, host_budget, memory_cap
+from sam2edge.selection.memory_estimate import Needs, cpu_needs, engine_needs, torch_cuda_needs
+from sam2edge.store.manifest import read_manifest
+from sam2edge.store.paths import (
+    ENGINE_SUFFIX,
+    PRECISIONS,
+    engine_dir,
+    find_checkpoint,
+    find_engines,
+    find_graphs,
+    graph_dir,
+)
+from sam2edge.variants import EMBEDDED, VARIANTS, Variant
+
+RULES = (
+    "Only models that are installed are picked: weights, graphs or engines in the store, or the embedded one.",
+    "Usable memory is what is available now less a reserve of a tenth of all memory (64 MiB to 1 GiB), and at most "
+    "max_memory and SAM2EDGE_MAX_MEMORY. CPU and GPU of a Jetson share one memory; a discrete GPU has its own, and "
+    "then both must suffice. A container's limit counts as its memory.",
+    "A model fits if its measured peak (on a CPU, with a fifth on top; on a GPU an estimate, or the engine's manifest) "
+    "and one cached photo fit into the usable memory.",
+    "Where a GPU can run an installed model besides the embedded one, only such models are picked, or that one.",
+    "Of those that fit the largest model is taken, SAM 2.1 before 2.0, then the largest image size; another size than "
+    "the model's own only where graphs or engines of it were made. Of several ways to run it the fastest: engines, "
+    "torch on a GPU, onnxruntime, torch on the CPU.",
+    "The cache of embeddings gets a tenth of the usable memory, or what the model leaves of it; when the memory "
+    "available falls below the reserve later, the cache gives way first.",
+    "Where nothing fits, loading fails and says what is missing; a model asked for by name is loaded unchecked.",
+)
+
+_SIZE_ORDER = ("micro", "tiny", "small", "base_plus", "large")
+# The fastest first, as the registry tries them.
+_WAYS = (("tensorrt", "cuda"), ("torch", "cuda"), ("onnxruntime", "cpu"), ("torch", "cpu"))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model in one way of running it, with what it takes."""
+
+    variant: Variant
+    image_size: int
+    precision: str
+    backend: str
+    device: str
+    needs: Needs
+
+    @property
+    def rank(self) -> tuple[int, bool, int, int]:
+        """Larger is better; says nothing of memory, so that more memory can only make the pick larger."""
+        way = _WAYS.index((self.backend, self.device))
+        return (_SIZE_ORDER.index(self.variant.size), self.variant.is_2_1, self.image_size, -way)
+
+    def __str__(self) -> str:
+        return f"{self.variant.model_id} at {self.image_size} on {self.backend}, {self.device}, {self.precision}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the caller fixed; None and "auto" leave it open. `tracking` counts the memory of a tracked video."""
+
+    backend: str = "auto"
+    device: str | None = None
+    precision: str = "auto"
+    image_size: int | None = None
+    tracking: bool = False
+
+    def allows(self, backend: str, device: str) -> bool:
+        fits_device = self.device is None or self.device.startswith(device)
+        return self.backend in ("auto", backend) and fits_device
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was picked, the bytes its cache may fill (None: no limit is known), and how each candidate fared."""
+
+    picked: Candidate
+    cache_bytes: int | None
+    budgets: Mapping[str, Budget]
+    verdicts: tuple[tuple[Candidate, str], ...]
+
+    @property
+    def leaves_gpu(self) -> bool:
+        """Whether the model could have run on the GPU, but for its memory."""
+        p = self.picked
+        return p.device == "cpu" and any(c.device == "cuda" and c.variant == p.variant for c, _ in self.verdicts)
+
+
+def select(
+    wanted: Wanted | None = None,
+    max_memory: int | str | None = None,
+    root: Path = Path("/"),
+    libraries: Libraries | None = None,
+) -> Choice | None:
+    """Picks a model for this machine, or for a captured one below `root`. None where nothing installed could run.
+
+    Raises OutOfMemoryError where nothing fits, InvalidInputError for an unusable cap.
+    """
+    wanted = wanted or Wanted()
+    cap = memory_cap(max_memory)
+    libraries = libraries or find_libraries()
+    candidates = installed_candidates(wanted, libraries, has_nvidia_gpu(root))
+    if not candidates:
+        return None
+    return choose(candidates, read_budgets(candidates, cap, root))
+
+
+def choose(candidates: Iterable[Candidate], budgets: Mapping[str, Budget]) -> Choice:
+    """The best candidate that fits. `budgets` has "host" and, for a GPU with memory of its own, "gpu"."""
+    pool = _pool(list(candidates))
+    verdicts = tuple((c, _verdict(c, budgets)) for c in sorted(pool, key=lambda c: c.rank, reverse=True))
+    picked = next((c for c, verdict in verdicts if verdict == FITS), None)
+    if picked is None:
+        least = min(pool, key=lambda c: c.needs.total_bytes)
+        raise OutOfMemoryError(
+            "no installed model fits into the memory that may be used",
+            expected=f"{_mib(least.needs.total_bytes + least.needs.embedding_bytes)} for {least}",
+            got="; ".join(_described(budget) for budget in budgets.values()),
+            remedy="end other programs, raise max_memory or SAM2EDGE_MAX_MEMORY, or name the model "
+            f"({least.variant.model_id}), which is then loaded unchecked",
+        )
+    return Choice(picked, _cache_bytes(picked, budgets), dict(budgets), verdicts)
+
+
+def read_budgets(candidates: Iterable[Candidate], cap: int | None, root: Path = Path("/")) -> dict[str, Budget]:
+    """The memories of the machine. The driver is asked only where a candidate would run on a GPU: it takes a while."""
+    memory = read_host_memory(root)
+    if not any(c.device == "cuda" for c in candidates):
+        return {"host": host_budget(memory, cap)}
+    if read_board(root).soc is not None:
+        return {"host": host_budget(memory, cap, shared=True)}
+    gpu = find_gpu() if root == Path("/") else None
+    if gpu is None or gpu.integrated:
+        return {"host": host_budget(memory, cap, shared=True)}
+    return {"host": host_budget(memory, cap), "gpu": gpu_budget(GpuMonitor(gpu).read(), cap)}
+
+
+def installed_candidates(wanted: Wanted, libraries: Libraries, has_gpu: bool) -> list[Candidate]:
+    """Every installed model in every way that `wanted`, the libraries and the machine allow; memory aside."""
+    found: list[Candidate] = []
+    for variant in VARIANTS.values():
+        sizes = {variant.image_size, *_made_sizes(variant)} if wanted.image_size is None else {wanted.image_size}
+        for size in sorted(sizes):
+            found += _ways(variant, size, wanted, libraries, has_gpu)
+    return found
+
+
+def _made_sizes(variant: Variant) -> set[int]:
+    """Image sizes of which graphs or engines may be there; the store's folders are named by size and precision."""
+    folders = (graph_dir(variant, 0).parent, engine_dir(variant, 0, "fp16").parent)
+    names = [child.name for folder in folders for child in children(folder)]
+    found = [as_int(size) for size, _, precision in (name.partition("-") for name in names) if precision in PRECISIONS]
+    return {size for size in found if size}
+
+
+def _ways(variant: Variant, size: int, wanted: Wanted, libraries: Libraries, has_gpu: bool) -> Iterator[Candidate]:
+    if has_gpu and wanted.allows("tensorrt", "cuda") and libraries.has("pycuda"):
+        yield from _engines(variant, size, wanted, libraries)
+    if wanted.allows("onnxruntime", "cpu") and libraries.has("onnxruntime"):
+        graphs = find_graphs(variant, size, wanted.precision)
+        if graphs is not None and (not wanted.tracking or (graphs / f"{MEMORY_ATTENTION}.onnx").is_file()):
+            precision = "fp16" if graphs.name.endswith("-fp16") else "fp32"
+            needs = cpu_needs(variant, size, "onnxruntime", wanted.tracking)
+            yield Candidate(variant, size, precision, "onnxruntime", "cpu", needs)
+    own_size = size in (variant.image_size, wanted.image_size)
+    if libraries.has("torch") and own_size and wanted.precision != "fp16" and find_checkpoint(variant) is not None:
+        if has_gpu and libraries.torch_cuda and wanted.allows("torch", "cuda"):
+            needs = torch_cuda_needs(variant, size, wanted.tracking)
+            yield Candidate(variant, size, "fp32", "torch", "cuda", needs)
+        if wanted.allows("torch", "cpu"):
+            yield Candidate(variant, size, "fp32", "torch", "cpu", cpu_needs(variant, size, "torch", wanted.tracking))
+
+
+def _engines(variant: Variant, size: int, wanted: Wanted, libraries: Libraries) -> Iterator[Candidate]:
+    folder = find_engines(variant, size, wanted.precision)
+    if folder is None:
+        return
+    paths = sorted(folder.glob(f"[!.]*{ENGINE_SUFFIX}"))
+    try:
+        manifests = [read_manifest(path) for path in paths]
+    except GraphError:
+        return  # the backend will refuse them too, and say why
+    if not manifests or not libraries.has(manifests[0].builder):
+        return
+    known = [m.device_memory_bytes for m in manifests if m.device_memory_bytes is not None]
+    scratch = max(known) if len(known) == len(manifests) else None
+    precision = manifests[0].precision
+    sizes = sum(m.engine_bytes for m in manifests)
+    needs = engine_needs(variant, size, precision, sizes, scratch, wanted.tracking)
+    yield Candidate(variant, size, precision, "tensorrt", "cuda", needs)
+
+
+FITS = "fits"
+
+
+def _pool(candidates: list[Candidate]) -> list[Candidate]:
+    """Where a GPU can run some, those alone and the embedded one; whatever the memory, or more could pick less."""
+    if not any(c.device == "cuda" and c.variant.name != EMBEDDED for c in candidates):
+        return candidates
+    return [c for c in candidates if c.device == "cuda" or c.variant.name == EMBEDDED]
+
+
+def _verdict(candidate: Candidate, budgets: Mapping[str, Budget]) -> str:
+    for budget, needed in _demands(candidate, budgets):
+        usable = budget.usable_bytes
+        if usable is None:
+            return FITS if candidate.variant.name == EMBEDDED else f"the {budget.kind} memory is not known"
+        if needed > usable:
+            return f"takes {_mib(needed)} of {budget.kind} memory, {_mib(usable)} usable"
+    return FITS
+
+
+def _demands(candidate: Candidate, budgets: Mapping[str, Budget]) -> Iterator[tuple[Budget, int]]:
+    """Each memory with what of it the model and one cached photo take."""
+    needs = candidate.needs
+    if "gpu" in budgets and candidate.device == "cuda":
+        yield budgets["host"], needs.host_bytes
+        yield budgets["gpu"], needs.gpu_bytes + needs.embedding_bytes
+    else:
+        yield budgets["host"], needs.total_bytes + needs.embedding_bytes
+
+
+def _cache_bytes(candidate: Candidate, budgets: Mapping[str, Budget]) -> int | None:
+    """A tenth of the memory that embeddings lie in, or what the model leaves, which is one photo at least."""
+    budget, needed = list(_demands(candidate, budgets))[-1]
+    usable = budget.usable_bytes
+    if usable is None:
+        return None
+    one = candidate.needs.embedding_bytes
+    return min(max(int(CACHE_SHARE * usable), one), usable - needed + one)
+
+
+def _described(budget: Budget) -> str:
+    usable = budget.usable_bytes
+    return f"{'unknown' if usable is None else _mib(usable)} usable of {budget.kind} memory"
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / (1 << 20):.0f} MiB"

@@ -1,0 +1,1 @@
+"""Models on disk: where they lie, how they get there, whether they are whole."""

@@ -1,0 +1,207 @@
+"""One file over http(s), continued where it broke off, or from a folder. Its sum is for the caller to compare."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from sam2edge.errors import StoreError
+from sam2edge.store import paths
+
+ATTEMPTS = 5
+OTHER_WAYS = "set SAM2EDGE_MIRROR to a mirror or a folder, or bring the file and run `sam2edge models add FILE`"
+_BLOCK_BYTES = 1 << 20
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that are there and those of the whole file."""
+
+
+class _Dropped(Exception):
+    """The connection ended or stood still before the file was whole; what came is kept."""
+
+
+def download(url: str, part: Path, size_bytes: int, progress: Progress, timeout_seconds: float) -> None:
+    """Makes `part` a whole file of `size_bytes`, from what it holds already on, where the server can do that.
+
+    `timeout_seconds` is for the connection and for every time that nothing comes. A connection that drops is made
+    anew for as long as it brings something, five times at most. Raises StoreError; what came stays in `part`, unless
+    it is of no use. An OSError is the disk's.
+    """
+    for _ in range(ATTEMPTS):
+        before = size_of(part)
+        try:
+            return _receive(url, part, size_bytes, progress, timeout_seconds)
+        except _Dropped as dropped:
+            reason = dropped
+        if before == size_of(part):
+            break
+    raise StoreError(
+        f"the download of {url} broke off",
+        expected=f"{size_bytes} bytes",
+        got=f"{size_of(part)} ({reason})",
+        remedy=f"run it again: it goes on where it broke off; or {OTHER_WAYS}",
+    )
+
+
+def copy_file(source: Path, part: Path, progress: Progress = lambda done, total: None) -> None:
+    """Copies a file. Raises StoreError where it cannot be read; an OSError is the other disk's."""
+    try:
+        stream = source.open("rb")
+        total = source.stat().st_size
+    except OSError as error:
+        raise _unreadable(source, error) from error
+    with stream, part.open("wb") as out:
+        while True:
+            try:
+                block = stream.read(_BLOCK_BYTES)
+            except OSError as error:
+                raise _unreadable(source, error) from error
+            if not block:
+                return
+            out.write(block)
+            progress(out.tell(), total)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def validator_path(part: Path) -> Path:
+    """What a later request needs to continue `part` stands here."""
+    return part.with_name(f"{part.name}.json")
+
+
+def _receive(url: str, part: Path, size_bytes: int, progress: Progress, timeout_seconds: float) -> None:
+    """One request for what is missing. Raises _Dropped where the file is not whole afterwards."""
+    if size_of(part) > size_bytes:
+        part.unlink()
+    there = size_of(part)
+    if there == size_bytes:
+        return
+    try:
+        response = _open(_request(url, part, there), timeout_seconds)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and there:
+            part.unlink()
+            raise _Dropped("the server has less than came before") from error
+        raise _unusable(url, "the file", f"HTTP status {error.code} ({error.reason})") from error
+    with response:
+        start = _first_byte(response)
+        total = _announced_bytes(response, start)
+        if start not in (0, there) or total not in (None, size_bytes):
+            part.unlink(missing_ok=True)
+            raise _unusable(url, f"bytes {there} to {size_bytes}", f"bytes {start} to {total}")
+        _keep_validator(part, url, response)
+        with part.open("r+b" if start else "wb") as out:
+            out.seek(start)
+            _write_all(response, out, size_bytes, progress)
+    if size_of(part) > size_bytes:
+        part.unlink()
+        raise _unusable(url, f"{size_bytes} bytes", "more")
+    if size_of(part) < size_bytes:
+        raise _Dropped("the connection was closed")
+
+
+def _write_all(response: http.client.HTTPResponse, out: IO[bytes], size_bytes: int, progress: Progress) -> None:
+    while out.tell() <= size_bytes:
+        try:
+            block = response.read1(_BLOCK_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise _Dropped(str(error) or type(error).__name__) from error
+        if not block:
+            return
+        out.write(block)
+        progress(min(out.tell(), size_bytes), size_bytes)
+
+
+def _request(url: str, part: Path, there: int) -> urllib.request.Request:
+    headers = {"User-Agent": "sam2edge", "Accept-Encoding": "identity"}
+    if there:
+        headers["Range"] = f"bytes={there}-"
+        saved = _read_validator(part)
+        if saved.get("url") == url and saved.get("validator"):
+            headers["If-Range"] = str(saved["validator"])
+    return urllib.request.Request(url, headers=headers)
+
+
+class _HttpsStays(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but not from https to anything that could be read or changed on the way."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        before, after = (urlsplit(address).scheme for address in (req.full_url, newurl))
+        if after != "https" and (before, after) != ("http", "http"):
+            raise StoreError(
+                "the server redirects to an unsafe address; it was not followed",
+                expected="https",
+                got=newurl,
+                remedy=f"check the network (a login page?); or {OTHER_WAYS}",
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _open(request: urllib.request.Request, timeout_seconds: float) -> http.client.HTTPResponse:
+    """The answer to a request. Raises HTTPError for an answer other than the file, StoreError where there is none."""
+    opener = urllib.request.build_opener(_HttpsStays)
+    try:
+        response: http.client.HTTPResponse = opener.open(request, timeout=timeout_seconds)
+    except urllib.error.HTTPError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise StoreError(
+            f"{request.full_url} cannot be reached",
+            got=str(reason) or type(reason).__name__,
+            remedy=f"check the network; or {OTHER_WAYS}",
+        ) from error
+    return response
+
+
+def _first_byte(response: http.client.HTTPResponse) -> int:
+    """Where in the file the answer starts: 0 from a server that sends all of it, whatever was asked for."""
+    if response.status != http.client.PARTIAL_CONTENT:
+        return 0
+    stated = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(stated[1]) if stated else -1
+
+
+def _announced_bytes(response: http.client.HTTPResponse, start: int) -> int | None:
+    length = response.headers.get("Content-Length", "")
+    return start + int(length) if length.isdigit() else None
+
+
+def _keep_validator(part: Path, url: str, response: http.client.HTTPResponse) -> None:
+    """Writes down what If-Range takes to continue: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
+    etag = response.headers.get("ETag", "")
+    validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
+    paths.write_json(validator_path(part), {"url": url, "validator": validator})
+
+
+def _read_validator(part: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads(validator_path(part).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return saved if isinstance(saved, dict) else {}
+
+
+def _unusable(url: str, expected: str, got: object) -> StoreError:
+    return StoreError(
+        f"{url} does not give the official file", expected=expected, got=got, remedy=f"try again; or {OTHER_WAYS}"
+    )
+
+
+def _unreadable(source: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{source} cannot be read", got=error.strerror or str(error), remedy="check the path, or the memory stick"
+    )

@@ -1,0 +1,238 @@
+"""Which model a file brought by hand is of, told without torch where that is possible, and its way into the store."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sam2edge.contract import IMAGE_GRAPHS
+from sam2edge.errors import BackendUnavailableError, CheckpointError, GraphError, InvalidInputError, StoreError
+from sam2edge.files import file_sha256, locked
+from sam2edge.store import paths
+from sam2edge.store.download import Progress, copy_file, size_of
+from sam2edge.store.inventory import DAMAGED, check_file, is_official, stored_files
+from sam2edge.variants import VARIANTS, Variant, find_variant
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# SHA-256 of the sorted lines "name AxBxC", one a parameter: exact, and a list of nine in place of nine long ones.
+FINGERPRINTS = {
+    "e935227b1a57d9a917aa1f610bffa1594be892e949d1fa3b3d4d7ba5c4b9033f": "sam2.1_hiera_micro",
+    "5a31f53548be1d302b6676cd6f9023a0673a98c87a7da656025d0ba4dbb85693": "sam2.1_hiera_tiny",
+    "30f7030432d1687ed663f3af622cffa176ea66b099af2a801c326ce4cd821a96": "sam2.1_hiera_small",
+    "cf1e236598a9fe861ef07265b59bda770809a8db7f5b0620a2ffe9ab38328a37": "sam2.1_hiera_base_plus",
+    "b38bb6c453cb2b40ecb2a6f62046638d9cf30e9124bef55eae47a37a4eb636eb": "sam2.1_hiera_large",
+    "8f656ac26e870b4134e0bfc8eacb2b7a826fb920fef1f48f267a23843a6c563c": "sam2.0_hiera_tiny",
+    "7e5f9d3d6099de9e86d65a46b45e0ecb0bef2bd827f286ecd48c2fe0737f6172": "sam2.0_hiera_small",
+    "0da3ee56516065b3f67621df5a1bd5f6377263c845e2d963df211affefe31d70": "sam2.0_hiera_base_plus",
+    "11c4512af4a0183a874baf5d0f9973105237f96f4f6376b55bcb53f17ec3bb91": "sam2.0_hiera_large",
+}
+_MOST_HEADER_BYTES = 100_000_000  # as the format's own readers have it
+
+
+def add_checkpoint(
+    path: Path, replace: bool = False, progress: Progress = lambda done, total: None
+) -> tuple[Variant, Path]:
+    """Copies a weight file brought by hand into the store; returns the model it is of and where it lies now.
+
+    Raises CheckpointError for a file that is no SAM 2 checkpoint, BackendUnavailableError where telling takes torch,
+    StoreError where the store has other, sound weights of the model and `replace` is false, or cannot be written.
+    """
+    variant = recognise_file(path)
+    if variant.checkpoint is None:
+        raise InvalidInputError(
+            f"{path.name} holds weights of {variant.model_id}, which comes with the package",
+            remedy=f"use it where it is: --model {variant.model_id} --checkpoint {path}",
+        )
+    file_name = variant.checkpoint.file_name
+    target = paths.checkpoint_dir() / file_name
+    if path.suffix == ".safetensors":
+        target = target.with_suffix(".safetensors")
+    try:
+        with locked(paths.lock_path(file_name)):
+            there = paths.find_checkpoint(variant)
+            if there != target or file_sha256(target) != file_sha256(path):
+                _refuse_to_replace(there, variant, replace)
+                paths.write_atomically(target, lambda part: copy_file(path, part, progress))
+                if there not in (None, target):
+                    _forget(there)
+            _record(target, variant)
+    except OSError as error:
+        raise _no_room(path, target, error) from error
+    return variant, target
+
+
+def add_graphs(folder: Path, replace: bool = False) -> tuple[Variant, Path]:
+    """Copies a folder of exported ONNX graphs into the store; returns their model and where they lie now.
+
+    Each graph must be as its `<graph>.onnx.json`, which the exporter wrote beside it, says. Raises GraphError where it
+    is not, StoreError where the store has other graphs of this model, size and precision and `replace` is false.
+    """
+    stated = [_read_graph_record(folder / f"{name}.onnx") for name in IMAGE_GRAPHS]
+    stated += [_read_graph_record(path) for path in sorted(folder.glob("memory_*.onnx")) if path.name.count(".") == 1]
+    if len({(record["model"], record["image_size"], record["precision"]) for record in stated}) != 1:
+        raise GraphError(f"{folder} holds graphs of several models", expected="one model, size and precision")
+    variant = find_variant(str(stated[0]["model"]))
+    target = paths.graph_dir(variant, stated[0]["image_size"], stated[0]["precision"])
+    changed = [r for r in stated if _differs(target / f"{r['graph']}.onnx", r["sha256"])]
+    if changed and not replace:
+        raise StoreError(
+            f"the store has other graphs of {variant.model_id} at this size and precision already",
+            got=str(target),
+            remedy="give --replace",
+        )
+    try:
+        for record in stated:
+            for name in (f"{record['graph']}.onnx", f"{record['graph']}.onnx.json"):
+                paths.write_atomically(target / name, lambda part, name=name: copy_file(folder / name, part))  # type: ignore[misc]
+    except OSError as error:
+        raise _no_room(folder, target, error) from error
+    return variant, target
+
+
+def _differs(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(path) != sha256
+
+
+def _read_graph_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(paths.record_path(path).read_text(encoding="utf-8"))
+        wanted = {"graph": str, "model": str, "image_size": int, "precision": str, "sha256": str}
+        plain = isinstance(record, dict) and all(isinstance(record.get(key), kind) for key, kind in wanted.items())
+        sound = plain and record["graph"] == path.stem and record["precision"] in paths.PRECISIONS
+        digest = file_sha256(path)
+    except (OSError, ValueError) as error:
+        raise GraphError(
+            f"{path.name} is not there as the exporter wrote it",
+            expected=f"{path} and {paths.record_path(path).name}",
+            got=getattr(error, "strerror", None) or "no JSON",
+            remedy="copy the whole folder that sam2edge.export.to_onnx wrote",
+        ) from error
+    if not sound or digest != record["sha256"]:
+        raise GraphError(
+            f"{path.name} is damaged or of another export",
+            expected=f"SHA-256 {str(record.get('sha256'))[:16]}..." if plain else "the record the exporter wrote",
+            got=f"{digest[:16]}...",
+            remedy="copy the whole folder again",
+        )
+    return dict(record)
+
+
+def recognise_file(path: Path) -> Variant:
+    """The model that a `.pt` or `.safetensors` file holds the weights of.
+
+    Headers of safetensors and the sums of official files are read without torch; other `.pt` files take torch, which
+    reads tensors alone of them.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            "checkpoint not found", expected="a .pt or .safetensors file", got=str(path), remedy="check the path"
+        )
+    official = _recognise_official(path)
+    if official is not None:
+        return official
+    shapes = read_safetensors_shapes(path) if path.suffix == ".safetensors" else _read_pt_shapes(path)
+    variant = recognise_shapes(shapes)
+    if variant is None:
+        raise CheckpointError(
+            f"{path.name} is no checkpoint of a model that sam2edge knows",
+            expected="every parameter of one of them, by name and shape",
+            got=f"{len(shapes)} tensors",
+            remedy="see `sam2edge models list`; --checkpoint FILE with --model ID names what is missing",
+        )
+    return variant
+
+
+def recognise_shapes(shapes: Shapes) -> Variant | None:
+    """The model whose parameters have exactly these names and shapes."""
+    lines = (f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
+    name = FINGERPRINTS.get(hashlib.sha256("\n".join(lines).encode()).hexdigest())
+    return None if name is None else VARIANTS[name]
+
+
+def _recognise_official(path: Path) -> Variant | None:
+    size = size_of(path)
+    likely = [v for v in VARIANTS.values() if v.checkpoint is not None and v.checkpoint.size_bytes == size]
+    return next((v for v in likely if v.checkpoint is not None and is_official(path, v.checkpoint)), None)
+
+
+def read_safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor, from the header alone: eight bytes of length, little-endian, then JSON.
+
+    Raises CheckpointError for a file that is damaged or cut short.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= min(_MOST_HEADER_BYTES, size_of(path)) else b""
+    try:
+        entries: dict[str, Any] = json.loads(header)
+        entries.pop("__metadata__", None)
+        shapes = {str(name): tuple(int(side) for side in entry["shape"]) for name, entry in entries.items()}
+        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise _damaged(path, "a header that cannot be read") from error
+    if 8 + length + end != size_of(path):
+        raise _damaged(path, f"{size_of(path)} bytes where the header speaks of {8 + length + end}")
+    return shapes
+
+
+def _read_pt_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    if importlib.util.find_spec("torch") is None:
+        raise BackendUnavailableError(
+            f"{path.name} is not one of the official files, and reading any other takes torch",
+            expected="an official checkpoint, a .safetensors file, or torch",
+            got="no torch",
+            remedy="pip install 'sam2edge[torch]', or convert it to .safetensors on another machine",
+        )
+    from sam2edge.torch_sam2.checkpoint import read_checkpoint
+
+    return {name: tuple(tensor.shape) for name, tensor in read_checkpoint(path).items()}
+
+
+def _refuse_to_replace(there: Path | None, variant: Variant, replace: bool) -> None:
+    if there is None or replace:
+        return
+    if any(file.path == there and check_file(file).state != DAMAGED for file in stored_files(variant)):
+        raise StoreError(
+            f"the store has other weights of {variant.model_id} already",
+            got=str(there),
+            remedy="give --replace, or keep them and name this file with --checkpoint",
+        )
+
+
+def _record(target: Path, variant: Variant) -> None:
+    """Official bytes need no record; of others it is the only way to see damage later."""
+    assert variant.checkpoint is not None
+    if is_official(target, variant.checkpoint):
+        paths.record_path(target).unlink(missing_ok=True)
+    else:
+        paths.write_record(target, model=variant.name)
+
+
+def _no_room(source: Path, target: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{source.name} cannot be copied into the store",
+        expected=f"room in {target.parent}",
+        got=f"{error.strerror or error}, {shutil.disk_usage(paths.existing_parent(target)).free} bytes free",
+        remedy="make room or set SAM2EDGE_HOME to another folder",
+    )
+
+
+def _forget(path: Path | None) -> None:
+    assert path is not None
+    path.unlink(missing_ok=True)
+    paths.record_path(path).unlink(missing_ok=True)
+
+
+def _damaged(path: Path, got: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint {path.name} is damaged or cut short",
+        expected="a whole .safetensors file",
+        got=got,
+        remedy="fetch it again and compare its SHA-256",
+    )

@@ -1,0 +1,179 @@
+"""What lies in the store: which file is of which model, whether it is still what was written, and its removal."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sam2edge.errors import StoreError
+from sam2edge.files import file_sha256, locked
+from sam2edge.store import paths
+from sam2edge.variants import VARIANTS, Checkpoint, Variant
+
+WEIGHTS, GRAPH, ENGINE, RECORD, UNFINISHED, OTHER = "weights", "graph", "engine", "record", "unfinished", "other"
+OK, DAMAGED, UNKNOWN = "ok", "damaged", "unknown"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the store: its kind (as the names above), the model it is of where that is known, its bytes."""
+
+    path: Path
+    kind: str
+    variant: Variant | None
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What checking a file gave: "ok", "damaged", or "unknown" where no checksum of it is there; why, what mends it."""
+
+    file: StoredFile
+    state: str
+    reason: str = ""
+    remedy: str = ""
+
+
+def stored_files(variant: Variant | None = None) -> list[StoredFile]:
+    """Every file in the store, or those of one model, by path; locks and unpacked bundles are left out."""
+    found = (_describe(path) for path in _walk(paths.root()))
+    return [file for file in found if variant is None or file.variant == variant]
+
+
+def builds(files: list[StoredFile], kind: str) -> list[str]:
+    """The sizes and precisions that graphs or engines are there in, as "1024-fp16"."""
+    return sorted({file.path.parent.name for file in files if file.kind == kind})
+
+
+def is_official(path: Path, source: Checkpoint) -> bool:
+    """Whether the file is there with the official bytes."""
+    return path.is_file() and path.stat().st_size == source.size_bytes and file_sha256(path) == source.sha256
+
+
+def partial_path(target: Path) -> Path:
+    """Where a file's bytes are gathered until all are there."""
+    return target.with_name(f".{target.name}.partial")
+
+
+def check_file(file: StoredFile) -> Finding:
+    """Compares a file with its pinned sum, its record or its manifest; the whole of it is read."""
+    if file.kind == UNFINISHED:
+        return Finding(file, UNKNOWN, "an unfinished download", _pull(file.variant))
+    if file.kind not in (WEIGHTS, GRAPH, ENGINE):
+        return Finding(file, OK)
+    wanted = expected_sum(file)
+    if wanted is None and file.kind == ENGINE:
+        return Finding(file, DAMAGED, "its manifest is missing or unreadable", _remedy(file))
+    if wanted is None:
+        return Finding(file, UNKNOWN, "no checksum of it was written down")
+    try:
+        digest = file_sha256(file.path)
+    except OSError as error:
+        return Finding(file, DAMAGED, error.strerror or str(error), _remedy(file))
+    if digest == wanted:
+        return Finding(file, OK)
+    return Finding(file, DAMAGED, f"expected SHA-256 {wanted[:16]}..., got {digest[:16]}...", _remedy(file))
+
+
+def expected_sum(file: StoredFile) -> str | None:
+    """The SHA-256 that a file was written with, in hex."""
+    record = _read_json(paths.record_path(file.path))
+    found = record.get("engine_sha256" if file.kind == ENGINE else "sha256")
+    if isinstance(found, str):
+        return found
+    source = file.variant.checkpoint if file.variant else None
+    if file.kind == WEIGHTS and source is not None and file.path.name == source.file_name:
+        return source.sha256
+    return None
+
+
+def remove_model(variant: Variant) -> list[StoredFile]:
+    """Deletes everything of a model from the store and returns what it was; the embedded model's package stays.
+
+    Waits for a download of it. Raises StoreError where a file cannot be deleted; those before it are gone.
+    """
+    name = variant.checkpoint.file_name if variant.checkpoint else variant.name
+    with locked(paths.lock_path(name)):
+        files = stored_files(variant)
+        for file in files:
+            try:
+                file.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError(
+                    f"{file.path} cannot be removed", got=error.strerror, remedy="check the owner of the store"
+                ) from error
+        for folder in {file.path.parent for file in files}:
+            _remove_empty(folder)
+    return files
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place) / name for name in sorted(names))
+
+
+def _describe(path: Path) -> StoredFile:
+    parts = path.relative_to(paths.root()).parts
+    kind, variant = OTHER, None
+    if parts[0] == "checkpoints" and len(parts) == 2:
+        variant = _variant_of_checkpoint(path)
+        kind = WEIGHTS if variant is not None else OTHER
+    elif parts[0] in ("graphs", "engines") and len(parts) == 4:
+        variant = VARIANTS.get(parts[1])
+        kind = {".onnx": GRAPH, paths.ENGINE_SUFFIX: ENGINE}.get(path.suffix, OTHER)
+    if path.name.endswith(".failed.onnx"):  # what the exporter found wanting, kept aside by it
+        kind = OTHER
+    elif path.name.startswith("."):
+        kind = UNFINISHED
+    elif path.suffix == ".json" and variant is not None:
+        kind = RECORD
+    return StoredFile(path, kind, variant, path.lstat().st_size)
+
+
+def _variant_of_checkpoint(path: Path) -> Variant | None:
+    """By the stem of the official name, which those of records, parts and safetensors begin with too."""
+    for variant in VARIANTS.values():
+        if variant.checkpoint is not None:
+            stem = Path(variant.checkpoint.file_name).stem
+            if path.name.lstrip(".").startswith((f"{stem}.pt", f"{stem}.safetensors")):
+                return variant
+    return None
+
+
+def _remove_empty(folder: Path) -> None:
+    while folder != paths.root() and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+
+
+def _remedy(file: StoredFile) -> str:
+    if file.variant is None:
+        return "remove it"
+    size, _, precision = file.path.parent.name.partition("-")
+    options = f"{file.variant.model_id} --size {size} --precision {precision}"
+    if file.kind == GRAPH:
+        return f"python -m sam2edge.export.to_onnx {options}"
+    if file.kind == ENGINE:
+        return f"sam2edge build {options}"
+    if paths.record_path(file.path).is_file():
+        return "bring it again: sam2edge models add FILE"
+    return _pull(file.variant)
+
+
+def _pull(variant: Variant | None) -> str:
+    return "remove it" if variant is None else f"sam2edge models pull {variant.model_id}"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

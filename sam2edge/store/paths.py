@@ -1,0 +1,128 @@
+"""Where weights and graphs live on this machine.
+
+The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>`, or the same name
+with `.safetensors`, `graphs/<variant>/<image size>-<precision>/<graph>.onnx`, precision being fp32 or fp16, likewise
+`engines/.../<graph>.engine`. Beside a file stands `<file>.json`, its record or, of an engine, its manifest; official
+checkpoints need none, their checksums are in `variants.py`. The embedded model lies in the package itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from sam2edge.contract import IMAGE_GRAPHS
+from sam2edge.files import file_sha256
+from sam2edge.variants import EMBEDDED, Variant
+
+ENGINE_SUFFIX = ".engine"
+PRECISIONS = ("fp16", "fp32")
+
+ASSETS = Path(__file__).parent.parent / "assets"  # the embedded model
+
+
+def root() -> Path:
+    """The store's folder, which may not exist yet."""
+    chosen = os.environ.get("SAM2EDGE_HOME")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("sam2edge"))
+
+
+def checkpoint_dir() -> Path:
+    """Where weight files belong; the folder may not exist."""
+    return root() / "checkpoints"
+
+
+def lock_path(name: str) -> Path:
+    """The file that stands for the lock `name` of this store, see `files.locked`."""
+    return root() / ".locks" / name
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above `path` that is there: the one whose disk would take it."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
+
+
+def graph_dir(variant: Variant, image_size: int, precision: str = "fp32") -> Path:
+    """Where exported graphs of a model belong; the folder may not exist."""
+    return root() / "graphs" / variant.name / f"{image_size}-{precision}"
+
+
+def find_graphs(variant: Variant, image_size: int, precision: str = "auto") -> Path | None:
+    """The folder that holds the model's graphs at this size: the store first, then the package.
+
+    "auto" takes float32 graphs before float16 ones, which a CPU computes no faster. Those of the memory may be
+    missing there: images need none of them.
+    """
+    folders = []
+    if precision in ("auto", "fp32"):
+        folders.append(graph_dir(variant, image_size))
+        if variant.name == EMBEDDED and image_size == variant.image_size:
+            folders.append(ASSETS)
+    if precision in ("auto", "fp16"):
+        folders.append(graph_dir(variant, image_size, "fp16"))
+    return next((d for d in folders if all((d / f"{name}.onnx").is_file() for name in IMAGE_GRAPHS)), None)
+
+
+def engine_dir(variant: Variant, image_size: int, precision: str) -> Path:
+    """Where engines of a model belong; the folder may not exist."""
+    return root() / "engines" / variant.name / f"{image_size}-{precision}"
+
+
+def find_engines(variant: Variant, image_size: int, precision: str = "auto") -> Path | None:
+    """The folder in which engines of the model were built, float16 first; they may be damaged or incomplete."""
+    wanted = ("fp16", "fp32") if precision == "auto" else (precision,)
+    folders = (engine_dir(variant, image_size, name) for name in wanted)
+    return next((d for d in folders if any(d.glob(f"[!.]*{ENGINE_SUFFIX}*"))), None)
+
+
+def find_checkpoint(variant: Variant) -> Path | None:
+    """The model's weight file in the store, `.pt` before `.safetensors`, or the embedded one; None without either."""
+    if variant.checkpoint is None:
+        embedded = ASSETS / f"{variant.name}.safetensors"
+        return embedded if embedded.is_file() else None
+    stored = checkpoint_dir() / variant.checkpoint.file_name
+    return next((path for path in (stored, stored.with_suffix(".safetensors")) if path.is_file()), None)
+
+
+def is_installed(variant: Variant) -> bool:
+    """Whether weights, or graphs at the model's own image size, are on this machine."""
+    return find_checkpoint(variant) is not None or find_graphs(variant, variant.image_size) is not None
+
+
+def record_path(path: Path) -> Path:
+    """`image_encoder.onnx` -> `image_encoder.onnx.json`."""
+    return path.with_name(f"{path.name}.json")
+
+
+def write_record(path: Path, **facts: Any) -> None:
+    """Writes down what a file of the store is now, so that damage is seen later: bytes, SHA-256, and `facts`."""
+    write_json(record_path(path), {"sha256": file_sha256(path), "size_bytes": path.stat().st_size, **facts})
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a manifest, whole or not at all."""
+    write_atomically(path, lambda part: _write_text(part, json.dumps(content, indent=1) + "\n"))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a unique temporary file beside `path`, then moves it there; on failure nothing stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,118 @@
+"""Official checkpoints over https, or from a mirror, into the store: fetched, checked by SHA-256, then moved."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sam2edge.errors import InvalidInputError, StoreError
+from sam2edge.files import file_sha256, locked
+from sam2edge.store import paths
+from sam2edge.store.download import OTHER_WAYS, Progress, copy_file, download, size_of, validator_path
+from sam2edge.store.inventory import is_official, partial_path
+from sam2edge.variants import Checkpoint, Variant
+
+MIRROR_VARIABLE = "SAM2EDGE_MIRROR"
+TIMEOUT_SECONDS = 30.0
+"""For the connection, and for every time that nothing comes."""
+
+
+def pull_checkpoint(
+    variant: Variant,
+    progress: Progress = lambda done, total: None,
+    on_wait: Callable[[], None] | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> Path:
+    """Fetches the model's official weights into the store and returns their path; nothing is fetched twice.
+
+    One process at a time fetches a file, another waits after a call of `on_wait`. What came of a broken download is
+    kept and continued by the next call; bytes that are not those of the pinned SHA-256 are not kept.
+
+    Raises InvalidInputError for the embedded model, StoreError for everything that goes wrong on the way.
+    """
+    source = variant.checkpoint
+    if source is None:
+        raise InvalidInputError(f"{variant.model_id} comes with the package", remedy="use it; nothing is to be fetched")
+    target = paths.checkpoint_dir() / source.file_name
+    part = partial_path(target)
+    try:
+        with locked(paths.lock_path(source.file_name), on_wait):
+            if not is_official(target, source):
+                _refuse_to_replace(target, variant)
+                _fetch_whole(source, part, progress, timeout_seconds)
+                part.chmod(0o644)
+                part.replace(target)
+                validator_path(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{source.file_name} cannot be written",
+            expected=f"room for {source.size_bytes} bytes in {target.parent}",
+            got=error.strerror or str(error),
+            remedy="make room or set SAM2EDGE_HOME to another folder, then run it again: it goes on where it broke off",
+        ) from error
+    return target
+
+
+def _refuse_to_replace(target: Path, variant: Variant) -> None:
+    if target.is_file() and paths.record_path(target).is_file():
+        raise StoreError(
+            f"the store has other weights of {variant.model_id}, brought by hand",
+            got=str(target),
+            remedy=f"sam2edge models remove {variant.model_id}",
+        )
+
+
+def _fetch_whole(source: Checkpoint, part: Path, progress: Progress, timeout_seconds: float) -> None:
+    """Leaves the official bytes in `part`. A continued file that turns out wrong is fetched again from the start."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    place = _place(source)
+    while True:
+        continued = size_of(part) > 0
+        _require_room(part, source)
+        if isinstance(place, Path):
+            copy_file(place, part, progress)
+        else:
+            download(place, part, source.size_bytes, progress, timeout_seconds)
+        digest = file_sha256(part)
+        if digest == source.sha256:
+            return
+        part.unlink()
+        if not continued:
+            raise StoreError(
+                f"{source.file_name} from {place} is not the official file; it was not kept",
+                expected=f"SHA-256 {source.sha256}",
+                got=digest,
+                remedy=f"try again; or {OTHER_WAYS}",
+            )
+
+
+def _place(source: Checkpoint) -> str | Path:
+    """The address or file to fetch: the official one, or that of the same name in the mirror."""
+    mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
+    if not mirror:
+        return source.url
+    parts = urlsplit(mirror)
+    if parts.scheme in ("http", "https"):
+        return f"{mirror.rstrip('/')}/{source.file_name}"
+    if parts.scheme == "file":
+        return Path(unquote(parts.path)) / source.file_name
+    if parts.scheme:
+        raise InvalidInputError(
+            f"{MIRROR_VARIABLE} cannot be used", expected="an http(s) address or a folder", got=repr(mirror)
+        )
+    return Path(mirror).expanduser() / source.file_name
+
+
+def _require_room(part: Path, source: Checkpoint) -> None:
+    missing = source.size_bytes - size_of(part)
+    free = shutil.disk_usage(part.parent).free
+    if free < missing:
+        raise StoreError(
+            f"no room for {source.file_name}",
+            expected=f"{missing} bytes free in {part.parent}",
+            got=free,
+            remedy="make room (`sam2edge models list`, `sam2edge models remove MODEL`) or set SAM2EDGE_HOME",
+        )

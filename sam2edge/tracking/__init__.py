@@ -1,0 +1,1 @@
+"""What a video session remembers of each object."""

@@ -1,0 +1,89 @@
+"""Arrays and a header in one file: written whole or not at all, read with nothing in it trusted."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2edge.errors import InvalidInputError, Sam2EdgeError
+from sam2edge.store.paths import write_atomically
+
+_HEADER = "header.json"
+_KINDS = {"float32": np.float32, "int32": np.int32, "uint8": np.uint8, "bool": np.bool_}
+
+
+def write_session(path: Path, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes an `.npz` of the arrays with a JSON header beside them; never pickled.
+
+    Raises Sam2EdgeError when the file cannot be written; nothing new is left behind then.
+    """
+    try:
+        write_atomically(path, lambda target: _write(target, header, arrays))
+    except OSError as error:
+        raise Sam2EdgeError(
+            f"cannot write the session to {path}",
+            got=error.strerror or str(error),
+            remedy="choose a folder that can be written and has space left",
+        ) from error
+
+
+def read_session(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The header and the arrays of a session file, float arrays finite.
+
+    Nothing is unpickled, and nothing is compressed, so that no file takes more memory than its own size. Raises
+    InvalidInputError for a missing, truncated or foreign file.
+    """
+    if not path.is_file():
+        raise InvalidInputError(
+            "session file not found", expected="a file that save wrote", got=str(path), remedy="check the path"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("compressed parts")
+            header = json.loads(archive.read(_HEADER))
+            names = [name for name in archive.namelist() if name != _HEADER]
+            arrays = {name.removesuffix(".npy"): _read_array(archive.read(name)) for name in names}
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, RecursionError, zipfile.BadZipFile) as error:
+        raise _damaged(path, str(error) or type(error).__name__) from error
+    if not isinstance(header, dict):
+        raise _damaged(path, "a header of another kind")
+    return header, arrays
+
+
+def _write(target: Path, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(_HEADER, json.dumps(header))
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def _read_array(data: bytes) -> NDArray[Any]:
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"array format {version}")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran_order or dtype.name not in _KINDS:
+        raise ValueError(f"array of {dtype}")
+    array = np.frombuffer(data, dtype, offset=file.tell())  # no more than there is, whatever the header claims
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("NaN or infinity")
+    return array.reshape(shape).copy()
+
+
+def _damaged(path: Path, reason: str) -> InvalidInputError:
+    return InvalidInputError(
+        "session file is damaged, or none at all",
+        expected="a whole file that save wrote",
+        got=f"{path}: {reason[:160]}",
+        remedy="save the session again",
+    )

@@ -1,0 +1,204 @@
+"""Files brought by hand: which model they are of, and what becomes of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sam2edge.errors import BackendUnavailableError, CheckpointError, GraphError, InvalidInputError, StoreError
+from sam2edge.files import file_sha256
+from sam2edge.store import paths
+from sam2edge.store.importer import (
+    FINGERPRINTS,
+    add_checkpoint,
+    add_graphs,
+    read_safetensors_shapes,
+    recognise_file,
+    recognise_shapes,
+)
+from sam2edge.store.inventory import DAMAGED, OK, check_file, stored_files
+from sam2edge.variants import VARIANTS, Checkpoint, find_variant
+from tests.conftest import official_parameters
+
+TINY = find_variant("sam2/hiera_tiny")
+ASSETS = paths.ASSETS
+
+
+def _safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
+    """A file with this header whose tensors all share the same eight bytes; sparse, so that it takes no room."""
+    entries = {name: {"dtype": "F16", "shape": shape, "data_offsets": [0, 8]} for name, shape in shapes.items()}
+    header = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    return path
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.checkpoint], ids=lambda v: v.name)
+def test_every_official_model_is_told_by_its_parameters(variant, tmp_path: Path) -> None:
+    shapes = official_parameters(Path(variant.checkpoint.file_name).stem)
+    assert recognise_shapes(shapes) == variant
+    assert recognise_file(_safetensors(tmp_path / "weights.safetensors", shapes)) == variant
+
+
+def test_the_fingerprints_are_those_of_the_modules() -> None:
+    torch = pytest.importorskip("torch")
+    from sam2edge.torch_sam2.model import Sam2
+
+    for variant in VARIANTS.values():
+        with torch.device("meta"):
+            state = Sam2(variant).state_dict()
+        assert recognise_shapes({name: tuple(tensor.shape) for name, tensor in state.items()}) == variant
+    assert len(FINGERPRINTS) == len(VARIANTS)
+
+
+def test_a_missing_parameter_is_another_model(tmp_path: Path) -> None:
+    shapes = official_parameters("sam2.1_hiera_tiny")
+    shapes.popitem()
+    with pytest.raises(CheckpointError, match="no checkpoint of a model.*got 470 tensors"):
+        recognise_file(_safetensors(tmp_path / "weights.safetensors", shapes))
+
+
+def test_a_safetensors_file_is_kept_under_the_models_name(tmp_path: Path) -> None:
+    path = _safetensors(tmp_path / "mine.safetensors", official_parameters("sam2.1_hiera_tiny"))
+    variant, target = add_checkpoint(path)
+    assert variant == TINY
+    assert target == paths.checkpoint_dir() / "sam2.1_hiera_tiny.safetensors" == paths.find_checkpoint(TINY)
+    assert target.read_bytes() == path.read_bytes()
+    assert [check_file(file).state for file in stored_files()] == [OK, OK]
+    assert add_checkpoint(path)[1] == target
+
+
+def test_other_weights_are_replaced_when_that_is_said(tmp_path: Path) -> None:
+    shapes = official_parameters("sam2.1_hiera_tiny")
+    first = _safetensors(tmp_path / "first.safetensors", shapes)
+    second = _safetensors(tmp_path / "second.safetensors", dict(reversed(shapes.items())))
+    add_checkpoint(first)
+    with pytest.raises(StoreError, match="other weights of sam2/hiera_tiny already.*--replace"):
+        add_checkpoint(second)
+    _, target = add_checkpoint(second, replace=True)
+    assert target.read_bytes() == second.read_bytes()
+    target.write_bytes(b"damaged")
+    assert add_checkpoint(first)[1].read_bytes() == first.read_bytes()
+
+
+def test_a_pt_file_by_its_tensors(golden_checkpoint, tmp_path: Path) -> None:
+    path = golden_checkpoint("sam2/hiera_tiny")
+    variant, target = add_checkpoint(path)
+    assert (variant, target.name) == (TINY, "sam2.1_hiera_tiny.pt")
+    other = _safetensors(tmp_path / "other.safetensors", official_parameters("sam2.1_hiera_tiny"))
+    _, replaced = add_checkpoint(other, replace=True)
+    assert paths.find_checkpoint(TINY) == replaced
+    assert not target.exists() and not paths.record_path(target).exists()
+
+
+def test_official_bytes_need_no_torch_and_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "renamed.pt"
+    path.write_bytes(b"official")
+    source = Checkpoint("https://x/sam2.1_hiera_tiny.pt", file_sha256(path), 8)
+    monkeypatch.setitem(VARIANTS, TINY.name, replace(TINY, checkpoint=source))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    variant, target = add_checkpoint(path)
+    assert (variant.name, target.name) == (TINY.name, "sam2.1_hiera_tiny.pt")
+    assert [file.path for file in stored_files()] == [target]
+
+
+def test_other_pt_files_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.pt").write_bytes(b"anything")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(BackendUnavailableError, match="reading any other takes torch.*safetensors"):
+        add_checkpoint(tmp_path / "mine.pt")
+
+
+def test_the_embedded_model_has_its_place(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="comes with the package.*--checkpoint"):
+        add_checkpoint(ASSETS / "sam2.1_hiera_micro.safetensors")
+
+
+@pytest.mark.parametrize("kept", [0, 7, 8, 100, -1])
+def test_safetensors_cut_short(kept: int, tmp_path: Path) -> None:
+    path = _safetensors(tmp_path / "cut.safetensors", official_parameters("sam2.1_hiera_tiny"))
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        read_safetensors_shapes(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b"{",
+        b'{"a": 3}',
+        b'{"a": {"shape": [1]}}',
+        b'{"a": {"shape": "x", "data_offsets": [0, 1]}}',
+        b"[" * 50_000,
+        b"\xff\xfe",
+    ],
+)
+def test_headers_that_are_none(header: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        recognise_file(path)
+
+
+def test_a_header_that_claims_to_be_huge(tmp_path: Path) -> None:
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(b"\xff" * 8 + b"{}")
+    with pytest.raises(CheckpointError, match="damaged"):
+        recognise_file(path)
+
+
+def test_files_that_are_missing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not found"):
+        add_checkpoint(tmp_path / "none.pt")
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A folder as the exporter leaves it, of graphs that are none."""
+    folder = tmp_path / "1024-fp32"
+    folder.mkdir()
+    for name in ("image_encoder", "mask_decoder", "memory_encoder"):
+        path = folder / f"{name}.onnx"
+        path.write_bytes(name.encode() * 100)
+        facts = {"graph": name, "model": TINY.name, "image_size": 1024, "precision": "fp32"}
+        paths.write_record(path, **facts)
+    return folder
+
+
+def test_a_folder_of_graphs(exported: Path) -> None:
+    (exported / "memory_attention.failed.onnx").write_bytes(b"found wanting")
+    variant, target = add_graphs(exported)
+    assert (variant, target) == (TINY, paths.graph_dir(TINY, 1024))
+    assert paths.find_graphs(TINY, 1024) == target
+    assert len(list(target.glob("*.onnx"))) == 3
+    assert DAMAGED not in {check_file(file).state for file in stored_files(TINY)}
+    (target / "mask_decoder.onnx").write_bytes(b"another export")
+    with pytest.raises(StoreError, match="other graphs.*--replace"):
+        add_graphs(exported)
+    add_graphs(exported, replace=True)
+    assert (target / "mask_decoder.onnx").read_bytes() == (exported / "mask_decoder.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage", ["missing", "edited", "no record", "odd record", "two models", "a path as precision"]
+)
+def test_folders_of_graphs_that_are_not_whole(damage: str, exported: Path) -> None:
+    decoder = exported / "mask_decoder.onnx"
+    record = paths.record_path(decoder)
+    if damage == "missing":
+        decoder.unlink()
+    elif damage == "edited":
+        decoder.write_bytes(b"x")
+    elif damage == "no record":
+        record.unlink()
+    else:
+        content = json.loads(record.read_text())
+        changes = {"odd record": {"image_size": "x"}, "two models": {"image_size": 512}}
+        record.write_text(json.dumps({**content, **changes.get(damage, {"precision": "../../.."})}))
+    with pytest.raises(GraphError):
+        add_graphs(exported)
+    assert stored_files() == []
