@@ -22,16 +22,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A cache hit against a miss.")
     parser.add_argument("--rounds", type=int, default=20, help="timed misses; ten times as many hits")
     parser.add_argument("--cores", type=int, default=2)
-    chosen = parser.parse_args()
-    use_cores(chosen.cores)
+    args = parser.parse_args()
+    use_cores(args.cores)
     loads = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
         photo = str(Path(folder) / "photo.png")
         subprocess.run(
             python_module("bench.prepare", "photo", str(PHOTO), photo, *map(str, PHOTO_WH)), cwd=ROOT, check=True
         )
-        side = Side(OWN, python_module("bench.sam2edge_side", "--model", MODEL, "--photo", photo, "--point", "640,400"))
-        outcome = alternate([side], {"miss": chosen.rounds, "hit": 10 * chosen.rounds})
+        side = Side(
+            OWN, python_module("bench.sam2edge_worker", "--model", MODEL, "--photo", photo, "--point", "640,400")
+        )
+        outcome = alternate([side], {"miss": args.rounds, "hit": 10 * args.rounds})
     times = {case: statistics_ms(outcome.times_ms[case][OWN])["median_ms"] for case in ("hit", "miss")}
     work = outcome.results["hit"][OWN]
     report(
@@ -43,7 +45,7 @@ def main() -> None:
             Target("photos encoded during all hits", 0, work["encoded"]),
         ],
         {"hit / miss": times["hit"] / times["miss"]},
-        {"model": MODEL, "photo_wh": PHOTO_WH, "cores": chosen.cores},
+        {"model": MODEL, "photo_wh": PHOTO_WH, "cores": args.cores},
         loads,
     )
 

@@ -31,19 +31,19 @@ FAILED = "failed"
 
 
 def main() -> None:
-    chosen = _arguments()
-    if chosen.one:
-        model, size, precision, checkpoint, folder = chosen.one
+    args = _arguments()
+    if args.one:
+        model, size, precision, checkpoint, folder = args.one
         print(MARK + json.dumps(export_one(find_variant(model), int(size), precision, Path(checkpoint), Path(folder))))
         return
     loads = os.getloadavg()
-    exports = _earlier() if chosen.add else {}
-    for name in chosen.model or VARIANTS:
+    exports = _earlier() if args.add else {}
+    for name in args.model or VARIANTS:
         variant = find_variant(name)
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = _checkpoint(variant, Path(folder))
-            for size in chosen.size or SIZES:
-                for precision in chosen.precision or paths.PRECISIONS:
+            for size in args.size or SIZES:
+                for precision in args.precision or paths.PRECISIONS:
                     export = _measure(variant, size, precision, checkpoint, Path(folder) / "graphs")
                     exports[f"{variant.name} {size} {precision}"] = export
                     print(_line(export), flush=True)

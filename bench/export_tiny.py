@@ -37,18 +37,18 @@ BUILD = "build"
 
 
 def main() -> None:
-    chosen = _arguments()
-    use_cores(chosen.cores)
+    args = _arguments()
+    use_cores(args.cores)
     loads = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        weights = _weights(chosen.model, work)
-        exports = {p: _export(chosen.model, p, weights, work) for p in paths.PRECISIONS}
-        outcomes = {"export": alternate_commands(list(exports.values()), chosen.rounds, warmup=0)}
+        weights = _weights(args.model, work)
+        exports = {p: _export(args.model, p, weights, work) for p in paths.PRECISIONS}
+        outcomes = {"export": alternate_commands(list(exports.values()), args.rounds, warmup=0)}
         if importlib.util.find_spec("tensorrt_rtx") is None:
             print("left out: the build, because tensorrt_rtx is not installed")
         else:
-            one = python_module("bench.build_side", "--model", chosen.model, "--graphs", str(work / "fp16"))
+            one = python_module("bench.build_worker", "--model", args.model, "--graphs", str(work / "fp16"))
             outcomes[BUILD] = alternate([Side(BUILD, [*one, "--out", str(work / "engines")])], {BUILD: 1}, warmup=0)
     targets = [target for p, side in exports.items() for target in _targets(outcomes["export"], p, side.name)]
     if BUILD in outcomes:
@@ -56,7 +56,7 @@ def main() -> None:
         share = memory["kept_mib"] / memory["builder_peak_mib"]
         targets.append(Target("kept by the process that asked for the build / builder's peak", 0.1, share))
         targets.append(Target("processes left after the build", 0, memory["processes_left"]))
-    settings = {"model": chosen.model, "weights": "golden" if weights else "its own", "cores": chosen.cores}
+    settings = {"model": args.model, "weights": "golden" if weights else "its own", "cores": args.cores}
     report("export_tiny", outcomes, targets, {}, settings, loads)
 
 

@@ -41,17 +41,17 @@ EXAMPLES = ROOT / "examples"
 
 
 def main() -> int:
-    chosen = _arguments()
-    missing = [] if chosen.dry_run else what_is_missing()
+    args = _arguments()
+    missing = [] if args.dry_run else what_is_missing()
     if missing:
         print(f"skipped: {'; '.join(missing)}")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(chosen.work or folder).resolve()
+        work = Path(args.work or folder).resolve()
         os.environ["SAM2EDGE_HOME"] = str(work / "home")
-        if chosen.dry_run:
+        if args.dry_run:
             _use_stand_ins(work)
-        return _run(chosen, work)
+        return _run(args, work)
 
 
 def what_is_missing() -> list[str]:
@@ -65,21 +65,21 @@ def what_is_missing() -> list[str]:
     return found
 
 
-def _run(chosen: argparse.Namespace, work: Path) -> int:
+def _run(args: argparse.Namespace, work: Path) -> int:
     loads = os.getloadavg()
-    files = _prepare(work, chosen.dry_run)
+    files = _prepare(work, args.dry_run)
     steps: dict[str, dict[str, Any]] = {}
     models: list[Models] = []
     for model_id, checkpoint in files.checkpoints.items():
-        built = [precision for precision in paths.PRECISIONS if _build(steps, model_id, precision, checkpoint, chosen)]
+        built = [precision for precision in paths.PRECISIONS if _build(steps, model_id, precision, checkpoint, args)]
         models.append(Models(model_id, checkpoint, tuple(built)))
-    if not chosen.dry_run:
+    if not args.dry_run:
         _step(steps, "pytest -m gpu", [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu"])
     outcomes: dict[str, Outcome] = {}
     targets: list[Target] = []
     ratios: dict[str, float] = {}
     for one in models:
-        measured = measure_model(one, files, chosen)
+        measured = measure_model(one, files, args)
         steps.update(measured.steps)
         outcomes.update(measured.outcomes)
         targets += measured.targets
@@ -88,23 +88,23 @@ def _run(chosen: argparse.Namespace, work: Path) -> int:
     settings = {
         "photo_wh": PHOTO_WH,
         "clip_frames": CLIP_FRAMES,
-        "rounds": chosen.rounds,
+        "rounds": args.rounds,
         "weights": "golden; micro's own",
     }
     found = {"gpu": asdict(gpu) if gpu else None, "steps": steps, "parity": _parities(models)}
-    name = "gpu_dry_run" if chosen.dry_run else "gpu"
+    name = "gpu_dry_run" if args.dry_run else "gpu"
     path = report(name, outcomes, targets, ratios, settings, loads, **found)
     print_table(path)
-    if chosen.dry_run:
+    if args.dry_run:
         path.unlink()
     return 1 if any(step["status"] == "failed" for step in steps.values()) else 0
 
 
 def _build(
-    steps: dict[str, Any], model_id: str, precision: str, checkpoint: Path | None, chosen: argparse.Namespace
+    steps: dict[str, Any], model_id: str, precision: str, checkpoint: Path | None, args: argparse.Namespace
 ) -> bool:
     """Whether there are engines now; each was compared with torch on the photos of examples/."""
-    if chosen.dry_run and precision == "fp16":
+    if args.dry_run and precision == "fp16":
         steps[f"build {model_id} {precision}"] = {"status": "left out", "reason": "takes an export"}
         return False
     weights = [] if checkpoint is None else ["--checkpoint", str(checkpoint)]
@@ -114,7 +114,7 @@ def _build(
         return False
     photos = [f"--photo={path}" for path in sorted(EXAMPLES.glob("*.png"))]
     parity = python_module("sam2edge.export.engine_parity", *model, *weights, *photos)
-    if chosen.dry_run:  # the stand-ins live in one process
+    if args.dry_run:  # the stand-ins live in one process
         return True
     return _step(steps, f"parity {model_id} {precision}", parity)
 

@@ -92,7 +92,7 @@ def _sides(one: Models, files: argparse.Namespace, chosen: argparse.Namespace) -
     common = ["--photo", str(files.photo), "--point", POINT, "--clip", str(files.clip), "--box", BOX]
     weights = [] if one.checkpoint is None else ["--checkpoint", str(one.checkpoint)]
     device = "cpu" if chosen.dry_run else "cuda"
-    own = python_module("bench.gpu_side", "--model", one.model_id, *common, *weights, "--device", device)
+    own = python_module("bench.gpu_worker", "--model", one.model_id, *common, *weights, "--device", device)
     own += ["--photos", str(chosen.photos)]
     stand_ins = ["--stand-ins"] if chosen.dry_run else []
 

@@ -40,20 +40,20 @@ def main() -> None:
     parser.add_argument("--clip", required=True, help="folder of frames, 00000.jpg and on")
     parser.add_argument("--box", required=True, help="X1,Y1,X2,Y2 on the first frame")
     parser.add_argument("--device", default="cuda")
-    chosen = parser.parse_args()
-    serve(make_cases(chosen), ["torch", "numpy", "sam2"])
+    args = parser.parse_args()
+    serve(make_cases(args), ["torch", "numpy", "sam2"])
 
 
-def make_cases(chosen: argparse.Namespace) -> dict[str, Callable[[], Any]]:
-    clock = TorchClock(chosen.device)
-    photo_rgb = np.array(Image.open(chosen.photo).convert("RGB"))
-    points = np.array([[float(v) for v in chosen.point.split(",")]])
-    predictor = SAM2ImagePredictor(build_sam2(TINY, chosen.checkpoint, device=chosen.device))
+def make_cases(args: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+    clock = TorchClock(args.device)
+    photo_rgb = np.array(Image.open(args.photo).convert("RGB"))
+    points = np.array([[float(v) for v in args.point.split(",")]])
+    predictor = SAM2ImagePredictor(build_sam2(TINY, args.checkpoint, device=args.device))
     predictor.set_image(photo_rgb)
     size = predictor.model.image_size
-    image = torch.zeros(1, 3, size, size, device=chosen.device)
-    coords = torch.full((1, 1, 2), size / 2, device=chosen.device)
-    labels = torch.ones(1, 1, dtype=torch.int32, device=chosen.device)
+    image = torch.zeros(1, 3, size, size, device=args.device)
+    coords = torch.full((1, 1, 2), size / 2, device=args.device)
+    labels = torch.ones(1, 1, dtype=torch.int32, device=args.device)
     steps: Iterator[Any] = iter(())
 
     def decode() -> None:
@@ -76,7 +76,7 @@ def make_cases(chosen: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         nonlocal steps
         found = next(steps, None)
         if found is None:
-            steps = _steps(chosen)
+            steps = _steps(args)
             found = next(steps)
         return int((found[2] > 0).sum())  # on the host: the work is done
 
@@ -100,13 +100,13 @@ def make_cases(chosen: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     }
 
 
-def _steps(chosen: argparse.Namespace) -> Iterator[Any]:
+def _steps(args: argparse.Namespace) -> Iterator[Any]:
     """Tracking, from the frame after the prompted one on."""
     # Without postprocessing of masks: filling holes needs an extension for CUDA.
-    predictor = build_sam2_video_predictor(TINY, chosen.checkpoint, device=chosen.device, apply_postprocessing=False)
+    predictor = build_sam2_video_predictor(TINY, args.checkpoint, device=args.device, apply_postprocessing=False)
     with torch.inference_mode():
-        state = predictor.init_state(chosen.clip)
-        box = np.array([float(v) for v in chosen.box.split(",")], np.float32)
+        state = predictor.init_state(args.clip)
+        box = np.array([float(v) for v in args.box.split(",")], np.float32)
         predictor.add_new_points_or_box(state, frame_idx=0, obj_id=1, box=box)
         steps = predictor.propagate_in_video(state)
         next(steps)

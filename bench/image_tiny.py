@@ -24,12 +24,12 @@ EXPORT_TIMEOUT_S = 900
 
 
 def main() -> None:
-    chosen = _arguments()
-    use_cores(chosen.cores)
+    args = _arguments()
+    use_cores(args.cores)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         loads = os.getloadavg()
-        outcome = _measure(chosen, work)
+        outcome = _measure(args, work)
     report(
         "image_tiny",
         {"image_tiny": outcome},
@@ -43,28 +43,28 @@ def main() -> None:
             "model": MODEL,
             "image_size": 1024,
             "photo_wh": PHOTO_WH,
-            "cores": chosen.cores,
-            "weights": weights_of(chosen),
+            "cores": args.cores,
+            "weights": weights_of(args),
         },
         loads,
     )
 
 
-def _measure(chosen: argparse.Namespace, work: Path) -> Outcome:
-    photo, checkpoint = str(work / "photo.png"), chosen.checkpoint or str(work / "golden.pt")
+def _measure(args: argparse.Namespace, work: Path) -> Outcome:
+    photo, checkpoint = str(work / "photo.png"), args.checkpoint or str(work / "golden.pt")
     home = {"SAM2EDGE_HOME": str(work / "home")}
-    prepare(["bench.prepare", "photo", str(chosen.photo), photo, *map(str, PHOTO_WH)], home)
-    if not chosen.checkpoint:
+    prepare(["bench.prepare", "photo", str(args.photo), photo, *map(str, PHOTO_WH)], home)
+    if not args.checkpoint:
         prepare(["bench.prepare", "golden", MODEL, checkpoint], home)
     prepare(["sam2edge.export.to_onnx", MODEL, "--checkpoint", checkpoint], home)
     common = ["--checkpoint", checkpoint, "--photo", photo, "--point", POINT]
-    own = python_module("bench.sam2edge_side", "--model", MODEL, *common)
+    own = python_module("bench.sam2edge_worker", "--model", MODEL, *common)
     sides = [
-        Side(META, python_module("bench.meta_release", *common, python=chosen.meta_python)),
+        Side(META, python_module("bench.meta_release", *common, python=args.meta_python)),
         Side(TORCH, [*own, "--backend", "torch"], home),
         Side(ORT, [*own, "--backend", "onnxruntime"], home),
     ]
-    return alternate(sides, {"embed": chosen.rounds, "prompt": 4 * chosen.rounds})
+    return alternate(sides, {"embed": args.rounds, "prompt": 4 * args.rounds})
 
 
 def prepare(module: list[str], environment: dict[str, str]) -> None:
@@ -84,8 +84,8 @@ def _targets(outcome: Outcome) -> list[Target]:
     ]
 
 
-def weights_of(chosen: argparse.Namespace) -> str:
-    return Path(chosen.checkpoint).name if chosen.checkpoint else "golden"
+def weights_of(args: argparse.Namespace) -> str:
+    return Path(args.checkpoint).name if args.checkpoint else "golden"
 
 
 def _arguments() -> argparse.Namespace:

@@ -30,15 +30,15 @@ COINS = 4
 
 
 def main() -> None:
-    chosen = _arguments()
+    args = _arguments()
     loads = os.getloadavg()
     with tempfile.TemporaryDirectory() as home:
-        if chosen.backend == "onnxruntime":
+        if args.backend == "onnxruntime":
             checkpoint = str(next(ASSETS.glob("*.safetensors")))
-            arguments = [MODEL, "--checkpoint", checkpoint, "--size", str(chosen.size)]
+            arguments = [MODEL, "--checkpoint", checkpoint, "--size", str(args.size)]
             prepare(["sam2edge.export.to_onnx", *arguments], {"SAM2EDGE_HOME": home})
         os.environ["SAM2EDGE_HOME"] = home
-        samples = _run(chosen)
+        samples = _run(args)
     settled = next(sample["resident_mib"] for sample in samples if sample["frame"] >= SETTLED)
     highest = max(sample["resident_mib"] for sample in samples if sample["frame"] >= SETTLED)
     report(
@@ -48,9 +48,9 @@ def main() -> None:
         {},
         {
             "model": MODEL,
-            "image_size": chosen.size,
-            "backend": chosen.backend,
-            "frames": chosen.frames,
+            "image_size": args.size,
+            "backend": args.backend,
+            "frames": args.frames,
             "changed_every": CHANGE,
         },
         loads,
@@ -58,12 +58,12 @@ def main() -> None:
     )
 
 
-def _run(chosen: argparse.Namespace) -> list[dict[str, float]]:
-    tracker = VideoTracker.from_pretrained(MODEL, backend=chosen.backend, image_size=chosen.size, device=chosen.device)
+def _run(args: argparse.Namespace) -> list[dict[str, float]]:
+    tracker = VideoTracker.from_pretrained(MODEL, backend=args.backend, image_size=args.size, device=args.device)
     clip = DrawnClip((320, 240), COINS)
     tracker.prompt(clip.frame(0), 0, box=clip.box(0, 0))
     samples = []
-    for number in range(1, chosen.frames):
+    for number in range(1, args.frames):
         tracker.track(clip.frame(number))
         if number % CHANGE == 0:
             _change(tracker, clip, number)
@@ -103,12 +103,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="side of the model's input in pixels")
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--device", help="cpu or cuda, for the torch backend")
-    chosen = parser.parse_args()
-    if chosen.frames <= SETTLED + SAMPLE:
+    args = parser.parse_args()
+    if args.frames <= SETTLED + SAMPLE:
         parser.error(
-            f"--frames {chosen.frames}: expected more than {SETTLED + SAMPLE}, so that there is something to compare"
+            f"--frames {args.frames}: expected more than {SETTLED + SAMPLE}, so that there is something to compare"
         )
-    return chosen
+    return args
 
 
 if __name__ == "__main__":

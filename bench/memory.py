@@ -2,7 +2,7 @@
 
     python -m bench.memory [--models tiny,small] [--sizes 512,1024] [--backends onnxruntime,torch] [--repeats N]
 
-Each combination runs in a fresh process (bench/memory_side.py): an embed and a prompt on a 1920x1080 photo, then four
+Each combination runs in a fresh process (bench/memory_worker.py): an embed and a prompt on a 1920x1080 photo, then four
 objects tracked, and memory attention with every slot in use. Weights are deterministic stand-ins in the official
 format, since memory does not depend on them; graphs are exported anew. Of the repeats the largest figure counts. Each
 row goes into results/memory.json at once, in place of an older one, and sam2edge/assets/memory_estimate.json is
@@ -43,15 +43,15 @@ FIGURES = (
 
 
 def main() -> None:
-    chosen = _arguments()
-    for model in chosen.models:
+    args = _arguments()
+    for model in args.models:
         with tempfile.TemporaryDirectory() as folder:
-            for row in _measured_model(model, chosen, Path(folder)):
+            for row in _measured_model(model, args, Path(folder)):
                 print(json.dumps({name: value for name, value in row.items() if name != "runs"}), flush=True)
                 _keep(row)
 
 
-def _measured_model(model: str, chosen: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+def _measured_model(model: str, args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of one model, whose checkpoint and graphs are made for the while."""
     model_id = f"sam2.1_hiera_{model}"
     checkpoint = folder / f"{model}.pt"
@@ -60,13 +60,13 @@ def _measured_model(model: str, chosen: argparse.Namespace, folder: Path) -> Ite
         checkpoint = ROOT / "sam2edge" / "assets" / f"{model_id}.safetensors"
     else:
         run_module(["bench.prepare", "golden", model_id, str(checkpoint)], environment)
-    for size in chosen.sizes:
-        for backend in chosen.backends:
+    for size in args.sizes:
+        for backend in args.backends:
             if backend == "onnxruntime":
                 run_module(["bench.prepare", "graphs", model_id, str(checkpoint), str(size)], environment)
             given = [str(checkpoint)] if backend == "torch" and model != "micro" else []
-            command = ["bench.memory_side", model_id, str(size), backend, *given]
-            runs = [json.loads(run_module(command, environment).splitlines()[-1]) for _ in range(chosen.repeats)]
+            command = ["bench.memory_worker", model_id, str(size), backend, *given]
+            runs = [json.loads(run_module(command, environment).splitlines()[-1]) for _ in range(args.repeats)]
             figures = {name: max(run[name] for run in runs) for name in FIGURES}
             yield {"size": model, "image_size": size, "backend": backend, "precision": "fp32", **figures, "runs": runs}
             shutil.rmtree(folder / "graphs", ignore_errors=True)  # those of a large model fill a small disk

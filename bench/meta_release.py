@@ -31,10 +31,10 @@ def main() -> None:
     parser.add_argument("--config", default=TINY)
     parser.add_argument("--photo", required=True)
     parser.add_argument("--point", required=True, help="X,Y in photo pixels")
-    chosen = parser.parse_args()
-    photo_rgb = np.array(Image.open(chosen.photo).convert("RGB"))
-    points = np.array([[float(v) for v in chosen.point.split(",")]])
-    predictor = SAM2ImagePredictor(build_sam2(chosen.config, chosen.checkpoint, device="cpu"))
+    args = parser.parse_args()
+    photo_rgb = np.array(Image.open(args.photo).convert("RGB"))
+    points = np.array([[float(v) for v in args.point.split(",")]])
+    predictor = SAM2ImagePredictor(build_sam2(args.config, args.checkpoint, device="cpu"))
 
     def embed() -> None:
         predictor.set_image(photo_rgb)

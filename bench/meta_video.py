@@ -29,11 +29,11 @@ def main() -> None:
     parser.add_argument("--config", default=TINY)
     parser.add_argument("--folder", required=True)
     parser.add_argument("--box", required=True)
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     # Without postprocessing of masks: filling holes needs an extension for CUDA.
-    predictor = build_sam2_video_predictor(chosen.config, chosen.checkpoint, device="cpu", apply_postprocessing=False)
-    state = predictor.init_state(chosen.folder)
-    box = np.array([float(v) for v in chosen.box.split(",")], np.float32)
+    predictor = build_sam2_video_predictor(args.config, args.checkpoint, device="cpu", apply_postprocessing=False)
+    state = predictor.init_state(args.folder)
+    box = np.array([float(v) for v in args.box.split(",")], np.float32)
     predictor.add_new_points_or_box(state, frame_idx=0, obj_id=1, box=box)
     steps = predictor.propagate_in_video(state)
     next(steps)  # the prompted frame

@@ -44,12 +44,12 @@ main(sys.argv[1:])
 
 
 def main() -> None:
-    chosen = _arguments()
-    use_cores(chosen.cores)
+    args = _arguments()
+    use_cores(args.cores)
     loads = os.getloadavg()
     photo = str(PHOTO)
-    own = Side(OWN, python_module("bench.sam2edge_side", "--model", MODEL, "--photo", photo, "--point", POINT))
-    grabcut = Side(GRABCUT, python_module("bench.grabcut_side", photo, BOX))
+    own = Side(OWN, python_module("bench.sam2edge_worker", "--model", MODEL, "--photo", photo, "--point", POINT))
+    grabcut = Side(GRABCUT, python_module("bench.grabcut_worker", photo, BOX))
     with tempfile.TemporaryDirectory() as folder:
         segment = ["segment", photo, "--point", POINT, "--out", folder]
         commands = [
@@ -57,9 +57,9 @@ def main() -> None:
             Side(GRABCUT, [*grabcut.command, "--out", str(Path(folder) / "grabcut.png")]),
         ]
         outcomes = {
-            "alone": alternate([own], {"embed": 5 * chosen.rounds, "prompt": 10 * chosen.rounds}),
-            "against GrabCut": alternate([own, grabcut], {"answer": chosen.rounds}),
-            "command": alternate_commands(commands, chosen.rounds),
+            "alone": alternate([own], {"embed": 5 * args.rounds, "prompt": 10 * args.rounds}),
+            "against GrabCut": alternate([own, grabcut], {"answer": args.rounds}),
+            "command": alternate_commands(commands, args.rounds),
         }
         torch_imports = _torch_imports(segment, outcomes["alone"])
     report(
@@ -70,7 +70,7 @@ def main() -> None:
             "embed and prompt / GrabCut": outcomes["against GrabCut"].ratio("answer", OWN, GRABCUT),
             "whole command / GrabCut process": outcomes["command"].ratio("command", OWN, GRABCUT),
         },
-        {"model": MODEL, "image_size": 512, "photo_wh": (600, 400), "point": POINT, "box": BOX, "cores": chosen.cores},
+        {"model": MODEL, "image_size": 512, "photo_wh": (600, 400), "point": POINT, "box": BOX, "cores": args.cores},
         loads,
     )
 

@@ -148,9 +148,9 @@ def summary(rows: list[dict]) -> dict:
     """Mean IoU of each way, over all objects and without the coins."""
     tolerance = max(TOLERANCES, key=lambda t: np.mean([row[t] for row in rows]))
 
-    def means(chosen: list[dict]) -> dict:
+    def means(args: list[dict]) -> dict:
         ways = {"click": "click", "flood fill": tolerance, "box": "box", "GrabCut": "grabcut"}
-        return {way: round(float(np.mean([row[key] for row in chosen])), 3) for way, key in ways.items()}
+        return {way: round(float(np.mean([row[key] for row in args])), 3) for way, key in ways.items()}
 
     coins = [row for row in rows if row["photo"] == "coins.png"]
     others = [row for row in rows if row["photo"] != "coins.png"]
@@ -161,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=HERE / "results" / "natural_photos.json")
     parser.add_argument("--pictures", type=Path, help="a PNG of every result, to look at")
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     rows, pictures = measure(AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime"))
     for row in rows:
         print(
@@ -171,11 +171,11 @@ def main() -> None:
         )
     totals = summary(rows)
     print(json.dumps(totals, indent=1))
-    chosen.out.write_text(json.dumps({"mean_iou": totals, "rows": rows}, indent=1) + "\n")
-    if chosen.pictures:
+    args.out.write_text(json.dumps({"mean_iou": totals, "rows": rows}, indent=1) + "\n")
+    if args.pictures:
         pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % 3)
         sheet = np.vstack([np.hstack(pictures[i : i + 3]) for i in range(0, len(pictures), 3)])
-        cv2.imwrite(str(chosen.pictures), sheet)
+        cv2.imwrite(str(args.pictures), sheet)
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--side", action="store_true", help="be the measured process")
-    chosen = parser.parse_args()
-    if chosen.side:
+    args = parser.parse_args()
+    if args.side:
         serve(_cases(), ["sam2edge", "numpy", "onnxruntime"])
         return
-    use_cores(chosen.cores)
+    use_cores(args.cores)
     loads = os.getloadavg()
     side = Side(OWN, python_module("bench.observation", "--side"))
-    outcome = alternate([side], {"counting": chosen.rounds, "prompt": chosen.rounds, "stats": chosen.rounds})
+    outcome = alternate([side], {"counting": args.rounds, "prompt": args.rounds, "stats": args.rounds})
     median = {case: statistics_ms(times[OWN])["median_ms"] for case, times in outcome.times_ms.items()}
     ratio = median["counting"] / CALLS / median["prompt"]
     report(
@@ -41,7 +41,7 @@ def main() -> None:
             Target("stats() and its text, ms", 20, median["stats"]),
         ],
         {"counting a call / a prompt": ratio},
-        {"calls_counted_per_case": CALLS, "cores": chosen.cores},
+        {"calls_counted_per_case": CALLS, "cores": args.cores},
         loads,
     )
 

@@ -4,7 +4,7 @@
 
 A store is made with weights of the models named (deterministic stand-ins; memory does not depend on them) and graphs
 of the first of them. For each amount of memory "auto" picks from that and the embedded model, for photos and for a
-video; then the pick is used to the full (bench/promises_side.py).
+video; then the pick is used to the full (bench/promises_worker.py).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MIB = 1 << 20
 
 
 def main() -> None:
-    chosen = _arguments()
+    args = _arguments()
     loads = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "SAM2EDGE_HOME": folder}
-        _fill_store(chosen.models, Path(folder), environment)
+        _fill_store(args.models, Path(folder), environment)
         used: list[dict[str, Any]] = []
-        for mib in chosen.mib:
+        for mib in args.mib:
             for work in ("photos", "video"):
                 used.append({"work": work, **_used(work, mib * MIB, environment)})
                 print(_line(used[-1]), flush=True)
@@ -37,7 +37,7 @@ def main() -> None:
         Target("taken / promised, the highest", 1.0, max(r["taken_bytes"] / r["promised_bytes"] for r in used)),
         Target("promised / usable, the highest", 1.0, max(r["promised_bytes"] / r["cap_bytes"] for r in used)),
     ]
-    report("promises", {}, targets, {}, {"models": chosen.models, "mib": chosen.mib}, loads, picks=used)
+    report("promises", {}, targets, {}, {"models": args.models, "mib": args.mib}, loads, picks=used)
 
 
 def _fill_store(models: list[str], home: Path, environment: dict[str, str]) -> None:
@@ -52,7 +52,7 @@ def _fill_store(models: list[str], home: Path, environment: dict[str, str]) -> N
 
 
 def _used(work: str, cap_bytes: int, environment: dict[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run_module(["bench.promises_side", work, str(cap_bytes)], environment))
+    found: dict[str, Any] = json.loads(run_module(["bench.promises_worker", work, str(cap_bytes)], environment))
     return found
 
 

@@ -28,19 +28,19 @@ BATCHED = 8
 
 
 def main() -> None:
-    chosen = _arguments()
-    use_cores(chosen.cores)
+    args = _arguments()
+    use_cores(args.cores)
     loads = os.getloadavg()
     measured: dict[str, Any] = {}
-    for backend in chosen.backends:
+    for backend in args.backends:
         model = AutoModel.from_pretrained(
-            chosen.model, backend=backend, checkpoint=chosen.checkpoint, image_size=chosen.size, device=chosen.device
+            args.model, backend=backend, checkpoint=args.checkpoint, image_size=args.size, device=args.device
         )
-        measured[backend] = {"frames": [_measure(model, count, chosen.rounds) for count in COUNTS]}
+        measured[backend] = {"frames": [_measure(model, count, args.rounds) for count in COUNTS]}
         if backend == "torch":
-            measured[backend]["batched"] = _batched(model, chosen.rounds)
+            measured[backend]["batched"] = _batched(model, args.rounds)
     _print(measured)
-    settings = {"model": chosen.model, "image_size": chosen.size, "device": chosen.device, "cores": chosen.cores}
+    settings = {"model": args.model, "image_size": args.size, "device": args.device, "cores": args.cores}
     report("tracking_objects", {}, [], _ratios(measured), settings, loads, measured)
 
 

@@ -26,23 +26,21 @@ SIZE_WH = (1280, 720)
 
 
 def main() -> None:
-    chosen = _arguments()
-    use_cores(chosen.cores)
+    args = _arguments()
+    use_cores(args.cores)
     loads = os.getloadavg()
-    own = find_variant(chosen.model).image_size
+    own = find_variant(args.model).image_size
     rows: list[dict[str, Any]] = []
     full: list[np.ndarray] | None = None
-    for size in chosen.sizes or [own, own // 2]:
-        model = AutoModel.from_pretrained(
-            chosen.model, backend=chosen.backend, checkpoint=chosen.checkpoint, image_size=size
-        )
-        for every in chosen.every:
-            masks, row = _run(model, every, chosen.frames)
+    for size in args.sizes or [own, own // 2]:
+        model = AutoModel.from_pretrained(args.model, backend=args.backend, checkpoint=args.checkpoint, image_size=size)
+        for every in args.every:
+            masks, row = _run(model, every, args.frames)
             full = full or masks
             same = [iou(found[c], wanted[c]) for found, wanted in zip(masks, full, strict=True) for c in range(COINS)]
             rows.append({**row, "mean_iou_with_the_full_run": round(statistics.mean(same), 4)})
             print(rows[-1], flush=True)
-    settings = {"model": chosen.model, "backend": chosen.backend, "frames": chosen.frames, "coins": COINS}
+    settings = {"model": args.model, "backend": args.backend, "frames": args.frames, "coins": COINS}
     report("tracking_options", {}, [], {}, {**settings, "frame_wh": SIZE_WH}, loads, {"runs": rows})
 
 

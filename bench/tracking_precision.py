@@ -29,18 +29,18 @@ STRETCH = 50
 
 
 def main() -> None:
-    chosen = _arguments()
+    args = _arguments()
     loads = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
-        half, full = (_tracker(chosen, precision, Path(folder)) for precision in ("fp16", "fp32"))
-        agreement, truth = _follow(half, full, chosen.frames)
+        half, full = (_tracker(args, precision, Path(folder)) for precision in ("fp16", "fp32"))
+        agreement, truth = _follow(half, full, args.frames)
     least = min(min(row) for row in agreement)
     report(
         "tracking_precision",
         {},
         [Target("1 - least mask IoU of fp16 and fp32 on a frame", 0.02, 1 - least)],
         {},
-        {"model": chosen.model, "image_size": full.model.image_size, "frames": chosen.frames, "coins": COINS},
+        {"model": args.model, "image_size": full.model.image_size, "frames": args.frames, "coins": COINS},
         loads,
         {
             "least_iou": round(least, 5),
@@ -50,16 +50,16 @@ def main() -> None:
     )
 
 
-def _tracker(chosen: argparse.Namespace, precision: str, home: Path) -> VideoTracker:
+def _tracker(args: argparse.Namespace, precision: str, home: Path) -> VideoTracker:
     """On graphs of that precision; the embedded fp32 ones come with the package."""
     os.environ["SAM2EDGE_HOME"] = str(home)
-    embedded = chosen.model == MICRO and chosen.checkpoint is None
-    size = chosen.size or find_variant(chosen.model).image_size
+    embedded = args.model == MICRO and args.checkpoint is None
+    size = args.size or find_variant(args.model).image_size
     if precision == "fp16" or not embedded or size != find_variant(MICRO).image_size:
-        checkpoint = chosen.checkpoint or str(next(ASSETS.glob("*.safetensors")))
-        arguments = [chosen.model, "--checkpoint", checkpoint, "--size", str(size), "--precision", precision]
+        checkpoint = args.checkpoint or str(next(ASSETS.glob("*.safetensors")))
+        arguments = [args.model, "--checkpoint", checkpoint, "--size", str(size), "--precision", precision]
         prepare(["sam2edge.export.to_onnx", *arguments], {"SAM2EDGE_HOME": str(home)})
-    model = AutoModel.from_pretrained(chosen.model, backend="onnxruntime", precision=precision, image_size=size)
+    model = AutoModel.from_pretrained(args.model, backend="onnxruntime", precision=precision, image_size=size)
     assert model.backend.precision == precision, model.backend.precision
     return VideoTracker(model)
 

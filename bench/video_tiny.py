@@ -26,12 +26,12 @@ FIRST_TIMED = 9
 
 
 def main() -> None:
-    chosen = _arguments()
-    use_cores(chosen.cores)
+    args = _arguments()
+    use_cores(args.cores)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         loads = os.getloadavg()
-        outcome = _measure(chosen, work)
+        outcome = _measure(args, work)
     report(
         "video_tiny",
         {"video_tiny": outcome},
@@ -43,31 +43,31 @@ def main() -> None:
             "frame_wh": SIZE_WH,
             "objects": 1,
             "frames_before": FIRST_TIMED,
-            "cores": chosen.cores,
-            "weights": weights_of(chosen),
+            "cores": args.cores,
+            "weights": weights_of(args),
         },
         loads,
     )
 
 
-def _measure(chosen: argparse.Namespace, work: Path) -> Outcome:
-    checkpoint = chosen.checkpoint or str(work / "golden.pt")
-    home = {"SAM2EDGE_HOME": chosen.graphs or str(work / "home")}
-    frames = 1 + FIRST_TIMED + chosen.rounds
+def _measure(args: argparse.Namespace, work: Path) -> Outcome:
+    checkpoint = args.checkpoint or str(work / "golden.pt")
+    home = {"SAM2EDGE_HOME": args.graphs or str(work / "home")}
+    frames = 1 + FIRST_TIMED + args.rounds
     prepare(["bench.tracking_clip", str(work / "clip"), str(frames), *map(str, SIZE_WH)], home)
-    if not chosen.checkpoint:
+    if not args.checkpoint:
         prepare(["bench.prepare", "golden", MODEL, checkpoint], home)
-    if not chosen.graphs:
+    if not args.graphs:
         prepare(["sam2edge.export.to_onnx", MODEL, "--checkpoint", checkpoint], home)
     box = ",".join(map(str, DrawnClip(SIZE_WH).box(0, 0)))
     common = ["--checkpoint", checkpoint, "--folder", str(work / "clip"), "--box", box]
-    own = python_module("bench.video_side", "--model", MODEL, *common)
+    own = python_module("bench.video_worker", "--model", MODEL, *common)
     sides = [
-        Side(META, python_module("bench.meta_video", *common, python=chosen.meta_python)),
+        Side(META, python_module("bench.meta_video", *common, python=args.meta_python)),
         Side(TORCH, [*own, "--backend", "torch"], home),
         Side(ORT, [*own, "--backend", "onnxruntime"], home),
     ]
-    return alternate(sides, {"frame": chosen.rounds}, warmup=FIRST_TIMED)
+    return alternate(sides, {"frame": args.rounds}, warmup=FIRST_TIMED)
 
 
 def _targets(outcome: Outcome) -> list[Target]:

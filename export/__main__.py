@@ -7,7 +7,7 @@ build says it, once.
 import importlib
 import sys
 
-from sam2edge.export.by_hand import EXIT_INTERRUPTED
+from sam2edge.export.command_line import EXIT_INTERRUPTED
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError, Sam2EdgeError
-from sam2edge.export.build_one import NO_TIMING_CACHE
+from sam2edge.export.build_worker import NO_TIMING_CACHE
 from sam2edge.export.onnx_facts import GraphFacts
 from sam2edge.export.progress import BuildProgress
 from sam2edge.machine.device import Gpu, available_memory_bytes
@@ -127,7 +127,7 @@ def run_builder(facts: GraphFacts, part: Path, options: BuildOptions, progress: 
 
 
 def _tensorrt_command(facts: GraphFacts, part: Path, options: BuildOptions) -> list[str]:
-    command = [sys.executable, "-m", "sam2edge.export.build_one", str(facts.path), str(part)]
+    command = [sys.executable, "-m", "sam2edge.export.build_worker", str(facts.path), str(part)]
     command += ["--library", options.library, "--level", str(options.level)]
     if options.library not in NO_TIMING_CACHE:
         command += ["--timing-cache", str(paths.root() / "timing" / f"{_timing_name(options)}.cache")]
@@ -137,7 +137,7 @@ def _tensorrt_command(facts: GraphFacts, part: Path, options: BuildOptions) -> l
 
 
 def _torch2trt_command(facts: GraphFacts, part: Path, options: BuildOptions) -> list[str]:
-    command = [sys.executable, "-m", "sam2edge.export.torch2trt_one", str(facts.path), str(part)]
+    command = [sys.executable, "-m", "sam2edge.export.torch2trt_worker", str(facts.path), str(part)]
     command += ["--library", options.library, "--model", facts.model, "--checkpoint", str(options.checkpoint)]
     return [
         *command,

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from sam2edge import contract
 from sam2edge.backends.base import BackendRequest
 from sam2edge.errors import BackendUnavailableError, GraphError
-from sam2edge.export.by_hand import errors_in_one_line, exit_with
-from sam2edge.export.figures import ENGINE_BOUNDS, GraphParity, require_passed
-from sam2edge.export.measuring import (
+from sam2edge.export.command_line import errors_in_one_line, exit_with
+from sam2edge.export.compare import (
     Runner,
     drawn_scene,
     example_cases,
@@ -32,6 +31,7 @@ from sam2edge.export.measuring import (
     remembering,
     session_runner,
 )
+from sam2edge.export.metrics import ENGINE_BOUNDS, GraphParity, require_passed
 from sam2edge.files import file_sha256
 from sam2edge.imaging.photo import read_photo
 from sam2edge.store import paths
@@ -125,19 +125,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--graphs", type=Path, help="the graphs they were built of; default: the store")
     parser.add_argument("--engines", type=Path, help="folder of the engines; default: the store")
     parser.add_argument("--photo", type=Path, action="append", default=[], help="compare on this; repeatable")
-    chosen = parser.parse_args(arguments)
-    variant = find_variant(chosen.model)
-    size = chosen.size or variant.image_size
-    folder = chosen.engines or paths.engine_dir(variant, size, chosen.precision)
+    args = parser.parse_args(arguments)
+    variant = find_variant(args.model)
+    size = args.size or variant.image_size
+    folder = args.engines or paths.engine_dir(variant, size, args.precision)
     graphs = (
-        chosen.graphs
-        or paths.find_graphs(variant, size, chosen.precision)
-        or paths.graph_dir(variant, size, chosen.precision)
+        args.graphs
+        or paths.find_graphs(variant, size, args.precision)
+        or paths.graph_dir(variant, size, args.precision)
     )
     names = contract.graph_specs(variant, size)
     manifests = {name: read_manifest(folder / f"{name}{paths.ENGINE_SUFFIX}") for name in names}
-    photos = [read_photo(path) for path in chosen.photo]
-    reference, against = find_reference(variant, size, manifests, chosen.checkpoint, graphs)
+    photos = [read_photo(path) for path in args.photo]
+    reference, against = find_reference(variant, size, manifests, args.checkpoint, graphs)
     outcomes = check_engines(folder, variant, size, reference, against, photos)
     print("\n".join(map(str, outcomes.values())))
     require_passed(outcomes, "engines", paths.ENGINE_SUFFIX)

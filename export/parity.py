@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 
 from sam2edge import contract
 from sam2edge.errors import CheckpointError
-from sam2edge.export.by_hand import errors_in_one_line, exit_with
-from sam2edge.export.figures import BOUNDS, GraphParity, require_passed
-from sam2edge.export.graphs import GRAPHS
-from sam2edge.export.measuring import (
+from sam2edge.export.bisect import find_first_bad_layer
+from sam2edge.export.command_line import errors_in_one_line, exit_with
+from sam2edge.export.compare import (
     drawn_scene,
     example_cases,
     feeds_of,
@@ -32,8 +31,9 @@ from sam2edge.export.measuring import (
     remembering,
     session_runner,
 )
+from sam2edge.export.graphs import GRAPHS
+from sam2edge.export.metrics import BOUNDS, GraphParity, require_passed
 from sam2edge.export.torch_reference import torch_runner
-from sam2edge.export.wrong_layer import first_bad_layer
 from sam2edge.files import file_sha256
 from sam2edge.imaging.photo import read_photo
 from sam2edge.store import paths
@@ -61,7 +61,7 @@ def check_graphs(
         outcome = GraphParity(name, figures, BOUNDS[precision])
         if not outcome.passed:
             feed = feeds_of(specs, cases[0], torch_runner(model))[name]
-            layer = first_bad_layer(model, folder / f"{name}.onnx", specs[name], feed, outcome.bounds)
+            layer = find_first_bad_layer(model, folder / f"{name}.onnx", specs[name], feed, outcome.bounds)
             outcome = GraphParity(name, figures, outcome.bounds, layer)
         outcomes[name] = outcome
         _record(folder / f"{name}.onnx", outcome, len(cases))
@@ -91,7 +91,7 @@ def _record(path: Path, outcome: GraphParity, num_cases: int) -> None:
     paths.write_json(path.with_name(f"{outcome.graph}.onnx.json"), manifest)
 
 
-def chosen_checkpoint(variant: Variant, given: Path | None) -> Path:
+def find_checkpoint_to_export(variant: Variant, given: Path | None) -> Path:
     """The weights that a command line names, or those in the store. Raises CheckpointError where there are none."""
     checkpoint = given or paths.find_checkpoint(variant)
     if checkpoint is None:
@@ -108,13 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", choices=paths.PRECISIONS, default="fp32", help="which graphs; default: fp32")
     parser.add_argument("--folder", type=Path, help="where the graphs are; default: the store")
     parser.add_argument("--photo", type=Path, action="append", default=[], help="compare on this; repeatable")
-    chosen = parser.parse_args(arguments)
-    variant = find_variant(chosen.model)
-    size = chosen.size or variant.image_size
-    checkpoint = chosen_checkpoint(variant, chosen.checkpoint)
-    folder = chosen.folder or paths.graph_dir(variant, size, chosen.precision)
-    photos = [read_photo(path) for path in chosen.photo]
-    outcomes = check_graphs(load_model(variant, checkpoint, size), folder, chosen.precision, photos)
+    args = parser.parse_args(arguments)
+    variant = find_variant(args.model)
+    size = args.size or variant.image_size
+    checkpoint = find_checkpoint_to_export(variant, args.checkpoint)
+    folder = args.folder or paths.graph_dir(variant, size, args.precision)
+    photos = [read_photo(path) for path in args.photo]
+    outcomes = check_graphs(load_model(variant, checkpoint, size), folder, args.precision, photos)
     print("\n".join(map(str, outcomes.values())))
     require_passed(outcomes)
     return 0

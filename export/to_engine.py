@@ -37,7 +37,7 @@ from sam2edge.export.build_process import (
     library_version,
     run_builder,
 )
-from sam2edge.export.by_hand import errors_in_one_line, exit_with
+from sam2edge.export.command_line import errors_in_one_line, exit_with
 from sam2edge.export.onnx_facts import GraphFacts, read_graph
 from sam2edge.export.progress import BuildProgress
 from sam2edge.files import file_sha256
@@ -243,19 +243,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--level", type=int, choices=range(6), default=3, help="optimisation; default: 3")
     parser.add_argument("--skip-built", action="store_true", help="keep engines that are still right")
-    chosen = parser.parse_args(arguments)
-    variant = find_variant(chosen.model)
-    size = chosen.size or variant.image_size
-    graphs = chosen.graphs or paths.find_graphs(variant, size, chosen.precision)
+    args = parser.parse_args(arguments)
+    variant = find_variant(args.model)
+    size = args.size or variant.image_size
+    graphs = args.graphs or paths.find_graphs(variant, size, args.precision)
     if graphs is None:
         raise GraphError(
-            f"no {chosen.precision} graphs of {variant.model_id} at image size {size}",
-            remedy=f"sam2edge build {variant.model_id} --size {size} --precision {chosen.precision}",
+            f"no {args.precision} graphs of {variant.model_id} at image size {size}",
+            remedy=f"sam2edge build {variant.model_id} --size {size} --precision {args.precision}",
         )
-    out = chosen.out or paths.engine_dir(variant, size, chosen.precision)
-    options = BuildOptions(find_library(), chosen.level, chosen.skip_built, find_gpu())
-    if chosen.compiler == "torch2trt":
-        options = _with_torch2trt(options, chosen.checkpoint or paths.find_checkpoint(variant))
+    out = args.out or paths.engine_dir(variant, size, args.precision)
+    options = BuildOptions(find_library(), args.level, args.skip_built, find_gpu())
+    if args.compiler == "torch2trt":
+        options = _with_torch2trt(options, args.checkpoint or paths.find_checkpoint(variant))
     outcomes = build_engines(graphs, out, variant, size, options)
     for outcome in outcomes.values():
         if isinstance(outcome, EngineManifest):
@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report_failures(outcomes)
     compared = all(isinstance(m, EngineManifest) and "engine" in m.parity for m in outcomes.values())
     if options.gpu is not None and not compared:
-        return 0 if compare_with_model(variant, size, chosen.precision, graphs, out, chosen.checkpoint) else 1
+        return 0 if compare_with_model(variant, size, args.precision, graphs, out, args.checkpoint) else 1
     return 0
 
 

@@ -20,9 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from sam2edge import contract
 from sam2edge.contract import GraphSpec
 from sam2edge.errors import GraphError, InvalidInputError
-from sam2edge.export.by_hand import errors_in_one_line, exit_with
-from sam2edge.export.figures import require_passed
-from sam2edge.export.parity import check_graphs, chosen_checkpoint
+from sam2edge.export.command_line import errors_in_one_line, exit_with
+from sam2edge.export.metrics import require_passed
+from sam2edge.export.parity import check_graphs, find_checkpoint_to_export
 from sam2edge.export.precision import check_precision, convert_to_half, expected_islands
 from sam2edge.export.tracing import fold, trace
 from sam2edge.files import file_sha256
@@ -164,16 +164,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
     parser.add_argument("--slots", type=int, default=contract.NUM_PROMPT_SLOTS, help="points a prompt can have")
     parser.add_argument("--half-weights", action="store_true", help="store weights as float16: half the file")
-    chosen = parser.parse_args(arguments)
-    variant = find_variant(chosen.model)
-    size = chosen.size or variant.image_size
-    checkpoint = chosen_checkpoint(variant, chosen.checkpoint)
-    folder = chosen.out or paths.graph_dir(variant, size, chosen.precision)
-    check_options(chosen.half_weights, chosen.precision)
+    args = parser.parse_args(arguments)
+    variant = find_variant(args.model)
+    size = args.size or variant.image_size
+    checkpoint = find_checkpoint_to_export(variant, args.checkpoint)
+    folder = args.out or paths.graph_dir(variant, size, args.precision)
+    check_options(args.half_weights, args.precision)
     model, digest = load_model(variant, checkpoint, size), file_sha256(checkpoint)
     version = weights_version(checkpoint)
-    written = write_graphs(model, digest, folder, chosen.slots, chosen.half_weights, chosen.precision, version)
-    outcomes = check_graphs(model, folder, chosen.precision)
+    written = write_graphs(model, digest, folder, args.slots, args.half_weights, args.precision, version)
+    outcomes = check_graphs(model, folder, args.precision)
     require_passed(outcomes)
     for path in written:
         print(f"{path} ({path.stat().st_size / 1e6:.1f} MB); {outcomes[path.stem]}")

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from sam2edge import contract
-from sam2edge.export.figures import Tensors
+from sam2edge.export.compare import Runner
 from sam2edge.export.graphs import GRAPHS
-from sam2edge.export.measuring import Runner
+from sam2edge.export.metrics import Tensors
 from sam2edge.torch_sam2.model import Sam2
 
 

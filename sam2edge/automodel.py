@@ -17,7 +17,7 @@ from sam2edge.machine.device import available_memory_bytes, find_gpu
 from sam2edge.machine.gpu_state import GpuMonitor
 from sam2edge.predictor import ImagePredictor
 from sam2edge.selection.budget import CACHE_SHARE, MemoryWatch, memory_cap
-from sam2edge.selection.select import Choice, Wanted, select
+from sam2edge.selection.select import Constraints, Selection, select
 from sam2edge.store.paths import find_checkpoint, find_engines, find_graphs
 from sam2edge.variants import EMBEDDED, VARIANTS, Variant, find_variant
 
@@ -79,7 +79,7 @@ class AutoModel:
         cap = memory_cap(max_memory)
         choice = None
         if model_id == "auto" and checkpoint is None:
-            choice = select(Wanted(backend, device, precision, image_size, tracking), cap)
+            choice = select(Constraints(backend, device, precision, image_size, tracking), cap)
         if choice is not None:
             _log.info("auto: %s", choice.picked)
             variant, image_size = choice.picked.variant, choice.picked.image_size
@@ -122,7 +122,7 @@ def _discrete_gpu(in_use: str) -> GpuMonitor | None:
 
 
 def _default_cache(
-    choice: Choice | None, monitor: GpuMonitor | None, cap: int | None
+    choice: Selection | None, monitor: GpuMonitor | None, cap: int | None
 ) -> Sam2ImageEmbeddingsInMemoryCache:
     """Of the size that was chosen; for a model asked for by name a share of what is available."""
     if choice is not None:

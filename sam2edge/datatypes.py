@@ -222,8 +222,8 @@ class BackendReport:
     """Which backend was taken, and for each better one why it was not."""
 
     chosen: str
-    passed_over: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{self.chosen}: in use"] + [f"{name}: {reason}" for name, reason in self.passed_over]
+        lines = [f"{self.chosen}: in use"] + [f"{name}: {reason}" for name, reason in self.skipped]
         return "\n".join(lines)

@@ -16,7 +16,7 @@ from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.postprocess import LOGIT_LIMIT, logits_to_masks, select_masks
 from sam2edge.imaging.preprocess import frame_to_uint8, image_to_input, is_torch_tensor, prompts_to_model, shrunk_frame
 from sam2edge.imaging.prompts import read_prompts
-from sam2edge.observe.stats import CallTimes, ModelStats, machine_figures
+from sam2edge.observe.stats import CallTimes, ModelStats, read_machine_metrics
 from sam2edge.selection.budget import MemoryWatch
 from sam2edge.variants import Variant
 
@@ -39,7 +39,7 @@ class ImagePredictor:
         self.masks_cache = masks_cache
         self.times = CallTimes()
         """When what was called, for `stats`."""
-        backend.set_relief(self._let_go)
+        backend.set_oom_handler(self.clear_cache)
         self._tag = f"{backend.variant.name}/{backend.image_size}/{backend.precision}/{backend.name}"
 
     @property
@@ -173,7 +173,7 @@ class ImagePredictor:
         `stats().to_prometheus()` is the same in Prometheus' text format.
         """
         caches = {"embeddings": self.embeddings_cache, "masks": self.masks_cache}
-        watch, before, now = self._memory_watch, self._report.passed_over, self.report.passed_over
+        watch, before, now = self._memory_watch, self._report.skipped, self.report.skipped
         return ModelStats(
             model=self.variant.model_id,
             backend=self.backend_name,
@@ -182,7 +182,7 @@ class ImagePredictor:
             calls=self.times.latencies(),
             caches={name: cache.statistics for name, cache in caches.items() if cache is not None},
             fallbacks=now[len(before) :],
-            **machine_figures(watch.gpu if watch is not None else None),
+            **read_machine_metrics(watch.gpu if watch is not None else None),
         )
 
     def close(self) -> None:
@@ -193,12 +193,12 @@ class ImagePredictor:
             self.masks_cache.clear()
         self.backend.close()
 
-    def _let_go(self) -> None:
+    def clear_cache(self) -> None:
         """Empties the embeddings cache, for a device that has run out of memory."""
         if self.embeddings_cache is not None:
             self.embeddings_cache.clear()
 
-    def _give_way(self) -> None:
+    def _shrink_cache_under_pressure(self) -> None:
         """Lets the cache make up for what the machine has come to lack, before more memory is taken."""
         if self._memory_watch is not None and self.embeddings_cache:
             missing = self._memory_watch.shortfall_bytes()
@@ -212,8 +212,8 @@ class ImagePredictor:
         key = f"{self._tag}/{_image_key(pixels, order, given_hash)}"
 
         def encode() -> Sam2ImageEmbedding:
-            self._give_way()
-            frame = shrunk_frame(pixels, self.image_size) if self.backend.takes_frames else None
+            self._shrink_cache_under_pressure()
+            frame = shrunk_frame(pixels, self.image_size) if self.backend.accepts_uint8 else None
             with self.times.timed("embed"):
                 if frame is not None:
                     features = self.backend.encode_frame(frame, order)

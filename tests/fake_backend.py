@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, HostFeatures, Recalled
+from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, HostFeatures, MemoryInputs
 from sam2edge.datatypes import BackendReport
 from sam2edge.predictor import ImagePredictor
 from sam2edge.variants import find_variant
@@ -39,7 +39,7 @@ class FakeBackend(Backend):
         pointers = np.arange(4, dtype=np.float32)[None, :, None] * np.ones((1, 4, self.variant.d_model), np.float32)
         return DecodedPrompts(masks, scores, np.array([[masks.max()]], np.float32), pointers)
 
-    def attend_memory_impl(self, features, recalled: Recalled):
+    def attend_memory_impl(self, features, recalled: MemoryInputs):
         self._called("attend", recalled)
         return features.with_image_embed(features.tensors["vision_features"] + 7)
 

@@ -33,7 +33,7 @@ def test_auto_is_the_embedded_model_on_onnxruntime() -> None:
     assert str(model.report) == "onnxruntime on cpu: in use"
 
 
-def test_the_report_tells_why_a_backend_was_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_tells_why_a_backend_was_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
 
     def refuse(request: object) -> None:
@@ -84,7 +84,7 @@ def test_without_a_gpu_auto_does_not_load_torch(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(registry, "has_nvidia_gpu", lambda: False)
     monkeypatch.setitem(registry.BACKENDS, "torch", registry.BACKENDS["torch"]._replace(location="never_loaded:Class"))
     model = AutoModel.from_pretrained()
-    (engines, reason), torch_on_cuda = model.report.passed_over
+    (engines, reason), torch_on_cuda = model.report.skipped
     assert engines == "tensorrt on cuda"
     assert reason.startswith("no engine of sam2/hiera_micro at image size 512 was built; remedy: sam2edge build")
     assert torch_on_cuda == ("torch on cuda", "no NVIDIA GPU on this machine")

@@ -25,7 +25,7 @@ from training.prompts import Click, box_of, box_points, click_inside, deepest_po
 from training.scenes import Scene, draw_scene
 
 Masks = NDArray[np.bool_]
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 GOOD = 0.7  # IoU from which on a mask counts as good at a part or a whole
 
 
@@ -61,12 +61,12 @@ def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -
     return 0.0 if constant else float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def _distinct(chosen: Masks) -> float | None:
+def _distinct(args: Masks) -> float | None:
     """1 minus the mean IoU of the masks (K, S, S) chosen for different objects of one image."""
-    pairs = [(a, b) for a in range(len(chosen)) for b in range(a)]
+    pairs = [(a, b) for a in range(len(args)) for b in range(a)]
     if not pairs:
         return None
-    shared = [(chosen[a] & chosen[b]).sum() / max((chosen[a] | chosen[b]).sum(), 1) for a, b in pairs]
+    shared = [(args[a] & args[b]).sum() / max((args[a] | args[b]).sum(), 1) for a, b in pairs]
     return 1.0 - float(np.mean(shared))
 
 
@@ -100,8 +100,8 @@ class _Tally:
         apart = _distinct(masks[0])
         self.lists["click_on_part.masks_differ"] += [] if apart is None else [apart]
 
-    def figures(self) -> Figures:
-        found: Figures = {}
+    def figures(self) -> Metrics:
+        found: Metrics = {}
         for name, values in sorted(self.lists.items()):
             kind, _, part = name.partition(".")
             mean = round(float(np.mean(values)), 4)
@@ -123,15 +123,15 @@ def _evaluate_scene(model: Any, scene: Scene, rng: np.random.Generator, most: in
     # Off the parts: a click on one of those may rightly mean the part.
     clicks: list[list[Click]] = [[(*deepest_point(scene.labels == label), FOREGROUND)] for label in asked]
     answer = decode_clicks(model, features, clicks, size)
-    chosen = tally.add("one_click", answer, wanted)
-    tally.lists["followed"] += [float(mask[int(c[0][1]), int(c[0][0])]) for mask, c in zip(chosen, clicks, strict=True)]
-    distinct = _distinct(chosen)
+    args = tally.add("one_click", answer, wanted)
+    tally.lists["followed"] += [float(mask[int(c[0][1]), int(c[0][0])]) for mask, c in zip(args, clicks, strict=True)]
+    distinct = _distinct(args)
     tally.lists["distinct"] += [] if distinct is None else [distinct]
     for count in (2, 3):
         best = answer[2][torch.arange(len(asked)), torch.from_numpy(answer[1].argmax(1))][:, None]
-        clicks = [[*c, next_click(m, w)] for c, m, w in zip(clicks, chosen, wanted, strict=True)]
+        clicks = [[*c, next_click(m, w)] for c, m, w in zip(clicks, args, wanted, strict=True)]
         answer = decode_clicks(model, features, clicks, size)
-        chosen = tally.add({2: "two_clicks", 3: "three_clicks"}[count], answer, wanted)
+        args = tally.add({2: "two_clicks", 3: "three_clicks"}[count], answer, wanted)
         if count == 2:
             tally.add("two_clicks_refined", decode_clicks(model, features, clicks, size, best), wanted)
 
@@ -146,7 +146,7 @@ def _evaluate_scene(model: Any, scene: Scene, rng: np.random.Generator, most: in
 
 
 @torch.no_grad()
-def evaluate(model: Any, size: int, scenes: int, first_seed: int = HELD_OUT_SEED, most: int = 4) -> Figures:
+def evaluate(model: Any, size: int, scenes: int, first_seed: int = HELD_OUT_SEED, most: int = 4) -> Metrics:
     """Figures over `scenes` held-out scenes of `size` pixels, up to `most` objects of each.
 
     IoU at full size, of the mask with the best score ("by_score") and of the best of three ("oracle"): one click in

@@ -26,7 +26,7 @@ from training.clips import Clip, Cover, draw_clip
 from training.corrections import next_click
 from training.prompts import box_of
 
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 HIDDEN = 10  # frames that the object is covered for, in the clips that ask whether it is found again
 _COVERED_FROM = 20
 CORRECTED = 20  # the frame on which a click is given, in clips that are long enough
@@ -72,7 +72,7 @@ def tracker_of(model: nn.Module) -> VideoTracker:
 
 def evaluate_clips(
     model: nn.Module, clips: int, frames: int = 60, first_seed: int = HELD_OUT_SEED, most: int = 2
-) -> Figures:
+) -> Metrics:
     """Figures over `clips` held-out clips, up to `most` objects of each, prompted by their boxes on the first frame.
 
     "j": mean IoU over all frames but the first; "j_last": on the last one; "first_frame_kept": J of a tracker that

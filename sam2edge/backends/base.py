@@ -52,7 +52,7 @@ class DecodedPrompts(NamedTuple):
     object_pointers: FloatArray
 
 
-class Recalled(NamedTuple):
+class MemoryInputs(NamedTuple):
     """What a frame remembers of one object: T memories and P object pointers, T and P at least 1.
 
     memories as `encode_memory` gave them; memory_ages (T,) int32: 0 for a conditioning frame, else 1..6 frames ago;
@@ -101,7 +101,7 @@ class Backend(ABC):
     image_size: int
     precision: str = "fp32"
     """Of the arithmetic: "fp32" or "fp16"."""
-    takes_frames: bool = False
+    accepts_uint8: bool = False
     """Whether `encode_frame` works: normalises where the model runs. `encode` does in any case."""
     report: BackendReport | None = None
     """Which backend "auto" took and why no better one; changes when one gives way to the next."""
@@ -130,7 +130,7 @@ class Backend(ABC):
     def encode_frame(self, frame: NDArray[np.uint8], color_order: str) -> Any:
         """frame (S, S, 3) uint8, "bgr" or "rgb" -> what `encode` gives for it, normalised."""
         expected = (self.image_size, self.image_size, 3)
-        if frame.shape != expected or frame.dtype != np.uint8 or not self.takes_frames:
+        if frame.shape != expected or frame.dtype != np.uint8 or not self.accepts_uint8:
             raise InvalidInputError(
                 "frame cannot be normalised by the backend",
                 expected=f"uint8 {expected}, and a backend that takes frames",
@@ -168,7 +168,7 @@ class Backend(ABC):
             self._check_result(result, 1)
         return results
 
-    def attend_memory(self, features: Any, recalled: Recalled) -> Any:
+    def attend_memory(self, features: Any, recalled: MemoryInputs) -> Any:
         """The features of a frame with its embedding conditioned on what is remembered of one object."""
         self._check_recalled(recalled)
         return self.attend_memory_impl(features, recalled)
@@ -214,7 +214,7 @@ class Backend(ABC):
         """`decode_each` on a checked prompt; here one after another."""
         return [self.decode_impl(one, point_coords, point_labels, None) for one in features]
 
-    def attend_memory_impl(self, features: Any, recalled: Recalled) -> Any:
+    def attend_memory_impl(self, features: Any, recalled: MemoryInputs) -> Any:
         """`attend_memory` on checked memories."""
         raise self._cannot_track()
 
@@ -233,7 +233,7 @@ class Backend(ABC):
         """`mask_prompt` on a checked mask."""
         raise self._cannot_track()
 
-    def set_relief(self, relieve: Callable[[], None] | None) -> None:  # noqa: B027  # most have no memory to run out of
+    def set_oom_handler(self, handle_oom: Callable[[], None] | None) -> None:  # noqa: B027  # most have no memory to run out of
         """What to call where device memory runs out, before the one more try: it lets go of cached embeddings."""
 
     def close(self) -> None:  # noqa: B027  # a backend without memory of its own has nothing to give back
@@ -271,7 +271,7 @@ class Backend(ABC):
             remedy="use backend='onnxruntime' or 'torch' to track",
         )
 
-    def _check_recalled(self, recalled: Recalled) -> None:
+    def _check_recalled(self, recalled: MemoryInputs) -> None:
         count, pointers = len(recalled.memories), recalled.pointers
         fits = (
             1 <= count <= self.variant.num_mask_slots

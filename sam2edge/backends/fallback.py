@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, IntArray, Recalled
+from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, IntArray, MemoryInputs
 from sam2edge.datatypes import BackendReport
 from sam2edge.errors import BackendUnavailableError, InvalidInputError, Sam2EdgeError
 from sam2edge.imaging.preprocess import normalised
@@ -65,7 +65,7 @@ class FallbackBackend(Backend):
 
     def encode_frame_impl(self, frame: NDArray[np.uint8], color_order: str) -> Any:
         def encode(backend: Backend) -> Any:
-            if backend.takes_frames:
+            if backend.accepts_uint8:
                 return backend.encode_frame(frame, color_order)
             return backend.encode(normalised(frame, color_order))  # the one that took frames has just given way
 
@@ -89,7 +89,7 @@ class FallbackBackend(Backend):
 
         return self._run("decode_each", decode)
 
-    def attend_memory_impl(self, features: Any, recalled: Recalled) -> Any:
+    def attend_memory_impl(self, features: Any, recalled: MemoryInputs) -> Any:
         def attend(backend: Backend) -> Any:
             memories = [self._readable(memory) for memory in recalled.memories]
             return backend.attend_memory(self._readable(features), recalled._replace(memories=memories))
@@ -113,9 +113,9 @@ class FallbackBackend(Backend):
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
         return self._run("mask_prompt", lambda backend: backend.mask_prompt(self._readable(features), mask))
 
-    def set_relief(self, relieve: Callable[[], None] | None) -> None:
-        self._relieve = relieve
-        self._current.set_relief(relieve)
+    def set_oom_handler(self, handle_oom: Callable[[], None] | None) -> None:
+        self._relieve = handle_oom
+        self._current.set_oom_handler(handle_oom)
 
     def close(self) -> None:
         self._current.close()
@@ -134,13 +134,13 @@ class FallbackBackend(Backend):
                 raise
             # Whatever a native library raises; it is raised on when there is nothing to give way to.
             except Exception as error:
-                if kind in self._trusted or not self._give_way(backend, error):
+                if kind in self._trusted or not self._shrink_cache_under_pressure(backend, error):
                     raise
                 continue
             self._trusted.add(kind)
             return result
 
-    def _give_way(self, failed: Backend, error: Exception) -> bool:
+    def _shrink_cache_under_pressure(self, failed: Backend, error: Exception) -> bool:
         with self._lock:
             if self._current is not failed:  # another thread was here first
                 return True
@@ -162,9 +162,9 @@ class FallbackBackend(Backend):
         self._label, self._current = label, backend
         self.name, self.variant = backend.name, backend.variant
         self.image_size, self.precision = backend.image_size, backend.precision
-        self.takes_frames = backend.takes_frames
+        self.accepts_uint8 = backend.accepts_uint8
         self.report = self._search.report(label)
-        backend.set_relief(self._relieve)
+        backend.set_oom_handler(self._relieve)
 
 
 def no_backend(model_id: str, errors: list[tuple[str, Exception]], device: str | None) -> BackendUnavailableError:

@@ -11,8 +11,16 @@ import numpy as np
 import onnxruntime as ort
 
 from sam2edge import contract
-from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
-from sam2edge.backends.slots import memory_feed, prompt_slots, recalled_feed
+from sam2edge.backends.base import (
+    Backend,
+    BackendRequest,
+    DecodedPrompts,
+    FloatArray,
+    HostFeatures,
+    IntArray,
+    MemoryInputs,
+)
+from sam2edge.backends.slots import memory_attention_feed, memory_encoder_feed, prompt_slots
 from sam2edge.contract import CONTRACT_VERSION, GraphSpec, TensorSpec
 from sam2edge.errors import GraphError, InvalidInputError
 
@@ -82,24 +90,24 @@ class OnnxRuntimeBackend(Backend):
             rows.append(self._decoder.run(list(DecodedPrompts._fields), {**feed, **prompt}))
         return DecodedPrompts(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
-    def attend_memory_impl(self, features: Any, recalled: Recalled) -> HostFeatures:
+    def attend_memory_impl(self, features: Any, recalled: MemoryInputs) -> HostFeatures:
         slots = self.variant.num_mask_slots
         memory = np.zeros((1, slots, (self.image_size // 16) ** 2, self.variant.memory_dim), np.float32)
         for slot, remembered in enumerate(recalled.memories):
             memory[0, slot] = remembered.to_host().tensors["memory"][0]
-        feed = {"memory": memory, **recalled_feed(recalled, slots)}
+        feed = {"memory": memory, **memory_attention_feed(recalled, slots)}
         host = features.to_host()
         image_embed = self._run_memory_graph(contract.MEMORY_ATTENTION, "image_embed", host, feed)
         return host.with_image_embed(image_embed)
 
     def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> HostFeatures:
-        feed = memory_feed(mask, object_score, binarise)
+        feed = memory_encoder_feed(mask, object_score, binarise)
         return HostFeatures(
             {"memory": self._run_memory_graph(contract.MEMORY_ENCODER, "memory", features.to_host(), feed)}
         )
 
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
-        feed = memory_feed(mask, 1.0, True)
+        feed = memory_encoder_feed(mask, 1.0, True)
         return self._run_memory_graph(contract.MEMORY_ENCODER, "mask_prompt", features.to_host(), feed)[0, 0]
 
     def _run_memory_graph(self, name: str, output: str, host: HostFeatures, feed: dict[str, Any]) -> FloatArray:

@@ -66,7 +66,7 @@ def open_backend(name: str, request: BackendRequest, build: Build | None = None)
         return _load(name).open(request), BackendReport(name)
     search = _Search(request, _engine_steps(request, build))
     label, opened = search.next()
-    return opened, search.report(label if search.num_passed_over else name)
+    return opened, search.report(label if search.num_skipped else name)
 
 
 class _Search:
@@ -78,7 +78,7 @@ class _Search:
         self._errors: list[tuple[str, Exception]] = []
 
     @property
-    def num_passed_over(self) -> int:
+    def num_skipped(self) -> int:
         return len(self._errors)
 
     def next(self) -> tuple[str, Backend]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sam2edge.backends.base import FloatArray, IntArray, Recalled
+from sam2edge.backends.base import FloatArray, IntArray, MemoryInputs
 from sam2edge.contract import ABSENT, MASKED_OUT, NUM_POINTER_SLOTS
 
 
@@ -20,7 +20,7 @@ def prompt_slots(coords: FloatArray, labels: IntArray, slots: int) -> tuple[Floa
     return slots_xy, slots_label
 
 
-def recalled_feed(recalled: Recalled, slots: int) -> dict[str, Any]:
+def memory_attention_feed(recalled: MemoryInputs, slots: int) -> dict[str, Any]:
     """Inputs of the memory attention but for the memories themselves, by contract name."""
     return {
         "memory_age": in_slots(recalled.memory_ages, slots),
@@ -42,6 +42,6 @@ def slot_mask(used: int, slots: int) -> FloatArray:
     return np.where(np.arange(slots) < used, 0, MASKED_OUT).astype(np.float32)[None]
 
 
-def memory_feed(mask: FloatArray, object_score: float, binarise: bool) -> dict[str, FloatArray]:
+def memory_encoder_feed(mask: FloatArray, object_score: float, binarise: bool) -> dict[str, FloatArray]:
     score, flag = np.array([[object_score]], np.float32), np.array([binarise], np.float32)
     return {"mask": mask[None, None], "object_score": score, "binarise": flag}

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
+from sam2edge.backends.base import (
+    Backend,
+    BackendRequest,
+    DecodedPrompts,
+    FloatArray,
+    HostFeatures,
+    IntArray,
+    MemoryInputs,
+)
 from sam2edge.errors import BackendUnavailableError, CheckpointError, OutOfMemoryError
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
@@ -110,7 +118,7 @@ class TorchBackend(Backend):
         return DecodedPrompts(*(p.float().cpu().numpy() for p in parts))
 
     @torch.inference_mode()
-    def attend_memory_impl(self, features: Any, recalled: Recalled) -> TorchFeatures:
+    def attend_memory_impl(self, features: Any, recalled: MemoryInputs) -> TorchFeatures:
         memory = torch.stack([self._to_device(m.tensors["memory"]) for m in recalled.memories], dim=1)
         pointers = self._to_device(recalled.pointers)[None]
         image_embed = self._model.attend_memory(

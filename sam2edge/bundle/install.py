@@ -190,13 +190,13 @@ def main(arguments: Sequence[str], bundle: Path | None = None) -> int:
     install.add_argument("--replace", action="store_true", help="let its models take the place of others in the store")
     install.add_argument("--downgrade", action="store_true", help="let it take the place of a newer sam2edge")
     try:
-        chosen = parser.parse_args(arguments)
+        args = parser.parse_args(arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
     try:
-        facts = _run(chosen, bundle or chosen.bundle)
+        facts = _run(args, bundle or args.bundle)
         said = facts.pop("said")
-        print(json.dumps(facts) if chosen.json else said)
+        print(json.dumps(facts) if args.json else said)
     except Sam2EdgeError as error:
         print(f"sam2edge: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -206,17 +206,17 @@ def main(arguments: Sequence[str], bundle: Path | None = None) -> int:
     return 0
 
 
-def _run(chosen: argparse.Namespace, path: Path) -> dict[str, Any]:
+def _run(args: argparse.Namespace, path: Path) -> dict[str, Any]:
     path = path.absolute()
-    if chosen.command == "verify":
+    if args.command == "verify":
         bundle = read_bundle(path)
         extract(bundle, None)
         said = f"whole: sam2edge {bundle.version} for {bundle.target}, {len(bundle.files)} files"
         return {"said": said, "version": bundle.version, "target": bundle.target, "models": list(bundle.models)}
-    kind, folder = (VENV, chosen.venv) if chosen.venv else (TARGET, chosen.target) if chosen.target else (CURRENT, None)
-    place = Place(kind, folder.expanduser().absolute(), chosen.isolated) if folder else Place(kind)
-    store = (chosen.store or default_store()).expanduser().absolute()
-    done = install_bundle(path, place, store, chosen.replace, chosen.downgrade)
+    kind, folder = (VENV, args.venv) if args.venv else (TARGET, args.target) if args.target else (CURRENT, None)
+    place = Place(kind, folder.expanduser().absolute(), args.isolated) if folder else Place(kind)
+    store = (args.store or default_store()).expanduser().absolute()
+    done = install_bundle(path, place, store, args.replace, args.downgrade)
     lines = [f"sam2edge {done.version}: {done.command}"]
     if done.added or done.kept:
         lines.append(f"models in {done.store}: {len(done.added)} files added, {len(done.kept)} there already")

@@ -18,7 +18,7 @@ from sam2edge.diagnosis.picking import Picking, cap_finding, explanation, what_a
 from sam2edge.diagnosis.storage import Storage, look_at_store
 from sam2edge.machine.describe import Machine, describe_machine
 from sam2edge.machine.software import find_libraries
-from sam2edge.selection.select import Choice
+from sam2edge.selection.select import Selection
 
 _MARKS = {WORKS: "[green]works[/]", BROKEN: "[red]broken[/]", MISSING: "[yellow]missing[/]", NOTE: "-"}
 
@@ -173,7 +173,7 @@ def _memory_rows(machine: Machine, picking: Picking) -> Iterable[Row]:
         yield "", "", f"{picking.larger.variant.model_id} would fit too: {picking.larger_command}"
 
 
-def _pick_rows(choice: Choice) -> Iterable[Row]:
+def _pick_rows(choice: Selection) -> Iterable[Row]:
     for budget in choice.budgets.values():
         cap = "" if budget.cap_bytes is None else f", cap {_gib(budget.cap_bytes)}"
         usable = f"{_gib(budget.usable_bytes)} usable of {_gib(budget.available_bytes)} available"

@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 from sam2edge.cli.prompt_options import Box, BoxType, Point, PointType
-from sam2edge.cli.terminal import progress, quiet_native_stderr, tell_engine_passed_over
+from sam2edge.cli.terminal import progress, quiet_native_stderr, tell_skipped_engine
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.imaging.overlay import draw_masks
 from sam2edge.imaging.photo import read_photo, write_pngs
@@ -80,7 +80,7 @@ def segment(
     paths = _write(out_dir, Path(photo).stem, mask, overlay)
     report = _report(photo, model, mask, score, paths)
     click.echo(json.dumps(report) if as_json else _summary(report))
-    tell_engine_passed_over(model)
+    tell_skipped_engine(model)
     if model_id == "auto" and model.variant.name == EMBEDDED:
         larger = find_variant("hiera_tiny").model_id
         click.echo(

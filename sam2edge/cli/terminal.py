@@ -97,10 +97,10 @@ def quiet_native_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def tell_engine_passed_over(model: Any) -> None:
+def tell_skipped_engine(model: Any) -> None:
     """One line on standard error where an engine was built for the model and could not be used, with the reason."""
     from sam2edge.store.paths import find_engines
 
-    reasons = [reason for label, reason in getattr(model.report, "passed_over", ()) if label.startswith("tensorrt")]
+    reasons = [reason for label, reason in getattr(model.report, "skipped", ()) if label.startswith("tensorrt")]
     if reasons and find_engines(model.variant, model.image_size) is not None:
         click.echo(f"note: the built engine was not used: {' '.join(reasons[0].split())}", err=True)

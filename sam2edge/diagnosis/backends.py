@@ -15,7 +15,7 @@ from sam2edge.backends.registry import BACKENDS
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS, Finding
 from sam2edge.machine.software import Libraries, library_version
 from sam2edge.selection.budget import VARIABLE
-from sam2edge.selection.select import Candidate, Wanted, installed_candidates
+from sam2edge.selection.select import Candidate, Constraints, installed_candidates
 from sam2edge.variants import EMBEDDED, VARIANTS
 
 TIMEOUT_S = 120.0
@@ -92,7 +92,7 @@ def working(libraries: Libraries, findings: Iterable[Finding]) -> Libraries:
 
 
 def _engines(libraries: Libraries, has_gpu: bool) -> list[Candidate]:
-    return installed_candidates(Wanted(backend="tensorrt"), libraries, has_gpu)
+    return installed_candidates(Constraints(backend="tensorrt"), libraries, has_gpu)
 
 
 _BUILD = f"sam2edge build {VARIANTS[EMBEDDED].model_id}"

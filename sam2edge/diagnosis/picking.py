@@ -9,8 +9,8 @@ from sam2edge.diagnosis.findings import BROKEN, NOTE, Finding
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.machine.software import Libraries
 from sam2edge.selection.budget import VARIABLE, memory_cap
-from sam2edge.selection.memory_estimate import cpu_needs, table_source, torch_cuda_needs
-from sam2edge.selection.select import RULES, Candidate, Choice, choose, select
+from sam2edge.selection.memory_estimate import estimate_on_cpu, estimate_torch_cuda, table_source
+from sam2edge.selection.select import RULES, Candidate, Selection, choose, select
 from sam2edge.variants import VARIANTS, Variant
 
 
@@ -18,7 +18,7 @@ from sam2edge.variants import VARIANTS, Variant
 class Picking:
     """What would be picked, or `problem` why nothing would; the largest model that would fit if it were installed."""
 
-    choice: Choice | None
+    choice: Selection | None
     problem: str | None = None
     larger: Candidate | None = None
     larger_command: str | None = None
@@ -61,7 +61,7 @@ def explanation(picking: Picking) -> list[str]:
     return lines
 
 
-def _larger(choice: Choice, libraries: Libraries, has_gpu: bool) -> Candidate | None:
+def _larger(choice: Selection, libraries: Libraries, has_gpu: bool) -> Candidate | None:
     """The largest official model that is larger than the pick, is not installed, and would fit with torch."""
     installed = {candidate.variant for candidate, _ in choice.verdicts}
     candidates = [
@@ -76,11 +76,11 @@ def _larger(choice: Choice, libraries: Libraries, has_gpu: bool) -> Candidate | 
 def _with_torch(variant: Variant, libraries: Libraries, has_gpu: bool) -> Candidate:
     size = variant.image_size
     if has_gpu and libraries.torch_cuda:
-        return Candidate(variant, size, "fp32", "torch", "cuda", torch_cuda_needs(variant, size, False))
-    return Candidate(variant, size, "fp32", "torch", "cpu", cpu_needs(variant, size, "torch", False))
+        return Candidate(variant, size, "fp32", "torch", "cuda", estimate_torch_cuda(variant, size, False))
+    return Candidate(variant, size, "fp32", "torch", "cpu", estimate_on_cpu(variant, size, "torch", False))
 
 
-def _fits(candidate: Candidate, choice: Choice) -> bool:
+def _fits(candidate: Candidate, choice: Selection) -> bool:
     try:
         choose([candidate], choice.budgets)
     except Sam2EdgeError:

@@ -102,7 +102,7 @@ class ModelStats:
         return exposition(_metrics(self))
 
 
-def machine_figures(monitor: GpuMonitor | None, root: Path = Path("/")) -> dict[str, Any]:
+def read_machine_metrics(monitor: GpuMonitor | None, root: Path = Path("/")) -> dict[str, Any]:
     """The part of `ModelStats` that the machine tells; `monitor` is that of a discrete GPU in use."""
     heat = read_heat(root)
     memory = read_host_memory(root)

@@ -43,7 +43,7 @@ _TABLE = Path(__file__).parent.parent / "assets" / "memory_estimate.json"
 
 
 @dataclass(frozen=True)
-class Needs:
+class MemoryEstimate:
     """What a model takes beyond the process as it is, in bytes, at its peak; a machine with one memory has the sum.
 
     `embedding_bytes` is one cached photo, which comes on top. `source` says where the figures come from.
@@ -59,7 +59,7 @@ class Needs:
         return self.host_bytes + self.gpu_bytes
 
 
-def cpu_needs(variant: Variant, image_size: int, backend: str, tracking: bool) -> Needs:
+def estimate_on_cpu(variant: Variant, image_size: int, backend: str, tracking: bool) -> MemoryEstimate:
     """Of "onnxruntime" or "torch" on the CPU. The former computes float16 graphs in float32, so they count the same."""
     row, exact = _row(variant, image_size, backend)
     if "estimated_from" in row:
@@ -67,20 +67,20 @@ def cpu_needs(variant: Variant, image_size: int, backend: str, tracking: bool) -
     else:
         source = "measured" if exact else f"estimate: scaled from {row['image_size']} pixels"
     peak = row["tracking_peak_bytes"] + TRACKED_OBJECTS * row["bank_bytes"] if tracking else row["images_peak_bytes"]
-    return Needs(int(MARGIN * peak), 0, int(row["embedding_bytes"]), source)
+    return MemoryEstimate(int(MARGIN * peak), 0, int(row["embedding_bytes"]), source)
 
 
-def torch_cuda_needs(variant: Variant, image_size: int, tracking: bool) -> Needs:
+def estimate_torch_cuda(variant: Variant, image_size: int, tracking: bool) -> MemoryEstimate:
     """Of torch on a GPU: its context, the weights in float32, twice the scratch of the CPU, which is tiled."""
     row, _ = _row(variant, image_size, "torch")
     gpu = _TORCH_CUDA_GPU_BYTES + _weight_bytes(variant) + _UNTILED * _scratch(row, tracking)
     host = _TORCH_CUDA_HOST_BYTES + _weight_bytes(variant)
-    return Needs(host, gpu, int(row["embedding_bytes"]), "estimate: from torch on a CPU")
+    return MemoryEstimate(host, gpu, int(row["embedding_bytes"]), "estimate: from torch on a CPU")
 
 
-def engine_needs(
+def estimate_engines(
     variant: Variant, image_size: int, precision: str, engine_bytes: int, scratch_bytes: int | None, tracking: bool
-) -> Needs:
+) -> MemoryEstimate:
     """Of TensorRT engines: their files, the scratch memory that they share, their tensors, CUDA's context.
 
     `scratch_bytes` is the largest that a manifest states; None where none was known when it was built: onnxruntime's
@@ -95,7 +95,7 @@ def engine_needs(
     slots = variant.num_mask_slots * (image_size // 16) ** 2 * variant.memory_dim * 4 if tracking else 0
     tensors = 2 * row["embedding_bytes"] + slots + int(banks)
     gpu = int(MARGIN * (engine_bytes + scratch_bytes + tensors)) + _CUDA_CONTEXT_BYTES
-    return Needs(_TENSORRT_HOST_BYTES, gpu, int(row["embedding_bytes"]), source)
+    return MemoryEstimate(_TENSORRT_HOST_BYTES, gpu, int(row["embedding_bytes"]), source)
 
 
 def table_source() -> str:

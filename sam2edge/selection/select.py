@@ -17,7 +17,7 @@ from sam2edge.machine.gpu_state import GpuMonitor
 from sam2edge.machine.software import Libraries, find_libraries
 from sam2edge.machine.sysfs import as_int, children
 from sam2edge.selection.budget import CACHE_SHARE, Budget, gpu_budget, host_budget, memory_cap
-from sam2edge.selection.memory_estimate import Needs, cpu_needs, engine_needs, torch_cuda_needs
+from sam2edge.selection.memory_estimate import MemoryEstimate, estimate_engines, estimate_on_cpu, estimate_torch_cuda
 from sam2edge.store.manifest import read_manifest
 from sam2edge.store.paths import (
     ENGINE_SUFFIX,
@@ -60,7 +60,7 @@ class Candidate:
     precision: str
     backend: str
     device: str
-    needs: Needs
+    needs: MemoryEstimate
 
     @property
     def rank(self) -> tuple[int, bool, int, int]:
@@ -73,7 +73,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Constraints:
     """What the caller fixed; None and "auto" leave it open. `tracking` counts the memory of a tracked video."""
 
     backend: str = "auto"
@@ -88,7 +88,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What was picked, the bytes its cache may fill (None: no limit is known), and how each candidate fared."""
 
     picked: Candidate
@@ -104,16 +104,16 @@ class Choice:
 
 
 def select(
-    wanted: Wanted | None = None,
+    wanted: Constraints | None = None,
     max_memory: int | str | None = None,
     root: Path = Path("/"),
     libraries: Libraries | None = None,
-) -> Choice | None:
+) -> Selection | None:
     """Picks a model for this machine, or for a captured one below `root`. None where nothing installed could run.
 
     Raises OutOfMemoryError where nothing fits, InvalidInputError for an unusable cap.
     """
-    wanted = wanted or Wanted()
+    wanted = wanted or Constraints()
     cap = memory_cap(max_memory)
     libraries = libraries or find_libraries()
     candidates = installed_candidates(wanted, libraries, has_nvidia_gpu(root))
@@ -122,7 +122,7 @@ def select(
     return choose(candidates, read_budgets(candidates, cap, root))
 
 
-def choose(candidates: Iterable[Candidate], budgets: Mapping[str, Budget]) -> Choice:
+def choose(candidates: Iterable[Candidate], budgets: Mapping[str, Budget]) -> Selection:
     """The best candidate that fits. `budgets` has "host" and, for a GPU with memory of its own, "gpu"."""
     pool = _pool(list(candidates))
     verdicts = tuple((c, _verdict(c, budgets)) for c in sorted(pool, key=lambda c: c.rank, reverse=True))
@@ -136,7 +136,7 @@ def choose(candidates: Iterable[Candidate], budgets: Mapping[str, Budget]) -> Ch
             remedy="end other programs, raise max_memory or SAM2EDGE_MAX_MEMORY, or name the model "
             f"({least.variant.model_id}), which is then loaded unchecked",
         )
-    return Choice(picked, _cache_bytes(picked, budgets), dict(budgets), verdicts)
+    return Selection(picked, _cache_bytes(picked, budgets), dict(budgets), verdicts)
 
 
 def read_budgets(candidates: Iterable[Candidate], cap: int | None, root: Path = Path("/")) -> dict[str, Budget]:
@@ -152,7 +152,7 @@ def read_budgets(candidates: Iterable[Candidate], cap: int | None, root: Path = 
     return {"host": host_budget(memory, cap), "gpu": gpu_budget(GpuMonitor(gpu).read(), cap)}
 
 
-def installed_candidates(wanted: Wanted, libraries: Libraries, has_gpu: bool) -> list[Candidate]:
+def installed_candidates(wanted: Constraints, libraries: Libraries, has_gpu: bool) -> list[Candidate]:
     """Every installed model in every way that `wanted`, the libraries and the machine allow; memory aside."""
     found: list[Candidate] = []
     for variant in VARIANTS.values():
@@ -170,25 +170,27 @@ def _made_sizes(variant: Variant) -> set[int]:
     return {size for size in found if size}
 
 
-def _ways(variant: Variant, size: int, wanted: Wanted, libraries: Libraries, has_gpu: bool) -> Iterator[Candidate]:
+def _ways(variant: Variant, size: int, wanted: Constraints, libraries: Libraries, has_gpu: bool) -> Iterator[Candidate]:
     if has_gpu and wanted.allows("tensorrt", "cuda") and libraries.has("pycuda"):
         yield from _engines(variant, size, wanted, libraries)
     if wanted.allows("onnxruntime", "cpu") and libraries.has("onnxruntime"):
         graphs = find_graphs(variant, size, wanted.precision)
         if graphs is not None and (not wanted.tracking or (graphs / f"{MEMORY_ATTENTION}.onnx").is_file()):
             precision = "fp16" if graphs.name.endswith("-fp16") else "fp32"
-            needs = cpu_needs(variant, size, "onnxruntime", wanted.tracking)
+            needs = estimate_on_cpu(variant, size, "onnxruntime", wanted.tracking)
             yield Candidate(variant, size, precision, "onnxruntime", "cpu", needs)
     own_size = size in (variant.image_size, wanted.image_size)
     if libraries.has("torch") and own_size and wanted.precision != "fp16" and find_checkpoint(variant) is not None:
         if has_gpu and libraries.torch_cuda and wanted.allows("torch", "cuda"):
-            needs = torch_cuda_needs(variant, size, wanted.tracking)
+            needs = estimate_torch_cuda(variant, size, wanted.tracking)
             yield Candidate(variant, size, "fp32", "torch", "cuda", needs)
         if wanted.allows("torch", "cpu"):
-            yield Candidate(variant, size, "fp32", "torch", "cpu", cpu_needs(variant, size, "torch", wanted.tracking))
+            yield Candidate(
+                variant, size, "fp32", "torch", "cpu", estimate_on_cpu(variant, size, "torch", wanted.tracking)
+            )
 
 
-def _engines(variant: Variant, size: int, wanted: Wanted, libraries: Libraries) -> Iterator[Candidate]:
+def _engines(variant: Variant, size: int, wanted: Constraints, libraries: Libraries) -> Iterator[Candidate]:
     folder = find_engines(variant, size, wanted.precision)
     if folder is None:
         return
@@ -203,7 +205,7 @@ def _engines(variant: Variant, size: int, wanted: Wanted, libraries: Libraries) 
     scratch = max(known) if len(known) == len(manifests) else None
     precision = manifests[0].precision
     sizes = sum(m.engine_bytes for m in manifests)
-    needs = engine_needs(variant, size, precision, sizes, scratch, wanted.tracking)
+    needs = estimate_engines(variant, size, precision, sizes, scratch, wanted.tracking)
     yield Candidate(variant, size, precision, "tensorrt", "cuda", needs)
 
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2edge.torch_sam2.chunked_attention import chunked_attention
 from sam2edge.torch_sam2.layers import attention
 from sam2edge.torch_sam2.linear import apply_linear
 from sam2edge.torch_sam2.position import rotary_axis, rotate_pairs, sine_axis, spread
-from sam2edge.torch_sam2.streamed_attention import streamed_attention
 from sam2edge.variants import Variant
 
 MAX_EXPORTED_SCORES = 2**25
@@ -55,7 +55,7 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tenso
         return torch.cat([attention(part, k, v, key_mask) for part in q.split(rows, 1)], dim=1)
     # torch has a fused kernel for values as wide as keys alone.
     if v.shape[-1] < k.shape[-1] and q.device.type == "cpu":
-        return streamed_attention(q, k, v, key_mask)
+        return chunked_attention(q, k, v, key_mask)
     return attention(q[:, None], k[:, None], v[:, None], None if key_mask is None else key_mask[:, None])[:, 0]
 
 

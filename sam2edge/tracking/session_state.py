@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from sam2edge.backends.base import Backend, HostFeatures
 from sam2edge.contract import NUM_POINTER_SLOTS
 from sam2edge.errors import InvalidInputError
-from sam2edge.tracking.memory_bank import MAX_CONDITIONING, Remembered
+from sam2edge.tracking.memory_bank import MAX_COND_FRAMES, MemoryEntry
 from sam2edge.tracking.tracked_object import ObjectOnFrame, TrackedObject
 
 _FORMAT = 1
-_MAX_FRAMES = MAX_CONDITIONING + NUM_POINTER_SLOTS
+_MAX_FRAMES = MAX_COND_FRAMES + NUM_POINTER_SLOTS
 
 
 def state_of(backend: Backend, objects: Mapping[int, TrackedObject]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -95,7 +95,7 @@ def _load_object(
         memory = None
         if has_memory:
             memory = HostFeatures({"memory": _float_array(arrays, f"{number}/{frame}/memory", memory_shape)})
-        tracked.bank.restore(frame, bool(conditioning), Remembered(memory, pointer))
+        tracked.bank.restore(frame, bool(conditioning), MemoryEntry(memory, pointer))
     tracked.current = ObjectOnFrame(
         _float_array(arrays, f"{number}/logits", (side, side)),
         _float_array(arrays, f"{number}/pointer", (d,)),

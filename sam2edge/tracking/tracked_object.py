@@ -16,7 +16,7 @@ from sam2edge.datatypes import Features, FloatArray, ImagePrompt
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.postprocess import LOGIT_LIMIT, select_masks
 from sam2edge.imaging.preprocess import antialiased_resize, prompts_to_model
-from sam2edge.tracking.memory_bank import MemoryBank, Remembered
+from sam2edge.tracking.memory_bank import MemoryBank, MemoryEntry
 
 GROUP = 8
 """Objects that a backend is given at a time, so that many take no more memory at once than these."""
@@ -116,7 +116,7 @@ def remember_all(objects: Sequence[TrackedObject], features: Features, frame: in
             features, np.stack(masks), [one.object_score for one in found], [one.prompted for one in found]
         )
         for tracked, on_frame, memory in zip(group, found, memories, strict=True):
-            tracked.bank.add(frame, on_frame.prompted, Remembered(memory, on_frame.pointer))
+            tracked.bank.add(frame, on_frame.prompted, MemoryEntry(memory, on_frame.pointer))
             tracked.is_remembered = True
 
 

@@ -35,7 +35,7 @@ class LatestFrames:
         self._patience_seconds = patience_seconds
         self._changed = threading.Condition()
         self._waiting: np.ndarray | None = None
-        self._passed_over = 0  # since the last one handed over
+        self._skipped = 0  # since the last one handed over
         self._error: BaseException | None = None
         self._ended = False
         self._stopped = False
@@ -69,7 +69,7 @@ class LatestFrames:
                 with self._changed:
                     if self._stopped:
                         return
-                    self._passed_over += self._waiting is not None
+                    self._skipped += self._waiting is not None
                     self._waiting = frame
                     self._changed.notify()
         except BaseException as error:  # raised again by the thread that fetches
@@ -92,10 +92,10 @@ class LatestFrames:
             frame, self._waiting = self._waiting, None
             if frame is not None:
                 if self.frame_number >= 0:
-                    self.dropped += self._passed_over
-                    self.frame_number += self._passed_over
+                    self.dropped += self._skipped
+                    self.frame_number += self._skipped
                 self.frame_number += 1
-                self._passed_over = 0
+                self._skipped = 0
         if frame is None and self._error is not None:
             raise self._error
         return frame

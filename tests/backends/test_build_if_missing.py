@@ -52,7 +52,7 @@ def test_a_build_that_fails_falls_back(machine, caplog: pytest.LogCaptureFixture
     machine.setenv("FAKE_TENSORRT", "no memory")
     model = AutoModel.from_pretrained("sam2/hiera_micro", precision="fp32", build_if_missing=True)
     assert model.backend_name == "onnxruntime"
-    label, reason = model.report.passed_over[0]
+    label, reason = model.report.skipped[0]
     assert label == "tensorrt on cuda"
     assert "engines of sam2/hiera_micro were not built; got 0 of 4 engines built" in reason
     assert "Could not find any implementation" in reason
@@ -78,7 +78,7 @@ def test_nothing_is_built_where_it_would_be_of_no_use(machine: pytest.MonkeyPatc
     with machine.context() as patch:
         patch.setattr(registry, "has_nvidia_gpu", lambda: False)
         model = AutoModel.from_pretrained("sam2/hiera_micro", precision="fp32", build_if_missing=True)
-        assert model.report.passed_over[0] == ("tensorrt on cuda", "no NVIDIA GPU on this machine")
+        assert model.report.skipped[0] == ("tensorrt on cuda", "no NVIDIA GPU on this machine")
     machine.setitem(registry.BACKENDS, "tensorrt", registry.BACKENDS["tensorrt"]._replace(location="no_pycuda:Class"))
     with pytest.raises(BackendUnavailableError, match="pip install tensorrt pycuda"):
         AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", precision="fp32", build_if_missing=True)
@@ -94,7 +94,7 @@ def test_a_damaged_folder_gives_way_to_the_other_precision(tensorrt: FakeTensorR
     for backend in ("auto", "tensorrt"):
         model = AutoModel.from_pretrained("sam2/hiera_micro", backend=backend)
         assert (model.backend.precision, model.report.chosen) == ("fp32", "tensorrt fp32 on cuda")
-        label, reason = model.report.passed_over[0]
+        label, reason = model.report.skipped[0]
         assert label == "tensorrt fp16 on cuda"
         assert "mask_decoder.engine was refused" in reason
     with pytest.raises(GraphError, match="mask_decoder.engine was refused"):

@@ -180,7 +180,7 @@ import sam2edge.backends.tensorrt.backend
 
 
 def test_memories_are_those_of_the_graphs(tensorrt: FakeTensorRt, driver: FakeDriver, micro_onnx: Any) -> None:
-    from sam2edge.backends.base import Recalled
+    from sam2edge.backends.base import MemoryInputs
 
     random = np.random.default_rng(0)
     image = random.standard_normal((1, 3, 512, 512)).astype(np.float32)
@@ -192,7 +192,7 @@ def test_memories_are_those_of_the_graphs(tensorrt: FakeTensorRt, driver: FakeDr
     for backend in (micro_onnx.backend, engines):
         features = backend.encode(image)
         memories = [backend.encode_memory(features, logits - i, 3.0 - i, binarise=i == 0) for i in range(3)]
-        recalled = Recalled(memories, np.arange(3, dtype=np.int32), pointers, ages)
+        recalled = MemoryInputs(memories, np.arange(3, dtype=np.int32), pointers, ages)
         attended = backend.attend_memory(features, recalled)
         found.append({**attended.to_host().tensors, "memory": memories[1].to_host().tensors["memory"]})
         found[-1]["mask_prompt"] = backend.mask_prompt(features, logits)
@@ -210,8 +210,8 @@ def libcuda(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeLibCuda:
 
     found = FakeLibCuda(driver)
     monkeypatch.setenv(cuda_graphs.VARIABLE, "1")
-    original = cuda_graphs.RecordedLaunches
-    monkeypatch.setattr(cuda_graphs, "RecordedLaunches", lambda: original(lambda name: found))
+    original = cuda_graphs.CudaGraphCache
+    monkeypatch.setattr(cuda_graphs, "CudaGraphCache", lambda: original(lambda name: found))
     return found
 
 
@@ -299,7 +299,7 @@ def test_a_backend_that_took_frames_gives_way_to_one_that_does_not(
     tensorrt.fails_to_run = True
     large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
     model = AutoModel.from_pretrained("sam2/hiera_micro")
-    assert model.backend.takes_frames
+    assert model.backend.accepts_uint8
     found = model.segment_images(large, boxes=2 * BOX)[0].best_masks
-    assert not model.backend.takes_frames
+    assert not model.backend.accepts_uint8
     np.testing.assert_array_equal(found, micro_onnx.segment_images(large, boxes=2 * BOX)[0].best_masks)

@@ -13,9 +13,9 @@ from sam2edge import AutoModel, contract
 from sam2edge.errors import GraphError
 from sam2edge.export import to_engine
 from sam2edge.export.build_process import BuildOptions
+from sam2edge.export.compare import open_session, session_runner
 from sam2edge.export.engine_parity import check_engines, main
-from sam2edge.export.figures import require_passed
-from sam2edge.export.measuring import open_session, session_runner
+from sam2edge.export.metrics import require_passed
 from sam2edge.files import file_sha256
 from sam2edge.machine.device import Gpu
 from sam2edge.store import paths

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 from onnx import numpy_helper  # noqa: E402
 
 from sam2edge.errors import GraphError  # noqa: E402
-from sam2edge.export.figures import BOUNDS, Figures, compare, require_passed  # noqa: E402
+from sam2edge.export.metrics import BOUNDS, Metrics, compare, require_passed  # noqa: E402
 from sam2edge.export.parity import check_graphs, main  # noqa: E402
 from sam2edge.files import file_sha256  # noqa: E402
 from sam2edge.store import paths  # noqa: E402
@@ -64,7 +64,7 @@ def test_a_wrong_graph_is_moved_aside_with_its_wrong_layer(graphs: Path, torch_m
     outcomes = check_graphs(torch_micro, graphs, "fp16")
     assert outcomes["image_encoder"].passed
     assert not outcomes["mask_decoder"].passed
-    assert outcomes["mask_decoder"].first_bad_layer == f"{node.name} (Gemm)"
+    assert outcomes["mask_decoder"].find_first_bad_layer == f"{node.name} (Gemm)"
     assert not path.exists()
     manifest = _manifest(graphs, "mask_decoder")
     assert manifest["file"] == "mask_decoder.failed.onnx"
@@ -97,13 +97,13 @@ def test_figures() -> None:
     assert compare({"x": a}, {"x": -a}).cosine == pytest.approx(-1)
     assert not compare({"x": a}, {"x": np.where(a > 0.9, np.nan, a)}).within(BOUNDS["fp16"])
     zeros = np.zeros(100, np.float32)
-    assert compare({"x": zeros}, {"x": zeros}) == Figures()
+    assert compare({"x": zeros}, {"x": zeros}) == Metrics()
     assert not compare({"x": zeros}, {"x": a}).within(BOUNDS["fp16"])
     # A handful of scores near zero: the error counts against 1, not against their size.
     few = np.array([0.001, -0.001], np.float32)
     assert compare({"x": few}, {"x": few + 0.0005}).relative_error == pytest.approx(0.0005, rel=1e-3)
-    assert math.isnan(Figures(math.nan).worse_of(Figures()).cosine)
-    assert math.isnan(Figures().worse_of(Figures(math.nan)).cosine)
+    assert math.isnan(Metrics(math.nan).worse_of(Metrics()).cosine)
+    assert math.isnan(Metrics().worse_of(Metrics(math.nan)).cosine)
 
 
 def test_mask_iou_is_that_of_the_best_mask() -> None:

@@ -86,7 +86,7 @@ def test_cuda_graphs_change_nothing(engines: Any, photo_bgr: np.ndarray, monkeyp
 def test_frames_normalised_on_the_device(engines: Any, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(device_normalise.VARIABLE, "1")
     other = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", precision=engines.backend.precision)
-    assert other.backend.takes_frames
+    assert other.backend.accepts_uint8
     large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))  # larger than the model's input, or the CPU does it
     wanted, found = (model.embed_images(large)[0].to_host().features.tensors for model in (engines, other))
     for name, tensor in wanted.items():

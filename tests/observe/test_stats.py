@@ -16,7 +16,7 @@ from sam2edge.datatypes import BackendReport
 from sam2edge.errors import InvalidInputError
 from sam2edge.machine.gpu_state import GpuMonitor, GpuState
 from sam2edge.observe.prometheus import Metric, exposition
-from sam2edge.observe.stats import CallTimes, ModelStats, machine_figures
+from sam2edge.observe.stats import CallTimes, ModelStats, read_machine_metrics
 from sam2edge.predictor import ImagePredictor
 from sam2edge.selection.budget import MemoryWatch
 from tests.fake_backend import FakeBackend, bright_square, fake_model
@@ -107,11 +107,11 @@ def test_the_machines_part(tmp_path: Path) -> None:
         def read(self) -> GpuState:
             return GpuState(8 * GIB, 2 * GIB, 66.0, 1500, ("power cap",), "NVML")
 
-    figures = machine_figures(Monitor(), write_tree(tmp_path, ORIN_NX_16GB))
+    figures = read_machine_metrics(Monitor(), write_tree(tmp_path, ORIN_NX_16GB))
     assert figures["memory_available_bytes"] == 12 * GIB
     assert figures["temperatures_c"] == {"cpu-thermal": 61.0, "gpu": 66.0}
     assert figures["gpu_used_bytes"] == 6 * GIB
-    assert machine_figures(None, write_tree(tmp_path / "nano", ORIN_NANO_8GB))["gpu_used_bytes"] == 151_552 * 1024
+    assert read_machine_metrics(None, write_tree(tmp_path / "nano", ORIN_NANO_8GB))["gpu_used_bytes"] == 151_552 * 1024
     assert figures["slowed_by"] == ("devfreq-17000000.gpu", "power cap")
     text = ModelStats("m", "b", 64, "fp32", {}, {}, **figures).to_prometheus()
     assert "\nsam2edge_throttled 1\n" in text

@@ -17,7 +17,7 @@ CAP_BYTES = 400 << 20
 @pytest.mark.parametrize(("work", "least_bytes"), [("photos", 20 << 20), ("video", 50 << 20)])
 def test_what_is_taken_stays_below_the_promise(work: str, least_bytes: int, tmp_path: Path) -> None:
     environment = {**os.environ, "SAM2EDGE_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "bench.promises_side", work, str(CAP_BYTES)]
+    command = [sys.executable, "-m", "bench.promises_worker", work, str(CAP_BYTES)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

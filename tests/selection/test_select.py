@@ -16,8 +16,8 @@ from sam2edge.errors import InvalidInputError, OutOfMemoryError
 from sam2edge.machine.software import Libraries
 from sam2edge.selection import memory_estimate
 from sam2edge.selection.budget import Budget
-from sam2edge.selection.memory_estimate import cpu_needs, engine_needs, torch_cuda_needs
-from sam2edge.selection.select import Candidate, Choice, Wanted, choose, select
+from sam2edge.selection.memory_estimate import estimate_engines, estimate_on_cpu, estimate_torch_cuda
+from sam2edge.selection.select import Candidate, Constraints, Selection, choose, select
 from sam2edge.store import paths
 from sam2edge.variants import VARIANTS, find_variant
 from tests.trees import GIB, TREES, write_tree
@@ -66,7 +66,7 @@ def _install_engines(model: str, scratch_bytes: int | None, size: int = 1024) ->
 
 
 def _pick(tree: str, folder: Path, libraries: Libraries, **options: object) -> str:
-    choice = select(Wanted(**options), root=write_tree(folder, TREES[tree]), libraries=libraries)  # type: ignore[arg-type]
+    choice = select(Constraints(**options), root=write_tree(folder, TREES[tree]), libraries=libraries)  # type: ignore[arg-type]
     assert choice is not None
     return f"{choice.picked.variant.size} {choice.picked.image_size} {choice.picked.backend} {choice.picked.device}"
 
@@ -126,7 +126,7 @@ def test_engines_before_torch_and_their_manifest_counts(tmp_path: Path) -> None:
     assert _pick("AGX Orin 64 GB", tmp_path, libraries) == "tiny 1024 tensorrt cuda"
 
 
-def test_a_damaged_manifest_is_passed_over(tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_skipped(tmp_path: Path) -> None:
     _install_engines("tiny", None)
     (paths.engine_dir(find_variant("hiera_tiny"), 1024, "fp16") / "image_encoder.engine.json").write_text("{")
     assert _pick("Orin Nano 8 GB", tmp_path, ENGINES) == "micro 512 onnxruntime cpu"
@@ -150,7 +150,7 @@ def test_what_the_caller_fixed(tmp_path: Path) -> None:
     assert _pick(tree, tmp_path, CUDA, precision="fp16") == "tiny 512 onnxruntime cpu"
     assert _pick(tree, tmp_path, ONNX, image_size=512) == "tiny 512 onnxruntime cpu"
     assert _pick(tree, tmp_path, CUDA, image_size=768) == "large 768 torch cuda"
-    assert select(Wanted(backend="tensorrt"), root=tmp_path, libraries=CUDA) is None
+    assert select(Constraints(backend="tensorrt"), root=tmp_path, libraries=CUDA) is None
 
 
 def test_tracking_needs_the_graphs_and_the_memory_for_it(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_tracking_needs_the_graphs_and_the_memory_for_it(tmp_path: Path) -> None
     assert _pick("Thor", tmp_path, ONNX) == "small 1024 onnxruntime cpu"
     assert _pick("Thor", tmp_path, ONNX, tracking=True) == "tiny 1024 onnxruntime cpu"
     tiny = find_variant("hiera_tiny")
-    images, video = (cpu_needs(tiny, 1024, "onnxruntime", tracking) for tracking in (False, True))
+    images, video = (estimate_on_cpu(tiny, 1024, "onnxruntime", tracking) for tracking in (False, True))
     assert video.total_bytes > images.total_bytes + 40 * MIB  # four objects remember 10 MiB each
 
 
@@ -201,15 +201,15 @@ WAYS = (("tensorrt", "cuda"), ("torch", "cuda"), ("onnxruntime", "cpu"), ("torch
 def _candidate(size: str, image_size: int, way: tuple[str, str]) -> Candidate:
     variant = next(v for v in VARIANTS.values() if v.size == size and v.is_2_1)
     needs = {
-        "tensorrt": lambda: engine_needs(variant, image_size, "fp16", 100 * MIB, None, False),
-        "torch": lambda: (torch_cuda_needs if way[1] == "cuda" else _on_cpu)(variant, image_size, False),
-        "onnxruntime": lambda: cpu_needs(variant, image_size, "onnxruntime", False),
+        "tensorrt": lambda: estimate_engines(variant, image_size, "fp16", 100 * MIB, None, False),
+        "torch": lambda: (estimate_torch_cuda if way[1] == "cuda" else _on_cpu)(variant, image_size, False),
+        "onnxruntime": lambda: estimate_on_cpu(variant, image_size, "onnxruntime", False),
     }[way[0]]()
     return Candidate(variant, image_size, "fp32", *way, needs)
 
 
 def _on_cpu(variant, image_size, tracking):
-    return cpu_needs(variant, image_size, "torch", tracking)
+    return estimate_on_cpu(variant, image_size, "torch", tracking)
 
 
 CANDIDATES = st.lists(
@@ -225,7 +225,7 @@ def _budgets(host: int, gpu: int | None, cap: int | None) -> dict[str, Budget]:
     return budgets if gpu is None else {**budgets, "gpu": Budget("gpu", 16 * GIB, gpu, cap)}
 
 
-def _chosen(candidates: list[Candidate], budgets: dict[str, Budget]) -> Choice | None:
+def _chosen(candidates: list[Candidate], budgets: dict[str, Budget]) -> Selection | None:
     try:
         return choose(candidates, budgets)
     except OutOfMemoryError:
@@ -264,7 +264,7 @@ def test_more_memory_never_picks_a_smaller_model(
 
 @given(st.sampled_from(sorted(VARIANTS)), st.sampled_from(("onnxruntime", "torch")), st.booleans())
 def test_needs_grow_with_the_image_size(variant: str, backend: str, tracking: bool) -> None:
-    needs = [cpu_needs(VARIANTS[variant], size, backend, tracking) for size in range(256, 2049, 128)]
+    needs = [estimate_on_cpu(VARIANTS[variant], size, backend, tracking) for size in range(256, 2049, 128)]
     totals = [n.total_bytes for n in needs]
     # Measured peaks may differ by what allocators round, no more.
     assert all(later >= 0.97 * earlier for earlier, later in itertools.pairwise(totals))
@@ -285,6 +285,6 @@ def test_a_table_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(memory_estimate, "_TABLE", tmp_path / "none.json")
     memory_estimate._table.cache_clear()
     with pytest.raises(Exception, match="reinstall sam2edge"):
-        cpu_needs(find_variant("hiera_tiny"), 1024, "torch", False)
+        estimate_on_cpu(find_variant("hiera_tiny"), 1024, "torch", False)
     monkeypatch.undo()
     memory_estimate._table.cache_clear()

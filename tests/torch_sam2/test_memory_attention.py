@@ -25,8 +25,8 @@ def _inputs(batch: int):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("block", [(2048, 512), (7, 10)])
 def test_values_averaged_in_blocks_and_projected_then(monkeypatch, batch: int, masked: bool, block) -> None:
-    monkeypatch.setattr("sam2edge.torch_sam2.streamed_attention.SCORES_AT_ONCE", block)
-    monkeypatch.setattr("sam2edge.torch_sam2.streamed_attention.FIRST_KEYS", 3)  # all of them masked, at times
+    monkeypatch.setattr("sam2edge.torch_sam2.chunked_attention.SCORES_AT_ONCE", block)
+    monkeypatch.setattr("sam2edge.torch_sam2.chunked_attention.FIRST_KEYS", 3)  # all of them masked, at times
     torch.manual_seed(1)
     layer, inputs = RotaryAttention(WIDTH, NARROW), _inputs(batch)
     mask = torch.zeros(batch, 1, inputs[1].shape[1])

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from sam2edge.backends.base import HostFeatures
-from sam2edge.tracking.memory_bank import MAX_CONDITIONING, MemoryBank, Remembered
+from sam2edge.tracking.memory_bank import MAX_COND_FRAMES, MemoryBank, MemoryEntry
 
 SLOTS, POINTERS = 7, 16
 
 
-def _remembered(frame: int) -> Remembered:
-    return Remembered(HostFeatures({"memory": np.full(8, frame, np.float32)}), np.full(4, frame, np.float32))
+def _remembered(frame: int) -> MemoryEntry:
+    return MemoryEntry(HostFeatures({"memory": np.full(8, frame, np.float32)}), np.full(4, frame, np.float32))
 
 
 def _bank(last: int, conditioning: tuple[int, ...] = (0,)) -> MemoryBank:
@@ -79,9 +79,9 @@ def test_it_does_not_grow(every: int) -> None:
         bank.add(frame, frame % every == 0, _remembered(frame))
         sizes.append(bank.nbytes)
         frames.append(len(bank))
-    assert max(frames) <= MAX_CONDITIONING + POINTERS - 1
-    assert max(sizes[500:]) <= max(sizes[:500]) + (MAX_CONDITIONING * (32 + 16) if every == 1000 else 0)
-    assert sum(r.memory is not None for _, _, r in bank.items()) <= MAX_CONDITIONING + SLOTS - 1
+    assert max(frames) <= MAX_COND_FRAMES + POINTERS - 1
+    assert max(sizes[500:]) <= max(sizes[:500]) + (MAX_COND_FRAMES * (32 + 16) if every == 1000 else 0)
+    assert sum(r.memory is not None for _, _, r in bank.items()) <= MAX_COND_FRAMES + SLOTS - 1
 
 
 def test_what_is_put_back_is_as_it_was() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sam2edge.backends.base import Backend, Recalled
+from sam2edge.backends.base import Backend, MemoryInputs
 from sam2edge.contract import IMAGE_GRAPHS, MEMORY_GRAPHS, PADDING, graph_specs
 from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError
 from sam2edge.variants import VARIANTS, find_variant
@@ -37,12 +37,12 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((1, 3, MICRO.image_size, MICRO.image_size)).astype(np.float32)
 
 
-def _recalled(backend: Backend, features, logits: np.ndarray, count: int) -> Recalled:
+def _recalled(backend: Backend, features, logits: np.ndarray, count: int) -> MemoryInputs:
     random = np.random.default_rng(count)
     memories = [backend.encode_memory(features, logits - i, 3.0 - i, binarise=i == 0) for i in range(count)]
     pointers = random.standard_normal((count + 2, MICRO.d_model)).astype(np.float32)
     ages = np.arange(count + 2, dtype=np.float32) / 15
-    return Recalled(memories, np.arange(count, dtype=np.int32), pointers, ages)
+    return MemoryInputs(memories, np.arange(count, dtype=np.int32), pointers, ages)
 
 
 @pytest.mark.parametrize("count", [1, 4, 7])

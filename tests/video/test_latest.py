@@ -77,7 +77,7 @@ def test_what_comes_before_the_first_fetch_is_not_counted() -> None:
     hold = threading.Semaphore(8)
     source = LatestFrames(_Source(10, lambda number: hold.acquire(timeout=5)))
     source.start()
-    while source._passed_over < 7:
+    while source._skipped < 7:
         time.sleep(0.001)
     frames = iter(source)
     assert next(frames)[0, 0, 0] == 7

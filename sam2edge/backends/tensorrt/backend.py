@@ -17,8 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge import contract
-from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, FloatArray, HostFeatures, IntArray, Recalled
-from sam2edge.backends.slots import memory_feed, prompt_slots, recalled_feed
+from sam2edge.backends.base import (
+    Backend,
+    BackendRequest,
+    DecodedPrompts,
+    FloatArray,
+    HostFeatures,
+    IntArray,
+    MemoryInputs,
+)
+from sam2edge.backends.slots import memory_attention_feed, memory_encoder_feed, prompt_slots
 from sam2edge.backends.tensorrt import device_normalise
 from sam2edge.backends.tensorrt.device_normalise import FrameNormaliser
 from sam2edge.backends.tensorrt.engine import Engine, make_logger
@@ -74,7 +82,7 @@ class TensorRtBackend(Backend):
             self._runtime = runtime  # engines need it for as long as they live
             self._share_scratch()
         self._normalise = self._normaliser()
-        self.takes_frames = self._normalise is not None
+        self.accepts_uint8 = self._normalise is not None
         self._inputs: dict[str, DeviceTensor] = {}
         self._decoded = self._device.tensors(self._specs[contract.MASK_DECODER].outputs)
 
@@ -105,8 +113,8 @@ class TensorRtBackend(Backend):
         """The most device memory that embeddings, inputs, outputs and scratch took together; engines not counted."""
         return self._device.peak_bytes
 
-    def set_relief(self, relieve: Callable[[], None] | None) -> None:
-        self._device.relieve = relieve
+    def set_oom_handler(self, handle_oom: Callable[[], None] | None) -> None:
+        self._device.handle_oom = handle_oom
 
     def encode_impl(self, image: FloatArray) -> DeviceFeatures:
         return self._encoded(image)
@@ -152,12 +160,12 @@ class TensorRtBackend(Backend):
                 rows.append(self._device.download([outputs[name] for name in DecodedPrompts._fields]))
         return DecodedPrompts(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
-    def attend_memory_impl(self, features: Any, recalled: Recalled) -> DeviceFeatures:
+    def attend_memory_impl(self, features: Any, recalled: MemoryInputs) -> DeviceFeatures:
         spec = self._specs[contract.MEMORY_ATTENTION]
         with self._device.active():
             embedding = self._on_device(features, self._specs[contract.IMAGE_ENCODER].outputs)
             memory = self._gathered(recalled)
-            feed = {**embedding, "memory": memory, **recalled_feed(recalled, self.variant.num_mask_slots)}
+            feed = {**embedding, "memory": memory, **memory_attention_feed(recalled, self.variant.num_mask_slots)}
             outputs = self._device.tensors(spec.outputs)
             self._run(spec.name, feed, outputs)
             return DeviceFeatures(self._device, {**embedding, **outputs})
@@ -165,13 +173,13 @@ class TensorRtBackend(Backend):
     def encode_memory_impl(
         self, features: Any, mask: FloatArray, object_score: float, binarise: bool
     ) -> DeviceFeatures:
-        memory = self._encoded_memory(features, memory_feed(mask, object_score, binarise))["memory"]
+        memory = self._encoded_memory(features, memory_encoder_feed(mask, object_score, binarise))["memory"]
         # Beside it lies the mask prompt, small enough to live as long.
         return DeviceFeatures(self._device, {"memory": memory})
 
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
         with self._device.active():
-            outputs = self._encoded_memory(features, memory_feed(mask, 1.0, True))
+            outputs = self._encoded_memory(features, memory_encoder_feed(mask, 1.0, True))
             found: FloatArray = self._device.download([outputs["mask_prompt"]])[0][0, 0]
         return found
 
@@ -182,7 +190,7 @@ class TensorRtBackend(Backend):
             self._run(spec.name, {**self._on_device(features, spec.inputs), **feed}, outputs)
             return outputs
 
-    def _gathered(self, recalled: Recalled) -> DeviceTensor:
+    def _gathered(self, recalled: MemoryInputs) -> DeviceTensor:
         """The memories side by side, as the attention takes them; what an empty slot held before does not matter."""
         spec = next(t for t in self._specs[contract.MEMORY_ATTENTION].inputs if t.name == "memory")
         one = TensorSpec("memory", (1, *spec.shape[2:]))

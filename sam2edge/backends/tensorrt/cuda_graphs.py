@@ -27,7 +27,7 @@ def wanted() -> bool:
     return os.environ.get(VARIABLE, "0") not in ("", "0")
 
 
-class RecordedLaunches:
+class CudaGraphCache:
     """The recordings of one engine. Whatever fails in making one turns them off, with its reason in the log."""
 
     def __init__(self, load: Callable[[str], Any] = ctypes.CDLL) -> None:

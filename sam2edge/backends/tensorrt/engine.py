@@ -41,7 +41,7 @@ class Engine:
             raise self._failure("gave no execution context", "free memory, or build it again: sam2edge build")
         self.scratch_bytes = int(self._engine.device_memory_size_v2)
         self._addresses: dict[str, int] = {}
-        self._recorded = cuda_graphs.RecordedLaunches() if cuda_graphs.wanted() else None
+        self._recorded = cuda_graphs.CudaGraphCache() if cuda_graphs.wanted() else None
 
     def use_scratch(self, scratch: DeviceBuffer) -> None:
         self._context.set_device_memory(scratch.address, scratch.nbytes)

@@ -38,7 +38,7 @@ class CudaDevice:
     """
 
     def __init__(self, index: int = 0) -> None:
-        self.relieve: Callable[[], None] | None = None
+        self.handle_oom: Callable[[], None] | None = None
         self.current_bytes = 0
         """Bytes of device memory held now."""
         self.peak_bytes = 0
@@ -159,8 +159,8 @@ class CudaDevice:
         return self._staging[key]
 
     def _allocate_again(self, size: int) -> Any:
-        if self.relieve is not None:
-            self.relieve()
+        if self.handle_oom is not None:
+            self.handle_oom()
         self._free_dropped()
         try:
             return cuda.mem_alloc(size)

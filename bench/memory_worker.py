@@ -1,6 +1,6 @@
 """One combination of model, image size and backend in a process of its own: what memory each step took.
 
-    python -m bench.memory_side MODEL SIZE BACKEND [CHECKPOINT]
+    python -m bench.memory_worker MODEL SIZE BACKEND [CHECKPOINT]
 
 prints one JSON object on its last line; the store is $SAM2EDGE_HOME. All bytes count from the process as it was before
 the backend's library was loaded, with numpy, OpenCV and sam2edge in it.
@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge import AutoModel, VideoTracker
-from sam2edge.backends.base import Recalled
+from sam2edge.backends.base import MemoryInputs
 from sam2edge.backends.registry import BACKENDS
 from sam2edge.contract import NUM_POINTER_SLOTS
 from sam2edge.predictor import ImagePredictor
 from sam2edge.selection.memory_estimate import TRACKED_OBJECTS
-from sam2edge.tracking.memory_bank import MAX_CONDITIONING
+from sam2edge.tracking.memory_bank import MAX_COND_FRAMES
 
 FRAME_HW = (1080, 1920)
 
@@ -73,7 +73,7 @@ def _track(model: ImagePredictor, features: object, frame: NDArray[np.uint8]) ->
     slots = variant.num_mask_slots
     mask = np.ones((model.image_size, model.image_size), np.float32)
     memory = backend.encode_memory(features, mask, 1.0, True)
-    recalled = Recalled(
+    recalled = MemoryInputs(
         [memory] * slots,
         np.arange(slots, dtype=np.int32),
         np.zeros((NUM_POINTER_SLOTS, variant.d_model), np.float32),
@@ -82,8 +82,8 @@ def _track(model: ImagePredictor, features: object, frame: NDArray[np.uint8]) ->
     conditioned = [backend.attend_memory(features, recalled) for _ in range(TRACKED_OBJECTS)]
     backend.decode_each(conditioned, np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int32))
     # What sam2edge/tracking/memory_bank.py keeps at most: conditioning frames, and those before the one at hand.
-    pointer_bytes = (MAX_CONDITIONING + NUM_POINTER_SLOTS - 1) * variant.d_model * 4
-    return int((MAX_CONDITIONING + slots - 1) * memory.nbytes + pointer_bytes)
+    pointer_bytes = (MAX_COND_FRAMES + NUM_POINTER_SLOTS - 1) * variant.d_model * 4
+    return int((MAX_COND_FRAMES + slots - 1) * memory.nbytes + pointer_bytes)
 
 
 def prompt_objects(tracker: VideoTracker, frame: NDArray[np.uint8]) -> None:

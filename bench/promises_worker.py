@@ -1,6 +1,6 @@
 """What "auto" promised, and what its process took.
 
-    python -m bench.promises_side photos|video CAP_BYTES
+    python -m bench.promises_worker photos|video CAP_BYTES
 
 picks by `select`, loads the same by `from_pretrained`, and works: more photos than the cache holds, or a video with
 four objects until every memory slot is in use. Prints one JSON object. Bytes count from the process as it was before.
@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.memory_side import FRAME_HW, prompt_objects, status_bytes
+from bench.memory_worker import FRAME_HW, prompt_objects, status_bytes
 from sam2edge import AutoModel, VideoTracker
-from sam2edge.selection.select import Wanted, select
+from sam2edge.selection.select import Constraints, select
 
 FRAMES = 9
 """Of the video: the prompted one, six whose memories are kept, and two with all slots in use."""
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (*FRAME_HW, 3), np.uint8)
     cv2.resize(frame, (64, 64))  # OpenCV's threads and buffers are there before the count starts
     before = status_bytes("VmRSS")
-    choice = select(Wanted(tracking=tracking), cap)
+    choice = select(Constraints(tracking=tracking), cap)
     assert choice is not None
     assert choice.cache_bytes is not None
     embeddings = 0 if tracking else choice.cache_bytes // choice.picked.needs.embedding_bytes

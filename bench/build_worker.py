@@ -1,6 +1,6 @@
 """A build of all engines of a model as a measured side: what memory the process that asks for it keeps.
 
-python -m bench.build_side --model ID --graphs DIR --out DIR    serves "build" to the harness
+python -m bench.build_worker --model ID --graphs DIR --out DIR    serves "build" to the harness
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--graphs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    chosen = parser.parse_args()
-    variant = find_variant(chosen.model)
+    args = parser.parse_args()
+    variant = find_variant(args.model)
 
     def build() -> dict[str, float]:
         before = _rss_mib()
         options = BuildOptions("tensorrt_rtx")
-        outcomes = build_engines(chosen.graphs, chosen.out, variant, variant.image_size, options)
+        outcomes = build_engines(args.graphs, args.out, variant, variant.image_size, options)
         manifests = [outcome for outcome in outcomes.values() if isinstance(outcome, EngineManifest)]
         assert len(manifests) == len(outcomes), outcomes
         gc.collect()

@@ -1,6 +1,6 @@
 """sam2edge on a GPU as a measured side: its engines, or its own model in torch.
 
-    python -m bench.gpu_side --model ID --backend tensorrt|torch --precision fp16|fp32 [--checkpoint FILE]
+    python -m bench.gpu_worker --model ID --backend tensorrt|torch --precision fp16|fp32 [--checkpoint FILE]
         --photo FILE --point X,Y --clip DIR --box X1,Y1,X2,Y2 [--device cuda]
 
 serves "encode" and "decode" (the networks alone, by device events), "embed" (past the cache) and "prompt" (by the wall
@@ -31,30 +31,30 @@ Cases = dict[str, Callable[[], Any]]
 
 
 def main() -> None:
-    chosen = _arguments()
-    if chosen.stand_ins:
+    args = _arguments()
+    if args.stand_ins:
         from tests.backends import fake_cuda
 
         fake_cuda.install()
-    if chosen.backend == "torch" and chosen.precision == "fp16":
-        serve(half_encoder(chosen), _installed())
+    if args.backend == "torch" and args.precision == "fp16":
+        serve(half_encoder(args), _installed())
         return
-    used_before = used_bytes(chosen.backend)
-    options: dict[str, Any] = {} if chosen.backend == "tensorrt" else {"device": chosen.device}
+    used_before = used_bytes(args.backend)
+    options: dict[str, Any] = {} if args.backend == "tensorrt" else {"device": args.device}
     model = AutoModel.from_pretrained(
-        chosen.model, backend=chosen.backend, precision=chosen.precision, checkpoint=chosen.checkpoint, **options
+        args.model, backend=args.backend, precision=args.precision, checkpoint=args.checkpoint, **options
     )
-    networks = engine_cases(model) if chosen.backend == "tensorrt" else torch_cases(model, chosen.device)
-    serve({**calls(model, chosen, used_before), **networks}, _installed(), backend=model.backend_name)
+    networks = engine_cases(model) if args.backend == "tensorrt" else torch_cases(model, args.device)
+    serve({**calls(model, args, used_before), **networks}, _installed(), backend=model.backend_name)
 
 
-def calls(model: ImagePredictor, chosen: argparse.Namespace, used_before: int) -> Cases:
+def calls(model: ImagePredictor, args: argparse.Namespace, used_before: int) -> Cases:
     """What a user calls, up to results on the host, and the device memory that it took."""
-    photo = cv2.imread(chosen.photo)
-    assert photo is not None, chosen.photo
-    points = np.array([[float(v) for v in chosen.point.split(",")]])
+    photo = cv2.imread(args.photo)
+    assert photo is not None, args.photo
+    points = np.array([[float(v) for v in args.point.split(",")]])
     embeddings = model.embed_images(photo)
-    frames = [cv2.imread(str(path)) for path in sorted(Path(chosen.clip).glob("*.jpg"))]
+    frames = [cv2.imread(str(path)) for path in sorted(Path(args.clip).glob("*.jpg"))]
     tracker = VideoTracker(model)
 
     def prompt() -> list[float]:
@@ -65,7 +65,7 @@ def calls(model: ImagePredictor, chosen: argparse.Namespace, used_before: int) -
     def frame() -> int:
         if tracker.frame_index + 1 in (0, len(frames)):
             tracker.reset()
-            tracker.prompt(frames[0], box=[float(v) for v in chosen.box.split(",")])
+            tracker.prompt(frames[0], box=[float(v) for v in args.box.split(",")])
         return int(tracker.track(frames[tracker.frame_index + 1]).masks.sum())
 
     def embed() -> None:
@@ -81,7 +81,7 @@ def calls(model: ImagePredictor, chosen: argparse.Namespace, used_before: int) -
         "memory": memory,
         "prompt": prompt,
         "frame": frame,
-        "photos": lambda: many_photos(model, photo, points, chosen.photos),
+        "photos": lambda: many_photos(model, photo, points, args.photos),
     }
 
 
@@ -168,7 +168,7 @@ def torch_cases(model: ImagePredictor, device: str) -> Cases:
     }
 
 
-def half_encoder(chosen: argparse.Namespace) -> Cases:
+def half_encoder(args: argparse.Namespace) -> Cases:
     import torch
 
     from bench.gpu_clock import TorchClock
@@ -176,11 +176,11 @@ def half_encoder(chosen: argparse.Namespace) -> Cases:
     from sam2edge.torch_sam2.checkpoint import load_model
     from sam2edge.variants import find_variant
 
-    clock, variant = TorchClock(chosen.device), find_variant(chosen.model)
-    checkpoint = Path(chosen.checkpoint) if chosen.checkpoint else paths.find_checkpoint(variant)
+    clock, variant = TorchClock(args.device), find_variant(args.model)
+    checkpoint = Path(args.checkpoint) if args.checkpoint else paths.find_checkpoint(variant)
     assert checkpoint is not None
-    network = load_model(variant, checkpoint, variant.image_size).half().to(chosen.device).bake()
-    image = torch.zeros(1, 3, variant.image_size, variant.image_size, device=chosen.device, dtype=torch.float16)
+    network = load_model(variant, checkpoint, variant.image_size).half().to(args.device).bake()
+    image = torch.zeros(1, 3, variant.image_size, variant.image_size, device=args.device, dtype=torch.float16)
     return {"encode": lambda: clock.time(lambda: network.encode_image(image))}
 
 

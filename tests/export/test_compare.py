@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from sam2edge import contract
-from sam2edge.export.measuring import drawn_scene, example_cases, measure, remembering
+from sam2edge.export.compare import drawn_scene, example_cases, measure, remembering
 from sam2edge.variants import find_variant
 
 

@@ -14,7 +14,7 @@ FIRST_KEYS = 256
 """Keys whose highest score is first taken for the highest of all."""
 
 
-def streamed_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
+def chunked_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(D) + key_mask) v: (K, N, D), (K, T, D), (K, T, C), (K, 1, T) -> (K, N, C).
 
     No gradients: it works in place.

@@ -1,6 +1,6 @@
 """sam2edge's tracker as a measured side.
 
-    python -m bench.video_side --model ID --backend NAME [--checkpoint FILE] --folder DIR --box X1,Y1,X2,Y2
+    python -m bench.video_worker --model ID --backend NAME [--checkpoint FILE] --folder DIR --box X1,Y1,X2,Y2
 
 serves "frame" to the harness: the next picture of the folder, tracked; reading the file is not timed, preprocessing
 and masks at frame size are.
@@ -28,12 +28,10 @@ def main() -> None:
     parser.add_argument("--checkpoint")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--box", required=True)
-    chosen = parser.parse_args()
-    frames = [cv2.imread(str(path)) for path in sorted(chosen.folder.glob("*.jpg"))]
-    tracker = VideoTracker(
-        AutoModel.from_pretrained(chosen.model, backend=chosen.backend, checkpoint=chosen.checkpoint)
-    )
-    tracker.prompt(frames[0], box=[float(v) for v in chosen.box.split(",")])
+    args = parser.parse_args()
+    frames = [cv2.imread(str(path)) for path in sorted(args.folder.glob("*.jpg"))]
+    tracker = VideoTracker(AutoModel.from_pretrained(args.model, backend=args.backend, checkpoint=args.checkpoint))
+    tracker.prompt(frames[0], box=[float(v) for v in args.box.split(",")])
 
     def frame() -> dict[str, Any]:
         result = tracker.track(frames[tracker.frame_index + 1])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sam2edge import contract
 from sam2edge.contract import GraphSpec, TensorSpec
 from sam2edge.errors import GraphError
-from sam2edge.export.figures import Figures, Tensors, compare
+from sam2edge.export.metrics import Metrics, Tensors, compare
 from sam2edge.imaging.preprocess import image_to_input
 
 Runner = Callable[[str, Tensors], dict[str, NDArray[Any]]]
@@ -24,9 +24,9 @@ Runner = Callable[[str, Tensors], dict[str, NDArray[Any]]]
 
 def measure(
     specs: Mapping[str, GraphSpec], cases: Sequence[Tensors], reference: Runner, found: Runner
-) -> dict[str, Figures]:
+) -> dict[str, Metrics]:
     """Figures of each graph: alone on the reference's tensors, and in the chain on what the graphs before it gave."""
-    figures = {name: Figures() for name in specs}
+    figures = {name: Metrics() for name in specs}
     for case in cases:
         expected, chained = dict(case), dict(case)
         for name, spec in specs.items():

@@ -1,7 +1,7 @@
 """The peer that needs no model: OpenCV's GrabCut in a box, five iterations.
 
-python -m bench.grabcut_side PHOTO X1,Y1,X2,Y2             serves the case "answer" to the harness
-python -m bench.grabcut_side PHOTO X1,Y1,X2,Y2 --out FILE  writes the mask once: the whole command
+python -m bench.grabcut_worker PHOTO X1,Y1,X2,Y2             serves the case "answer" to the harness
+python -m bench.grabcut_worker PHOTO X1,Y1,X2,Y2 --out FILE  writes the mask once: the whole command
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def main() -> None:
     parser.add_argument("photo")
     parser.add_argument("box")
     parser.add_argument("--out")
-    chosen = parser.parse_args()
-    photo = cv2.imread(chosen.photo)
-    assert photo is not None, chosen.photo
-    box_xyxy = [int(v) for v in chosen.box.split(",")]
-    if chosen.out:
-        cv2.imwrite(chosen.out, grabcut(photo, box_xyxy).astype(np.uint8) * 255)
+    args = parser.parse_args()
+    photo = cv2.imread(args.photo)
+    assert photo is not None, args.photo
+    box_xyxy = [int(v) for v in args.box.split(",")]
+    if args.out:
+        cv2.imwrite(args.out, grabcut(photo, box_xyxy).astype(np.uint8) * 255)
         return
 
     def answer() -> dict[str, Any]:

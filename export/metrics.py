@@ -20,7 +20,7 @@ relative to 1 where the scores themselves are smaller."""
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """The worst of all outputs and cases: cosine similarity, |error| / |reference| (L2), IoU of the best mask.
 
     A figure that no output has is perfect: 1, 0, 1.
@@ -30,15 +30,15 @@ class Figures:
     relative_error: float = 0.0
     mask_iou: float = 1.0
 
-    def worse_of(self, other: Figures) -> Figures:
+    def worse_of(self, other: Metrics) -> Metrics:
         # max and min let a NaN through or not by the order of their arguments; a NaN must win.
-        return Figures(
+        return Metrics(
             _worst(min, self.cosine, other.cosine),
             _worst(max, self.relative_error, other.relative_error),
             _worst(min, self.mask_iou, other.mask_iou),
         )
 
-    def within(self, bounds: Figures) -> bool:
+    def within(self, bounds: Metrics) -> bool:
         """Whether every figure is at least as good as its bound; a NaN is not."""
         return (
             self.cosine >= bounds.cosine
@@ -48,8 +48,8 @@ class Figures:
 
 
 BOUNDS = {
-    "fp32": Figures(cosine=0.99999, relative_error=2e-3, mask_iou=0.999),
-    "fp16": Figures(cosine=0.9995, relative_error=3e-2, mask_iou=0.995),
+    "fp32": Metrics(cosine=0.99999, relative_error=2e-3, mask_iou=0.999),
+    "fp16": Metrics(cosine=0.9995, relative_error=3e-2, mask_iou=0.995),
 }
 
 
@@ -62,9 +62,9 @@ class GraphParity:
     """What was measured of one graph, and the layer where its error starts if it failed."""
 
     graph: str
-    figures: Figures
-    bounds: Figures
-    first_bad_layer: str | None = None
+    figures: Metrics
+    bounds: Metrics
+    find_first_bad_layer: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -79,7 +79,7 @@ class GraphParity:
             "passed": self.passed,
             "figures": asdict(self.figures),
             "bounds": asdict(self.bounds),
-            "first_bad_layer": self.first_bad_layer,
+            "first_bad_layer": self.find_first_bad_layer,
         }
 
     def __str__(self) -> str:
@@ -90,9 +90,9 @@ class GraphParity:
         )
 
 
-def compare(reference: Tensors, found: Tensors) -> Figures:
+def compare(reference: Tensors, found: Tensors) -> Metrics:
     """Figures of one graph's outputs, by contract name."""
-    worst = Figures()
+    worst = Metrics()
     for name, wanted in reference.items():
         a, b = wanted.astype(np.float64).ravel(), found[name].astype(np.float64).ravel()
         size = float(np.linalg.norm(a))
@@ -100,10 +100,10 @@ def compare(reference: Tensors, found: Tensors) -> Figures:
         error = float(np.linalg.norm(a - b)) / scale if scale else float(np.abs(b).max(initial=0.0))
         both = size * float(np.linalg.norm(b))
         cosine = 1.0 if a.size <= FEW or not (size or b.any()) else float(a @ b) / both if both else 0.0
-        worst = worst.worse_of(Figures(cosine, error))
+        worst = worst.worse_of(Metrics(cosine, error))
     # Alone, as when the wrong layer is looked for, masks come without the scores that choose one.
     if {"low_res_masks", "iou_scores"} <= reference.keys():
-        worst = worst.worse_of(Figures(mask_iou=_best_mask_iou(reference, found)))
+        worst = worst.worse_of(Metrics(mask_iou=_best_mask_iou(reference, found)))
     return worst
 
 

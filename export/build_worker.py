@@ -42,29 +42,29 @@ class Events:
             os._exit(1)
 
 
-def build(library: ModuleType, chosen: argparse.Namespace, events: Events) -> None:
+def build(library: ModuleType, args: argparse.Namespace, events: Events) -> None:
     """Writes the engine of `chosen.graph` to `chosen.engine`. Raises GraphError with the builder's own reason."""
     logger = _make_logger(library, events)
     builder = library.Builder(logger)
     network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = library.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(chosen.graph)):
+    if not parser.parse_from_file(str(args.graph)):
         reasons = [str(parser.get_error(i)) for i in range(parser.num_errors)]
-        raise GraphError(f"{library.__name__} cannot parse {chosen.graph.name}", got="; ".join(reasons) or "no reason")
+        raise GraphError(f"{library.__name__} cannot parse {args.graph.name}", got="; ".join(reasons) or "no reason")
     config = builder.create_builder_config()
-    config.builder_optimization_level = chosen.level
+    config.builder_optimization_level = args.level
     config.progress_monitor = monitor = _make_monitor(library, events)
-    if chosen.workspace:
-        config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, chosen.workspace)
-    timings = _use_timing_cache(config, chosen.timing_cache)
+    if args.workspace:
+        config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, args.workspace)
+    timings = _use_timing_cache(config, args.timing_cache)
     engine = builder.build_serialized_network(network, config)
     del monitor
     if engine is None:
-        raise GraphError(f"{library.__name__} built no engine of {chosen.graph.name}")
-    chosen.engine.write_bytes(memoryview(engine))
+        raise GraphError(f"{library.__name__} built no engine of {args.graph.name}")
+    args.engine.write_bytes(memoryview(engine))
     if timings is not None:
         try:
-            _keep_timing_cache(config, chosen.timing_cache)
+            _keep_timing_cache(config, args.timing_cache)
         except OSError as error:  # it saves time in the next build and is no reason to lose this one
             events.send("log", severity="WARNING", text=f"timing cache not kept: {error}")
     events.send(
@@ -72,7 +72,7 @@ def build(library: ModuleType, chosen: argparse.Namespace, events: Events) -> No
         version=library.__version__,
         inputs=[described(library, network.get_input(i)) for i in range(network.num_inputs)],
         outputs=[described(library, network.get_output(i)) for i in range(network.num_outputs)],
-        device_memory_bytes=_scratch_bytes(library, logger, engine) if chosen.try_loading else None,
+        device_memory_bytes=_scratch_bytes(library, logger, engine) if args.try_loading else None,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
@@ -160,12 +160,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workspace", type=int, default=0, help="bytes; 0 is the builder's own limit")
     parser.add_argument("--timing-cache", type=Path)
     parser.add_argument("--try-loading", action="store_true")
-    chosen = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, interrupted too, ends this process
     events = Events(os.dup(1))
     os.dup2(2, 1)  # what a native library prints must not come between the events
     try:
-        build(importlib.import_module(chosen.library), chosen, events)
+        build(importlib.import_module(args.library), args, events)
     except (Sam2EdgeError, ImportError, OSError, MemoryError, RuntimeError) as error:
         events.send("failed", reason=str(error) or type(error).__name__)
         return 1

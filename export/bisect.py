@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sam2edge.contract import GraphSpec
-from sam2edge.export.figures import Figures, Tensors, compare
+from sam2edge.export.metrics import Metrics, Tensors, compare
 from sam2edge.export.tracing import fold, trace
 from sam2edge.torch_sam2.model import Sam2
 
@@ -20,7 +20,7 @@ TENSORS_AT_ONCE = 24
 """How many intermediate tensors are looked at in one run while the first wrong layer is searched."""
 
 
-def first_bad_layer(model: Sam2, path: Path, spec: GraphSpec, feed: Tensors, bounds: Figures) -> str:
+def find_first_bad_layer(model: Sam2, path: Path, spec: GraphSpec, feed: Tensors, bounds: Metrics) -> str:
     """Compares with a fresh float32 trace of the same model, whose tensors have the same names."""
     with tempfile.TemporaryDirectory() as folder:
         trusted = Path(folder) / path.name
@@ -30,7 +30,7 @@ def first_bad_layer(model: Sam2, path: Path, spec: GraphSpec, feed: Tensors, bou
         return first_bad_tensor(path, trusted, feed, bounds) or "none in common with a fresh trace; only the outputs"
 
 
-def first_bad_tensor(suspect: Path, trusted: Path, feed: Tensors, bounds: Figures) -> str | None:
+def first_bad_tensor(suspect: Path, trusted: Path, feed: Tensors, bounds: Metrics) -> str | None:
     """The first tensor of `suspect`, in its order of work, that differs from the one of that name in `trusted`.
 
     Intermediate tensors are marked as outputs a few at a time, so that memory stays that of a few. Returns the name

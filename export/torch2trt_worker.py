@@ -21,27 +21,27 @@ import torch
 
 from sam2edge import contract
 from sam2edge.errors import GraphError, Sam2EdgeError
-from sam2edge.export.build_one import Events, described
+from sam2edge.export.build_worker import Events, described
 from sam2edge.export.graphs import GRAPHS
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.variants import find_variant
 
 
-def convert(chosen: argparse.Namespace) -> tuple[bytes, dict[str, Any]]:
+def convert(args: argparse.Namespace) -> tuple[bytes, dict[str, Any]]:
     """The serialised engine and the facts that `to_engine` wants of it. Raises GraphError where there is none."""
     torch2trt = importlib.import_module("torch2trt").torch2trt
-    library = importlib.import_module(chosen.library)
-    variant = find_variant(chosen.model)
-    spec = contract.graph_specs(variant, chosen.size, chosen.slots)[chosen.graph.stem]
+    library = importlib.import_module(args.library)
+    variant = find_variant(args.model)
+    spec = contract.graph_specs(variant, args.size, args.slots)[args.graph.stem]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = GRAPHS[spec.name](load_model(variant, chosen.checkpoint, chosen.size)).to(device).eval()
+    module = GRAPHS[spec.name](load_model(variant, args.checkpoint, args.size)).to(device).eval()
     inputs = [torch.zeros(t.shape, dtype=getattr(torch, t.dtype), device=device) for t in spec.inputs]
     with torch.no_grad():
         converted = torch2trt(
             module,
             inputs,
             use_onnx=True,
-            fp16_mode=chosen.precision == "fp16",
+            fp16_mode=args.precision == "fp16",
             input_names=[t.name for t in spec.inputs],
             output_names=[t.name for t in spec.outputs],
         )
@@ -80,13 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--slots", type=int, required=True)
     parser.add_argument("--precision", required=True)
-    chosen = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     events = Events(os.dup(1))
     os.dup2(2, 1)
     try:
-        content, facts = convert(chosen)
-        chosen.engine.write_bytes(content)
+        content, facts = convert(args)
+        args.engine.write_bytes(content)
     # torch2trt and torch.onnx raise classes of many kinds; each is told, none may end this as a traceback.
     except Exception as error:
         reason = str(error) if isinstance(error, Sam2EdgeError) else f"{type(error).__name__}: {error}"

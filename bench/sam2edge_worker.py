@@ -1,6 +1,6 @@
 """sam2edge as a measured side.
 
-    python -m bench.sam2edge_side --model ID --backend NAME [--checkpoint FILE] --photo FILE --point X,Y
+    python -m bench.sam2edge_worker --model ID --backend NAME [--checkpoint FILE] --photo FILE --point X,Y
 
 serves to the harness: "embed" (`embed_images` past the cache), "prompt" (`segment_images`, three masks), "answer" (the
 two together), and "hit" and "miss" of the embeddings cache. "hit" tells how often preprocessing and the encoder ran
@@ -26,11 +26,11 @@ VERSIONS = ("sam2edge", "numpy", "onnxruntime", "torch")
 
 
 def main() -> None:
-    chosen = _arguments()
-    photo = cv2.imread(chosen.photo)
-    assert photo is not None, chosen.photo
-    model = AutoModel.from_pretrained(chosen.model, backend=chosen.backend, checkpoint=chosen.checkpoint)
-    cases = make_cases(model, photo, np.array([[float(v) for v in chosen.point.split(",")]]))
+    args = _arguments()
+    photo = cv2.imread(args.photo)
+    assert photo is not None, args.photo
+    model = AutoModel.from_pretrained(args.model, backend=args.backend, checkpoint=args.checkpoint)
+    cases = make_cases(model, photo, np.array([[float(v) for v in args.point.split(",")]]))
     used = [name for name in VERSIONS if importlib.util.find_spec(name) is not None]
     serve(cases, used, cv2=cv2.__version__, backend=model.backend_name)
 
