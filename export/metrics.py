@@ -64,7 +64,7 @@ class GraphParity:
     graph: str
     figures: Metrics
     bounds: Metrics
-    find_first_bad_layer: str | None = None
+    first_bad_layer: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -79,7 +79,7 @@ class GraphParity:
             "passed": self.passed,
             "figures": asdict(self.figures),
             "bounds": asdict(self.bounds),
-            "first_bad_layer": self.find_first_bad_layer,
+            "first_bad_layer": self.first_bad_layer,
         }
 
     def __str__(self) -> str:

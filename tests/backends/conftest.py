@@ -37,7 +37,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     for name in MODULES:
         monkeypatch.delitem(sys.modules, name, raising=False)
         package, _, own = name.rpartition(".")
-        monkeypatch.delattr(sys.modules[package], own, raising=False)
+        monkeypatch.delattr(importlib.import_module(package), own, raising=False)
     return found
 
 

@@ -64,7 +64,7 @@ def test_a_wrong_graph_is_moved_aside_with_its_wrong_layer(graphs: Path, torch_m
     outcomes = check_graphs(torch_micro, graphs, "fp16")
     assert outcomes["image_encoder"].passed
     assert not outcomes["mask_decoder"].passed
-    assert outcomes["mask_decoder"].find_first_bad_layer == f"{node.name} (Gemm)"
+    assert outcomes["mask_decoder"].first_bad_layer == f"{node.name} (Gemm)"
     assert not path.exists()
     manifest = _manifest(graphs, "mask_decoder")
     assert manifest["file"] == "mask_decoder.failed.onnx"
