@@ -32,21 +32,6 @@ def write_clip(source: Path, folder: Path, size_wh: tuple[int, int], frames: int
         assert cv2.imwrite(str(folder / f"{number:05d}.jpg"), np.roll(photo, (number, 2 * number), axis=(0, 1)))
 
 
-def write_golden_checkpoint(model_id: str, target: Path) -> None:
-    """An official-format checkpoint whose every value follows from its name and shape."""
-    import torch
-
-    from sam2edge.torch_sam2.model import Sam2
-    from sam2edge.variants import find_variant
-    from tests.golden.golden_weights import golden_tensor
-
-    with torch.device("meta"):
-        shapes = {name: tuple(t.shape) for name, t in Sam2(find_variant(model_id)).state_dict().items()}
-    torch.save(
-        {"model": {name: torch.from_numpy(golden_tensor(name, s)).float() for name, s in shapes.items()}}, target
-    )
-
-
 def export_unchecked(model_id: str, checkpoint: Path, image_size: int) -> None:
     """Graphs for a measurement of memory: comparing those of a large model takes longer than all else."""
     from sam2edge.export.to_onnx import export_graphs
@@ -68,6 +53,8 @@ def main(arguments: list[str]) -> None:
         source, target, width, height, frames = arguments[1:]
         write_clip(Path(source), Path(target), (int(width), int(height)), int(frames))
     else:
+        from tests.golden.golden_weights import write_golden_checkpoint
+
         model_id, target = arguments[1:]
         write_golden_checkpoint(model_id, Path(target))
 

@@ -54,9 +54,9 @@ def load_micro(backend: str):
 @pytest.fixture(scope="session")
 def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Writes the golden checkpoint of a variant in the official format, once a test run."""
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     from sam2edge.variants import find_variant
-    from tests.golden.golden_weights import golden_tensor
+    from tests.golden.golden_weights import write_golden_checkpoint
 
     folder = tmp_path_factory.mktemp("golden")
 
@@ -65,10 +65,7 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         assert variant.checkpoint is not None
         path = folder / variant.checkpoint.file_name
         if not path.exists():
-            state = {
-                n: torch.from_numpy(golden_tensor(n, s)).float() for n, s in official_parameters(path.stem).items()
-            }
-            torch.save({"model": state}, path)
+            write_golden_checkpoint(model_id, path)
         return path
 
     return make
@@ -94,11 +91,16 @@ def golden_store(golden_checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
     return make
 
 
-def official_parameters(checkpoint_name: str) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter of an official checkpoint."""
-    lines = (GOLDEN / "parameters" / f"{checkpoint_name}.txt").read_text().splitlines()
-    pairs = (line.split("\t") for line in lines if line)
-    return {name: tuple(int(n) for n in shape.split("x")) for name, shape in pairs}
+def official_parameters(model_id: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter of a variant's checkpoint, from the model, which its fingerprint confirms."""
+    pytest.importorskip("torch")
+    from sam2edge.torch_sam2.checkpoint import parameter_shapes
+    from sam2edge.variants import find_variant, recognise_shapes
+
+    variant = find_variant(model_id)
+    shapes = parameter_shapes(variant)
+    assert recognise_shapes(shapes) == variant
+    return shapes
 
 
 @pytest.fixture

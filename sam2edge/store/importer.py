@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +14,8 @@ from sam2edge.files import file_sha256, locked
 from sam2edge.store import paths
 from sam2edge.store.download import Progress, copy_file, size_of
 from sam2edge.store.inventory import DAMAGED, check_file, is_official, stored_files
-from sam2edge.variants import VARIANTS, Variant, find_variant
+from sam2edge.variants import VARIANTS, Variant, find_variant, recognise_shapes
 
-Shapes = Mapping[str, tuple[int, ...]]
-
-# SHA-256 of the sorted lines "name AxBxC", one a parameter: exact, and a list of nine in place of nine long ones.
-FINGERPRINTS = {
-    "e935227b1a57d9a917aa1f610bffa1594be892e949d1fa3b3d4d7ba5c4b9033f": "sam2.1_hiera_micro",
-    "5a31f53548be1d302b6676cd6f9023a0673a98c87a7da656025d0ba4dbb85693": "sam2.1_hiera_tiny",
-    "30f7030432d1687ed663f3af622cffa176ea66b099af2a801c326ce4cd821a96": "sam2.1_hiera_small",
-    "cf1e236598a9fe861ef07265b59bda770809a8db7f5b0620a2ffe9ab38328a37": "sam2.1_hiera_base_plus",
-    "b38bb6c453cb2b40ecb2a6f62046638d9cf30e9124bef55eae47a37a4eb636eb": "sam2.1_hiera_large",
-    "8f656ac26e870b4134e0bfc8eacb2b7a826fb920fef1f48f267a23843a6c563c": "sam2.0_hiera_tiny",
-    "7e5f9d3d6099de9e86d65a46b45e0ecb0bef2bd827f286ecd48c2fe0737f6172": "sam2.0_hiera_small",
-    "0da3ee56516065b3f67621df5a1bd5f6377263c845e2d963df211affefe31d70": "sam2.0_hiera_base_plus",
-    "11c4512af4a0183a874baf5d0f9973105237f96f4f6376b55bcb53f17ec3bb91": "sam2.0_hiera_large",
-}
 _MOST_HEADER_BYTES = 100_000_000  # as the format's own readers have it
 
 
@@ -146,13 +130,6 @@ def recognise_file(path: Path) -> Variant:
             remedy="see `sam2edge models list`; --checkpoint FILE with --model ID names what is missing",
         )
     return variant
-
-
-def recognise_shapes(shapes: Shapes) -> Variant | None:
-    """The model whose parameters have exactly these names and shapes."""
-    lines = (f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
-    name = FINGERPRINTS.get(hashlib.sha256("\n".join(lines).encode()).hexdigest())
-    return None if name is None else VARIANTS[name]
 
 
 def _recognise_official(path: Path) -> Variant | None:

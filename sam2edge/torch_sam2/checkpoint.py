@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sam2edge.errors import CheckpointError
 from sam2edge.torch_sam2.model import Sam2
-from sam2edge.variants import VARIANTS, Variant
+from sam2edge.variants import Variant, recognise_shapes
 
 _MOST_NAMED = 5
 
@@ -23,12 +23,16 @@ def load_model(variant: Variant, checkpoint: str | Path, image_size: int | None 
     Raises CheckpointError when the file is missing, damaged, unsafe to read, or of another variant.
     """
     state = read_checkpoint(checkpoint)
-    with torch.device("meta"):
-        expected = {name: tuple(t.shape) for name, t in Sam2(variant, image_size).state_dict().items()}
-    check_state(state, expected, variant, str(checkpoint))
+    check_state(state, parameter_shapes(variant, image_size), variant, str(checkpoint))
     model = Sam2(variant, image_size)
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True)
     return model.bake()
+
+
+def parameter_shapes(variant: Variant, image_size: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the variant's checkpoint, in the model's order; takes no memory."""
+    with torch.device("meta"):
+        return {name: tuple(t.shape) for name, t in Sam2(variant, image_size).state_dict().items()}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -115,7 +119,7 @@ def check_state(
     ]
     if not problems:
         return
-    looks_like = recognise(state)
+    looks_like = recognise_shapes({name: tuple(tensor.shape) for name, tensor in state.items()})
     raise CheckpointError(
         f"checkpoint {source} does not fit {variant.name}",
         expected=f"{len(expected)} tensors of {variant.name}",
@@ -124,14 +128,3 @@ def check_state(
         if looks_like and looks_like != variant
         else "use the official checkpoint of this model",
     )
-
-
-def recognise(state: Mapping[str, Tensor]) -> Variant | None:
-    """The variant whose tensor names and shapes agree with the file's, if exactly that is among the known ones."""
-    shapes = {name: tuple(t.shape) for name, t in state.items()}
-    for variant in VARIANTS.values():
-        with torch.device("meta"):
-            expected = {name: tuple(t.shape) for name, t in Sam2(variant).state_dict().items()}
-        if shapes == expected:
-            return variant
-    return None

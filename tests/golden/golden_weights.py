@@ -1,11 +1,11 @@
 """Deterministic weights that both the reference outputs in this folder and any implementation can make.
 
 `golden_tensor(name, shape)` gives the float32 value of one parameter or buffer of a SAM 2 checkpoint from its
-name and shape alone (numpy only). Names and shapes of all eight official checkpoints: parameters/sam*.txt.
-A golden checkpoint in the official format is `torch.save({"model": {name: tensor, ...}}, path)`.
+name and shape alone (numpy only), `write_golden_checkpoint` a whole checkpoint in the official format.
 """
 
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -25,3 +25,16 @@ def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if is_embedding and "patch_embed.proj" not in name and "mask_downscaling" not in name:
         return 0.3 * n
     return n / np.sqrt(int(np.prod(shape[1:])))
+
+
+def write_golden_checkpoint(model_id: str, target: Path) -> None:
+    """`{"model": {name: tensor}}` for torch, float32 as the official files are."""
+    import torch
+
+    from sam2edge.torch_sam2.checkpoint import parameter_shapes
+    from sam2edge.variants import find_variant
+
+    shapes = parameter_shapes(find_variant(model_id))
+    # numpy 2 gives float64 for some of them.
+    state = {name: torch.from_numpy(golden_tensor(name, shape)).float() for name, shape in shapes.items()}
+    torch.save({"model": state}, target)

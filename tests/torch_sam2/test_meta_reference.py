@@ -13,9 +13,8 @@ from sam2edge.imaging.preprocess import image_to_input  # noqa: E402
 from sam2edge.torch_sam2.checkpoint import load_model  # noqa: E402
 from sam2edge.torch_sam2.model import Sam2  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
-from tests.conftest import official_parameters  # noqa: E402
 from tests.data import meta_inputs as given  # noqa: E402
-from tests.golden.golden_weights import golden_tensor  # noqa: E402
+from tests.golden.golden_weights import write_golden_checkpoint  # noqa: E402
 
 REFERENCE = Path(__file__).parent.parent / "data" / "meta_reference.npz"
 LOGITS_WITHIN, SCORES_WITHIN, FEATURES_WITHIN = 2e-3, 1e-4, 1e-3
@@ -33,16 +32,10 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     variant = find_variant(request.param)
     assert variant.checkpoint is not None
     path = tmp_path_factory.mktemp("checkpoint") / variant.checkpoint.file_name
-    write_golden(official_parameters(path.stem), path)
+    write_golden_checkpoint(request.param, path)
     loaded = load_model(variant, path, given.IMAGE_SIZE)
     path.unlink()
     return loaded
-
-
-def write_golden(parameters: dict[str, tuple[int, ...]], path: Path) -> None:
-    # numpy 2 gives float64 for some of them; official checkpoints are float32.
-    state = {name: torch.from_numpy(golden_tensor(name, shape)).float() for name, shape in parameters.items()}
-    torch.save({"model": state}, path)
 
 
 @torch.inference_mode()
