@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench.harness import RESULTS, ROOT, run_module
+from bench.harness import RESULTS, ROOT, format_json, run_module
 from bench.machine import describe_machine
 from sam2edge.selection.memory_estimate import PARAMETERS
 from sam2edge.variants import find_variant
@@ -47,7 +47,7 @@ def main() -> None:
     for model in args.models:
         with tempfile.TemporaryDirectory() as folder:
             for row in _measured_model(model, args, Path(folder)):
-                print(json.dumps({name: value for name, value in row.items() if name != "runs"}), flush=True)
+                print(json.dumps(row), flush=True)
                 _keep(row)
 
 
@@ -68,7 +68,9 @@ def _measured_model(model: str, args: argparse.Namespace, folder: Path) -> Itera
             command = ["bench.memory_worker", model_id, str(size), backend, *given]
             runs = [json.loads(run_module(command, environment).splitlines()[-1]) for _ in range(args.repeats)]
             figures = {name: max(run[name] for run in runs) for name in FIGURES}
-            yield {"size": model, "image_size": size, "backend": backend, "precision": "fp32", **figures, "runs": runs}
+            kept = {name: runs[0][name] for name in ("tracked_objects", "versions")}
+            row = {"size": model, "image_size": size, "backend": backend, "precision": "fp32", **figures}
+            yield {**row, "repeats": len(runs), **kept}
             shutil.rmtree(folder / "graphs", ignore_errors=True)  # those of a large model fill a small disk
 
 
@@ -79,7 +81,7 @@ def _keep(row: dict[str, Any]) -> None:
     rows = [kept for kept in old if _key(kept) != _key(row)] + [{**row, "date": date}]
     rows.sort(key=lambda r: (MODELS.index(r["size"]), r["image_size"], r["backend"]))
     machine = describe_machine(ROOT)
-    RESULT.write_text(json.dumps({"bench": "memory", "date": date, "machine": machine, "rows": rows}, indent=1) + "\n")
+    RESULT.write_text(format_json({"bench": "memory", "date": date, "machine": machine, "rows": rows}) + "\n")
     source = f"bench/results/memory.json, {date[:10]}, {machine['cores_used']} cores of {machine['cpu']}"
     lines = ",\n  ".join(json.dumps(r) for r in _table(rows))
     TABLE.write_text(f'{{\n "source": {json.dumps(source)},\n "rows": [\n  {lines}\n ]\n}}\n')

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from skimage import data_dir
 
+from bench.harness import format_json
 from sam2edge import AutoModel, ImagePredictor, draw_masks
 
 HERE = Path(__file__).parent
@@ -171,7 +172,7 @@ def main() -> None:
         )
     totals = summary(rows)
     print(json.dumps(totals, indent=1))
-    args.out.write_text(json.dumps({"mean_iou": totals, "rows": rows}, indent=1) + "\n")
+    args.out.write_text(format_json({"mean_iou": totals, "rows": rows}) + "\n")
     if args.pictures:
         pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % 3)
         sheet = np.vstack([np.hstack(pictures[i : i + 3]) for i in range(0, len(pictures), 3)])
