@@ -4,7 +4,7 @@
 
 Both on onnxruntime's CPU, the same drawn clip of two coins, each with memories of its own. The fp16 graphs are exported
 for this run alone, the fp32 ones too where a checkpoint is named. No time is measured. What onnxruntime's CPU shows of
-float16 and what it does not: docs/proof-engines.md.
+float16 and what it does not: docs/status.md.
 """
 
 from __future__ import annotations

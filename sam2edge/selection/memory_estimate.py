@@ -37,7 +37,7 @@ PARAMETERS = {
     "base_plus": 80_800_000,
     "large": 224_400_000,
 }
-"""Of each model: SAM 2's README, for micro docs/design.md."""
+"""Of each model: SAM 2's README, for micro docs/micro.md."""
 
 _TABLE = Path(__file__).parent.parent / "assets" / "memory_estimate.json"
 

@@ -25,12 +25,12 @@ TINY, MICRO = find_variant("sam2/hiera_tiny"), find_variant("sam2/hiera_micro")
 @pytest.fixture
 def graphs() -> list[Path]:
     """Graphs of tiny in the store of this test, with their records."""
-    paths = [paths.graph_dir(TINY, 1024) / f"{name}.onnx" for name in ("image_encoder", "mask_decoder")]
-    paths[0].parent.mkdir(parents=True)
-    for path in paths:
+    files = [paths.graph_dir(TINY, 1024) / f"{name}.onnx" for name in ("image_encoder", "mask_decoder")]
+    files[0].parent.mkdir(parents=True)
+    for path in files:
         path.write_bytes(path.name.encode() * 100)
         paths.write_record(path, graph=path.stem)
-    return paths
+    return files
 
 
 def run(bundle: Path, *arguments: str | Path, python: str | Path = sys.executable) -> subprocess.CompletedProcess[str]:

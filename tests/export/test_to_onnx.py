@@ -29,8 +29,8 @@ WEIGHTS = paths.find_checkpoint(MICRO)
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     assert WEIGHTS is not None
-    paths = export_graphs(MICRO, WEIGHTS, 256, tmp_path_factory.mktemp("graphs"), prompt_slots=5)
-    return {path.stem: path for path in paths}
+    files = export_graphs(MICRO, WEIGHTS, 256, tmp_path_factory.mktemp("graphs"), prompt_slots=5)
+    return {path.stem: path for path in files}
 
 
 def test_graphs_are_static_standard_and_stamped(graphs: dict[str, Path]) -> None:
