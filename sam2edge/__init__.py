@@ -31,7 +31,7 @@ _HOMES = {
     "Sam2Prediction": "datatypes",
     "VARIANTS": "variants",
     "VideoTracker": "tracker",
-    "draw_masks": "overlay",
+    "draw_masks": "imaging.overlay",
 }
 
 __all__ = [

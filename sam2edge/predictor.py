@@ -13,8 +13,9 @@ from sam2edge.backends.base import Backend
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from sam2edge.datatypes import BackendReport, FloatArray, ImagePrompt, Sam2ImageEmbedding, Sam2Prediction, ScoredLogits
 from sam2edge.errors import InvalidInputError
+from sam2edge.imaging.frame import frame_to_uint8, is_torch_tensor
 from sam2edge.imaging.postprocess import LOGIT_LIMIT, logits_to_masks, select_masks
-from sam2edge.imaging.preprocess import frame_to_uint8, image_to_input, is_torch_tensor, prompts_to_model, shrunk_frame
+from sam2edge.imaging.preprocess import image_to_input, prompts_to_model, shrunk_frame
 from sam2edge.imaging.prompts import read_prompts
 from sam2edge.observe.stats import CallTimes, ModelStats, read_machine_metrics
 from sam2edge.selection.budget import MemoryWatch

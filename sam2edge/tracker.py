@@ -13,8 +13,8 @@ from sam2edge.automodel import AutoModel
 from sam2edge.contract import NUM_POINTER_SLOTS
 from sam2edge.datatypes import Features, TrackResult
 from sam2edge.errors import InvalidInputError
+from sam2edge.imaging.frame import as_numpy, frame_to_uint8
 from sam2edge.imaging.postprocess import LOGIT_LIMIT, logits_to_masks
-from sam2edge.imaging.preprocess import as_numpy, frame_to_uint8
 from sam2edge.imaging.prompts import read_prompts
 from sam2edge.observe.stats import ModelStats
 from sam2edge.predictor import ImagePredictor

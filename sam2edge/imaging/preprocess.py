@@ -1,4 +1,4 @@
-"""Frame -> model input, and prompts in photo pixels -> prompts in model pixels."""
+"""Pixels -> model input, and prompts in photo pixels -> prompts in model pixels."""
 
 from __future__ import annotations
 
@@ -10,80 +10,10 @@ from numpy.typing import NDArray
 
 from sam2edge.contract import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from sam2edge.datatypes import FloatArray, ImagePrompt, IntArray
-from sam2edge.errors import InvalidInputError
 
 # ImageNet's mean and standard deviation of RGB in 0..1, which SAM 2 was trained with.
 MEAN_RGB = (0.485, 0.456, 0.406)
 STD_RGB = (0.229, 0.224, 0.225)
-
-COLOR_FORMATS = ("bgr", "rgb")
-
-
-def is_torch_tensor(value: object) -> bool:
-    """Whether `value` is a torch tensor, without importing torch."""
-    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
-
-
-def as_numpy(value: Any) -> NDArray[Any]:
-    """A numpy array of `value`; torch tensors are fetched to the host first."""
-    return value.detach().cpu().numpy() if is_torch_tensor(value) else np.asarray(value)
-
-
-def frame_to_uint8(image: Any, color_format: str | None = None) -> tuple[NDArray[np.uint8], str]:
-    """(H, W, 3) uint8 pixels and their colour order ("bgr" or "rgb"), whatever form the image comes in.
-
-    numpy images are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), BGR unless `color_format` says "rgb"; torch tensors
-    are (C, H, W) with C of 1, 3 or 4, RGB unless it says "bgr". Grey is repeated, alpha is dropped. uint8 is taken
-    as it is, uint16 is divided by 257, floating point must lie in 0..1. Raises InvalidInputError otherwise.
-    """
-    order = _color_order(image, color_format)
-    pixels = as_numpy(image)
-    if is_torch_tensor(image) and pixels.ndim == 3:
-        pixels = pixels.transpose(1, 2, 0)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
-        raise InvalidInputError(
-            "image has an unusable shape",
-            expected="numpy (H, W), (H, W, 3) or (H, W, 4), or torch (3, H, W), none of them empty",
-            got=f"{type(image).__name__} {tuple(np.shape(pixels))}",
-            remedy="pass one image as cv2.imread gives it, or a list of images",
-        )
-    pixels = _to_uint8(pixels)
-    pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3]
-    return np.ascontiguousarray(pixels), order
-
-
-def _color_order(image: Any, color_format: str | None) -> str:
-    if color_format is None:
-        return "rgb" if is_torch_tensor(image) else "bgr"
-    order = str(color_format).lower()
-    if order not in COLOR_FORMATS:
-        raise InvalidInputError("unknown input_color_format", expected="'bgr', 'rgb' or None", got=repr(color_format))
-    return order
-
-
-def _to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype == np.uint16:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if pixels.dtype.kind != "f":
-        raise InvalidInputError(
-            "image has an unusable type",
-            expected="uint8 (0..255), uint16 (0..65535) or floating point (0..1)",
-            got=str(pixels.dtype),
-            remedy="convert it with astype",
-        )
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0.0 and high <= 1.0):  # also false for NaN
-        raise InvalidInputError(
-            "floating-point image is out of range",
-            expected="values in 0..1",
-            got=f"{low:g}..{high:g}",
-            remedy="scale it to 0..1, or convert 0..255 to uint8",
-        )
-    return np.rint(pixels * 255.0).astype(np.uint8)
 
 
 def image_to_input(pixels: NDArray[np.uint8], color_order: str, image_size: int) -> FloatArray:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sam2edge.contract import ABSENT, BACKGROUND, FOREGROUND, PADDING
 from sam2edge.datatypes import FloatArray, ImagePrompt, IntArray, Sam2Prediction, ScoredLogits
 from sam2edge.errors import InvalidInputError
+from sam2edge.imaging.frame import as_numpy
 from sam2edge.imaging.postprocess import stability
-from sam2edge.imaging.preprocess import as_numpy
 
 # Segment Anything's published offset for ranking masks by stability.
 _RANKING_DELTA = 1.0
