@@ -1,7 +1,7 @@
 """The one cache of the runtime, bounded by entries and by bytes, and its two uses: embeddings and mask logits.
 
-Nothing here knows a device. A cached value owns its memory; letting an entry go drops the cache's reference and no
-more, so that a value someone still holds stays whole and is freed when its last holder lets go of it.
+Nothing here knows a device. A cached value owns its memory. Evicting an entry drops the cache's reference and nothing
+else: a value that someone still holds stays valid, and is freed with its last reference.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ class CacheStatistics:
 
 
 class BoundedCache(Generic[K, V]):
-    """A thread-safe mapping that lets the least recently used entries go to stay within its limits.
+    """A thread-safe mapping that evicts the least recently used entries to stay within its limits.
 
     Args:
         size_limit: most entries to hold, an int >= 0; None is no limit.
-        max_bytes: most bytes to hold, an int >= 0; None is no limit. A value's size is its `nbytes` when it comes in.
+        max_bytes: most bytes to hold, an int >= 0; None is no limit. A value's size is its `nbytes` when it is added.
 
     Raises:
         InvalidInputError: a limit that is not None or an int >= 0.
     """
 
     def __init__(self, size_limit: int | None = None, max_bytes: int | None = None) -> None:
-        self.size_limit = _checked_limit("size_limit", size_limit)
-        self.max_bytes = _checked_limit("max_bytes", max_bytes)
+        self.size_limit = _check_limit("size_limit", size_limit)
+        self.max_bytes = _check_limit("max_bytes", max_bytes)
         self._lock = threading.Lock()
         self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()  # least recently used first; (value, bytes)
         self._computing: dict[K, _Computation[V]] = {}
@@ -61,11 +61,11 @@ class BoundedCache(Generic[K, V]):
             return self._get(key)
 
     def put(self, key: K, value: V) -> bool:
-        """Keep `value` under `key`, in place of what was there, and let the least recently used go to make room.
+        """Keeps `value` under `key`, in place of what was there, and evicts the least recently used to make room.
 
         Returns False when the value alone exceeds the limits; it is then not kept, and neither is its predecessor.
         """
-        value, num_bytes = self._prepared(value)
+        value, num_bytes = self._prepare(value)
         # `dropped` outlives the lock on purpose: freeing an embedding may run device code, which must not hold it.
         with self._lock:
             dropped = self._pop(key)
@@ -102,31 +102,31 @@ class BoundedCache(Generic[K, V]):
                 return computation.results[0]
 
     def remove(self, key: K) -> bool:
-        """Let one entry go; True if it was there."""
+        """Removes one entry; True if it was there."""
         with self._lock:
             dropped = self._pop(key)
         return bool(dropped)
 
     def clear(self) -> None:
-        """Let every entry go. The counts of `statistics` go on."""
+        """Removes every entry. The counts of `statistics` go on."""
         with self._lock:
             dropped, self._entries = self._entries, OrderedDict()
             self._num_bytes = 0
         del dropped
 
     def shrink_to(self, max_bytes: int) -> int:
-        """Let the least recently used go, once, until at most `max_bytes` are held; returns the bytes let go.
+        """Evicts the least recently used, once, until at most `max_bytes` are held; returns the bytes evicted.
 
-        The limits stay as they are. A value that someone else still holds frees its memory only when they let go.
+        The limits stay as they are. A value that someone else still holds keeps its memory until they drop it.
         """
-        max_bytes = _checked_bytes("max_bytes", max_bytes)
+        max_bytes = _check_bytes("max_bytes", max_bytes)
         with self._lock:
             dropped = self._evict(None, max_bytes)
         return sum(num_bytes for _, num_bytes in dropped)
 
     def release(self, num_bytes: int) -> int:
-        """Let the least recently used go until at least `num_bytes` are, or the cache is empty; returns the bytes."""
-        num_bytes = _checked_bytes("num_bytes", num_bytes)
+        """Evicts the least recently used until `num_bytes` are gone or the cache is empty; returns the bytes evicted."""
+        num_bytes = _check_bytes("num_bytes", num_bytes)
         with self._lock:
             dropped = self._evict(None, max(0, self._num_bytes - num_bytes))
         return sum(size for _, size in dropped)
@@ -143,7 +143,7 @@ class BoundedCache(Generic[K, V]):
         """Whether the key is kept; neither a use of the entry nor a hit."""
         return key in self._entries
 
-    def _prepared(self, value: V) -> tuple[V, int]:
+    def _prepare(self, value: V) -> tuple[V, int]:
         """What is kept of `value`, and its bytes."""
         return value, int(value.nbytes)  # type: ignore[attr-defined]  # by duck type: arrays and embeddings have it
 
@@ -188,7 +188,7 @@ class BoundedCache(Generic[K, V]):
 
 
 class Sam2ImageEmbeddingsInMemoryCache(BoundedCache[Hashable, Any]):
-    """Embeddings of images by key; make it with `init`, hand it to `AutoModel.from_pretrained`, share it if you like.
+    """Embeddings of images by key; make it with `init`, pass it to `AutoModel.from_pretrained`, share it if you like.
 
     A value has `nbytes` (an int) and `to_host()`, a copy of it in host memory. The key is the model's: it covers
     pixels, shape, dtype, colour order, model, resolution and precision, so models may share one cache.
@@ -204,8 +204,8 @@ class Sam2ImageEmbeddingsInMemoryCache(BoundedCache[Hashable, Any]):
 
         Args:
             size_limit: most images to hold; None is no limit.
-            send_to_cpu: keep a copy in host memory in place of the device's buffers. It spares memory of a separate
-                GPU at the price of an upload a hit; a Jetson has one memory for both, so it spares nothing there.
+            send_to_cpu: keep a copy in host memory in place of the device's buffers. It saves memory of a separate
+                GPU at the price of an upload per hit; a Jetson has one memory for both, so it saves nothing there.
             max_bytes: most bytes to hold; None is no limit. An embedding of a 1024x1024 input is 20 MiB in
                 float32.
 
@@ -216,16 +216,16 @@ class Sam2ImageEmbeddingsInMemoryCache(BoundedCache[Hashable, Any]):
         cache.send_to_cpu = bool(send_to_cpu)
         return cache
 
-    def _prepared(self, value: Any) -> tuple[Any, int]:
-        return super()._prepared(value.to_host() if self.send_to_cpu else value)
+    def _prepare(self, value: Any) -> tuple[Any, int]:
+        return super()._prepare(value.to_host() if self.send_to_cpu else value)
 
 
 class Sam2LowResolutionMasksInMemoryCache(BoundedCache[tuple[Hashable, Prompt], np.ndarray]):
-    """Mask logits by image and prompt, several prompts an image; what refinement starts from.
+    """Mask logits by image and prompt, several prompts per image; refinement starts from them.
 
     A key is (image_key, prompt), a value float32 logits (C, h, w) or (K, C, h, w) at the decoder's resolution
-    (256x256 for a 1024 input). A read-only copy is kept, in host memory, so that the caller's array stays the
-    caller's and the bytes counted are those held. Each entry counts for itself against the limits.
+    (256x256 for a 1024 input). A read-only copy is kept, in host memory. Each entry counts for
+    itself against the limits.
     """
 
     @classmethod
@@ -263,13 +263,13 @@ class Sam2LowResolutionMasksInMemoryCache(BoundedCache[tuple[Hashable, Prompt], 
             return self._get(best)
 
     def remove_image(self, image_key: Hashable) -> int:
-        """Let every entry of an image go; returns how many there were."""
+        """Removes every entry of an image; returns how many there were."""
         with self._lock:
             keys = [key for key in self._entries if key[0] == image_key]
             dropped = [self._pop(key) for key in keys]
         return len(dropped)
 
-    def _prepared(self, value: np.ndarray) -> tuple[np.ndarray, int]:
+    def _prepare(self, value: np.ndarray) -> tuple[np.ndarray, int]:
         logits = np.array(value, dtype=np.float32)
         if logits.ndim not in (3, 4):
             raise InvalidInputError(
@@ -279,11 +279,11 @@ class Sam2LowResolutionMasksInMemoryCache(BoundedCache[tuple[Hashable, Prompt], 
                 remedy="keep the logits as the prediction gives them",
             )
         logits.setflags(write=False)
-        return super()._prepared(logits)
+        return super()._prepare(logits)
 
 
 class _Computation(Generic[V]):
-    """A value on its way: who computes it, when it is done, and the value, unless that failed."""
+    """A value that is being computed: by which thread, an event for when it is done, and the value unless that failed."""
 
     def __init__(self, thread_id: int) -> None:
         self.thread_id = thread_id
@@ -291,11 +291,11 @@ class _Computation(Generic[V]):
         self.results: list[V] = []
 
 
-def _checked_limit(name: str, limit: int | None) -> int | None:
-    return None if limit is None else _checked_bytes(name, limit, "an int >= 0, or None for no limit")
+def _check_limit(name: str, limit: int | None) -> int | None:
+    return None if limit is None else _check_bytes(name, limit, "an int >= 0, or None for no limit")
 
 
-def _checked_bytes(name: str, value: int, expected: str = "an int >= 0") -> int:
+def _check_bytes(name: str, value: int, expected: str = "an int >= 0") -> int:
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""The errors that sam2edge raises; each says what was expected, what came, and what mends it."""
+"""The errors that sam2edge raises; each says what was expected, what it got, and how to fix it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Sam2EdgeError(Exception):
 
 
 class InvalidInputError(Sam2EdgeError, ValueError):
-    """An image, prompt, option or file handed in by the caller cannot be used."""
+    """An image, prompt, option or file that the caller passed cannot be used."""
 
 
 class UnknownModelError(Sam2EdgeError, LookupError):
-    """A model id that no variant answers to."""
+    """A model id that no variant has."""
 
 
 class CheckpointError(Sam2EdgeError):
@@ -48,15 +48,15 @@ class GraphError(Sam2EdgeError):
 
 
 class BackendUnavailableError(Sam2EdgeError):
-    """A backend that cannot run on this machine; the message names the command that mends it."""
+    """A backend that cannot run on this machine; the message names the command that fixes it."""
 
 
 class OutOfMemoryError(Sam2EdgeError):
-    """The device gave no memory, also after the embedding cache had been emptied; or no installed model fits in it."""
+    """The device has no memory left, even with an empty embedding cache; or no installed model fits."""
 
 
 class StoreError(Sam2EdgeError):
-    """Files that cannot be fetched, or cannot be read from or written to the store."""
+    """Files that cannot be downloaded, or read from or written to the store."""
 
 
 class BundleError(Sam2EdgeError):

@@ -20,14 +20,14 @@ class Metric(NamedTuple):
     samples: Sequence[Sample]
 
 
-def exposition(metrics: Iterable[Metric]) -> str:
+def format_exposition(metrics: Iterable[Metric]) -> str:
     """The metrics as text, each with HELP and TYPE before its samples; those without a sample are left out."""
     lines = []
     for metric in metrics:
         if not metric.samples:
             continue
         name = PREFIX + metric.name
-        lines += [f"# HELP {name} {_escaped(metric.text)}", f"# TYPE {name} {metric.kind}"]
+        lines += [f"# HELP {name} {_escape(metric.text)}", f"# TYPE {name} {metric.kind}"]
         lines += [f"{name}{suffix}{_labels(labels)} {_number(value)}" for suffix, labels, value in metric.samples]
     return "".join(f"{line}\n" for line in lines)
 
@@ -35,10 +35,10 @@ def exposition(metrics: Iterable[Metric]) -> str:
 def _labels(labels: Mapping[str, str]) -> str:
     if not labels:
         return ""
-    return "{" + ",".join(f'{name}="{_escaped(value, quote=True)}"' for name, value in labels.items()) + "}"
+    return "{" + ",".join(f'{name}="{_escape(value, quote=True)}"' for name, value in labels.items()) + "}"
 
 
-def _escaped(text: str, quote: bool = False) -> str:
+def _escape(text: str, quote: bool = False) -> str:
     escaped = text.replace("\\", r"\\").replace("\n", r"\n")
     return escaped.replace('"', r"\"") if quote else escaped
 

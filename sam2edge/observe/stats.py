@@ -1,4 +1,4 @@
-"""What a loaded model has done and how its machine fares: counts, latencies, caches, memory, heat."""
+"""What a loaded model has done, and the state of its machine: counts, latencies, caches, memory, heat."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sam2edge.machine.device import read_host_memory
 from sam2edge.machine.gpu_state import GpuMonitor
 from sam2edge.machine.sysfs import read_fields_kb
 from sam2edge.machine.thermal import read_heat
-from sam2edge.observe.prometheus import Metric, exposition
+from sam2edge.observe.prometheus import Metric, format_exposition
 
 WINDOW = 1000
 """Calls of each kind whose times are kept: median and p99 are those of the latest."""
@@ -66,9 +66,9 @@ class CallTimes:
 
 @dataclass(frozen=True)
 class ModelStats:
-    """A model since it was loaded, and its machine now. Bytes, degrees Celsius; None where nothing tells.
+    """A model since it was loaded, and its machine now. Bytes, degrees Celsius; None where it is not known.
 
-    `calls` by kind: "frame" (an image handed in, cache hits too), "embed" (one encoded), "segment" (an image's
+    `calls` by kind: "frame" (an image passed in, cache hits too), "embed" (one encoded), "segment" (an image's
     prompts), "track" (a tracked frame). `fallbacks` are the backends given up after loading, each with its reason.
     `caches` by name: "embeddings", "masks". `memory_available_bytes` is the host's, which a Jetson's GPU shares;
     `gpu_used_bytes` is what all processes hold on the GPU, `gpu_free_bytes` and `gpu_total_bytes` are a discrete one's.
@@ -91,7 +91,7 @@ class ModelStats:
 
     @property
     def frames(self) -> int:
-        """Images handed in since loading, those of videos and cache hits included."""
+        """Images passed in since loading, those of videos and cache hits included."""
         return self.calls["frame"].count if "frame" in self.calls else 0
 
     def to_json(self) -> dict[str, Any]:
@@ -99,11 +99,11 @@ class ModelStats:
 
     def to_prometheus(self) -> str:
         """The figures in Prometheus' text format (version 0.0.4), ending in a newline."""
-        return exposition(_metrics(self))
+        return format_exposition(_metrics(self))
 
 
 def read_machine_metrics(monitor: GpuMonitor | None, root: Path = Path("/")) -> dict[str, Any]:
-    """The part of `ModelStats` that the machine tells; `monitor` is that of a discrete GPU in use."""
+    """The part of `ModelStats` about the machine; `monitor` watches a discrete GPU in use."""
     heat = read_heat(root)
     memory = read_host_memory(root)
     state = monitor.read() if monitor is not None else None
@@ -134,7 +134,7 @@ def _metrics(stats: ModelStats) -> Iterator[Metric]:
     calls, caches = stats.calls.items(), stats.caches.items()
     details = {**about, "image_size": str(stats.image_size), "precision": stats.precision}
     yield Metric("info", "gauge", "The loaded model; always 1.", [("", details, 1)])
-    yield Metric("frames_total", "counter", "Images handed in, cache hits included.", [("", about, stats.frames)])
+    yield Metric("frames_total", "counter", "Images passed in, cache hits included.", [("", about, stats.frames)])
     times = []
     for kind, latency in calls:
         labels = {**about, "call": kind}
@@ -146,7 +146,7 @@ def _metrics(stats: ModelStats) -> Iterator[Metric]:
     for name, kind, text, values in (
         ("cache_hits_total", "counter", "Look-ups that found an entry.", {n: c.hits for n, c in caches}),
         ("cache_misses_total", "counter", "Look-ups that found none.", {n: c.misses for n, c in caches}),
-        ("cache_evictions_total", "counter", "Entries let go for room.", {n: c.evictions for n, c in caches}),
+        ("cache_evictions_total", "counter", "Entries evicted to make room.", {n: c.evictions for n, c in caches}),
         ("cache_entries", "gauge", "Entries held.", {n: c.num_entries for n, c in caches}),
         ("cache_bytes", "gauge", "Bytes held.", {n: c.num_bytes for n, c in caches}),
     ):

@@ -15,7 +15,7 @@ from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMa
 from sam2edge.datatypes import BackendReport
 from sam2edge.errors import InvalidInputError
 from sam2edge.machine.gpu_state import GpuMonitor, GpuState
-from sam2edge.observe.prometheus import Metric, exposition
+from sam2edge.observe.prometheus import Metric, format_exposition
 from sam2edge.observe.stats import CallTimes, ModelStats, read_machine_metrics
 from sam2edge.predictor import ImagePredictor
 from sam2edge.selection.budget import MemoryWatch
@@ -163,7 +163,9 @@ def test_the_text_for_prometheus() -> None:
 
 def test_labels_and_texts_are_escaped_and_empty_metrics_left_out() -> None:
     odd = 'a\\b"c\nd'
-    text = exposition([Metric("x", "gauge", "one\ntwo\\", [("", {"zone": odd}, 1.5)]), Metric("y", "gauge", "", [])])
+    text = format_exposition(
+        [Metric("x", "gauge", "one\ntwo\\", [("", {"zone": odd}, 1.5)]), Metric("y", "gauge", "", [])]
+    )
     assert text == (
         "# HELP sam2edge_x one\\ntwo\\\\\n# TYPE sam2edge_x gauge\n" + r'sam2edge_x{zone="a\\b\"c\nd"} 1.5' + "\n"
     )
