@@ -125,7 +125,7 @@ class BoundedCache(Generic[K, V]):
         return sum(num_bytes for _, num_bytes in dropped)
 
     def release(self, num_bytes: int) -> int:
-        """Evicts the least recently used until `num_bytes` are gone or the cache is empty; returns the bytes evicted."""
+        """Evicts the least recently used until `num_bytes` are gone or the cache is empty; returns those bytes."""
         num_bytes = _check_bytes("num_bytes", num_bytes)
         with self._lock:
             dropped = self._evict(None, max(0, self._num_bytes - num_bytes))
@@ -283,7 +283,7 @@ class Sam2LowResolutionMasksInMemoryCache(BoundedCache[tuple[Hashable, Prompt], 
 
 
 class _Computation(Generic[V]):
-    """A value that is being computed: by which thread, an event for when it is done, and the value unless that failed."""
+    """A value that is being computed: its thread, an event for when it is done, the value."""
 
     def __init__(self, thread_id: int) -> None:
         self.thread_id = thread_id
