@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from skimage import data_dir
+from skimage.data import data_dir
 
 from bench.harness import format_json
 from sam2edge import AutoModel, ImagePredictor, draw_masks

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -69,7 +70,7 @@ class DrawnClip:
         width, height = self.size_wh
         return round(across * (width - 2 * self.radius - 1)), round(down * (height - 2 * self.radius - 1))
 
-    def _coin(self, sheet: NDArray[np.uint8], number: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def _coin(self, sheet: NDArray[Any], number: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         x, y = COINS_XY[number % len(COINS_XY)]
         side = 2 * self.radius
         crop = sheet[y - COIN_RADIUS : y + COIN_RADIUS, x - COIN_RADIUS : x + COIN_RADIUS]

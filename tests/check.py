@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("sam2edge", "training", "tests", "bench")
 
 
 def main(pytest_arguments: list[str]) -> int:
@@ -19,7 +20,7 @@ def main(pytest_arguments: list[str]) -> int:
     checks = {
         "ruff check": [*python, "ruff", "check", "."],
         "ruff format": [*python, "ruff", "format", "--check", "."],
-        "mypy": [*python, "mypy", "--package", "sam2edge", "--package", "training"],
+        "mypy": [*python, "mypy", *(f"--package={name}" for name in PACKAGES)],
         "pytest": [*python, "pytest", *pytest_arguments],
     }
     environment = {**os.environ, "MYPYPATH": str(_package_tree())}

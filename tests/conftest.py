@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,28 +23,33 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     return folder
 
 
-@pytest.fixture(scope="session")
-def photo_bgr() -> np.ndarray:
-    """examples/coffee.png, (400, 600, 3) uint8 BGR."""
-    image = cv2.imread(str(ROOT / "examples" / "coffee.png"))
-    assert image is not None
+def read_picture(path: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 BGR."""
+    image = cv2.imread(str(path))
+    assert image is not None, path
     return image
 
 
+@pytest.fixture(scope="session")
+def photo_bgr() -> np.ndarray:
+    """examples/coffee.png, (400, 600, 3) uint8 BGR."""
+    return read_picture(ROOT / "examples" / "coffee.png")
+
+
 @pytest.fixture(scope="session", params=BACKENDS)
-def micro(request: pytest.FixtureRequest):
+def micro(request: pytest.FixtureRequest) -> Any:
     """The embedded model on each backend that is installed, without caches."""
     pytest.importorskip(request.param)
     return load_micro(request.param)
 
 
 @pytest.fixture(scope="session")
-def micro_onnx():
+def micro_onnx() -> Any:
     """The embedded model on onnxruntime, without caches."""
     return load_micro("onnxruntime")
 
 
-def load_micro(backend: str):
+def load_micro(backend: str) -> Any:
     from sam2edge import AutoModel
 
     model = AutoModel.from_pretrained("sam2/hiera_micro", backend=backend)
@@ -72,7 +78,9 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
 
 
 @pytest.fixture(scope="session")
-def golden_store(golden_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def golden_store(
+    golden_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
     """A store that holds the graphs of a variant's golden checkpoint at 1024, exported once a test run."""
     pytest.importorskip("onnx")
     from sam2edge.export.to_onnx import export_graphs

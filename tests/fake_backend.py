@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sam2edge.backends.base import Backend, BackendRequest, DecodedPrompts, HostFeatures, MemoryInputs
@@ -26,12 +28,12 @@ class FakeBackend(Backend):
     def open(cls, request: BackendRequest) -> FakeBackend:
         return cls(request.image_size)
 
-    def encode_impl(self, image):
+    def encode_impl(self, image: Any) -> Any:
         self._called("encode")
         embed = image[:, :1, ::16, ::16].copy()
         return HostFeatures({"image_embed": embed, "vision_features": embed - 1, "plane": image[0, 0, ::4, ::4].copy()})
 
-    def decode_impl(self, features, point_coords, point_labels, mask_input):
+    def decode_impl(self, features: Any, point_coords: Any, point_labels: Any, mask_input: Any) -> Any:
         conditioned = features.tensors["image_embed"]
         self._called("decode", point_labels.tolist(), None if mask_input is None else mask_input.copy(), conditioned)
         masks = np.repeat(features.tensors["plane"][None, None], 4, axis=1)
@@ -39,16 +41,16 @@ class FakeBackend(Backend):
         pointers = np.arange(4, dtype=np.float32)[None, :, None] * np.ones((1, 4, self.variant.d_model), np.float32)
         return DecodedPrompts(masks, scores, np.array([[masks.max()]], np.float32), pointers)
 
-    def attend_memory_impl(self, features, recalled: MemoryInputs):
+    def attend_memory_impl(self, features: Any, recalled: MemoryInputs) -> Any:
         self._called("attend", recalled)
         return features.with_image_embed(features.tensors["vision_features"] + 7)
 
-    def encode_memory_impl(self, features, mask, object_score, binarise):
+    def encode_memory_impl(self, features: Any, mask: Any, object_score: Any, binarise: Any) -> Any:
         self._called("encode_memory", object_score, binarise)
         cells = (self.image_size // 16) ** 2
         return HostFeatures({"memory": np.full((1, cells, self.variant.memory_dim), mask.mean(), np.float32)})
 
-    def mask_prompt_impl(self, features, mask):
+    def mask_prompt_impl(self, features: Any, mask: Any) -> Any:
         self._called("mask_prompt")
         return mask[::4, ::4].copy()
 
@@ -56,7 +58,7 @@ class FakeBackend(Backend):
         """The calls of one method, without its name."""
         return [call[1:] for call in self.calls if call[0] == method]
 
-    def _called(self, method: str, *what) -> None:
+    def _called(self, method: str, *what: Any) -> None:
         if self.fail_in == method:
             self.fail_in = ""
             raise RuntimeError(f"{method} failed")

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
+from typing import Any
 
 from sam2edge.variants import Checkpoint, Variant, find_variant
 
@@ -55,7 +56,7 @@ class FileServer:
     def address(self) -> str:
         return f"{'https' if self.tls else 'http'}://localhost:{self._server.server_address[1]}"
 
-    def variant(self, **changes: object) -> Variant:
+    def variant(self, **changes: Any) -> Variant:
         """SAM 2.1 tiny, whose official file is the one that is served here."""
         source = Checkpoint(f"{self.address}/weights.pt", hashlib.sha256(self.content).hexdigest(), len(self.content))
         return replace(find_variant("sam2/hiera_tiny"), checkpoint=replace(source, **changes))

@@ -6,6 +6,7 @@ import weakref
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,13 +197,13 @@ def test_other_keys_do_not_wait_and_one_that_asks_for_itself_ends() -> None:
 @pytest.mark.parametrize("limit", [-1, 1.5, "10", True, float("nan")])
 @pytest.mark.parametrize("name", ["size_limit", "max_bytes"])
 @pytest.mark.parametrize("kind", [Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache])
-def test_limits_that_are_none(kind: type, name: str, limit: object) -> None:
+def test_limits_that_are_none(kind: Any, name: str, limit: object) -> None:
     with pytest.raises(InvalidInputError, match=f"{name}.*expected.*got.*remedy"):
         kind.init(**{name: limit})
 
 
 @pytest.mark.parametrize("kind", [Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache])
-def test_made_as_the_reference_shows(kind: type) -> None:
+def test_made_as_the_reference_shows(kind: Any) -> None:
     assert kind.init(size_limit=100, send_to_cpu=True).size_limit == 100
     assert kind.init(size_limit=None).size_limit is None
     assert kind.init(size_limit=np.int64(3)).size_limit == 3
@@ -213,9 +214,13 @@ def test_embeddings_go_to_the_host_when_asked(send_to_cpu: bool) -> None:
     cache = Sam2ImageEmbeddingsInMemoryCache.init(send_to_cpu=send_to_cpu)
     made = cache.get_or_compute("a", lambda: Value(1))
     assert not made.on_host  # who computed it goes on with the device's buffers
-    assert cache.get("a").on_host == send_to_cpu
+    held = cache.get("a")
+    assert held is not None and held.on_host == send_to_cpu
 
 
+A: tuple[Any, ...]
+B: tuple[Any, ...]
+C: tuple[Any, ...]
 A, B, C = ("point", 1.0, 2.0, 1), ("point", 3.0, 4.0, 1), ("box", 1.0, 2.0, 3.0, 4.0)
 
 

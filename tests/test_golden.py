@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,12 @@ LOGITS_WITHIN, SCORES_WITHIN, AREA_WITHIN = 2e-3, 1e-4, 1e-3
 @pytest.mark.parametrize("model_id", CASES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_golden_outputs(
-    backend: str, model_id: str, golden_checkpoint, golden_store, monkeypatch, photo_bgr: np.ndarray
+    backend: str,
+    model_id: str,
+    golden_checkpoint: Callable[[str], Path],
+    golden_store: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    photo_bgr: np.ndarray,
 ) -> None:
     checkpoint = golden_checkpoint(model_id)
     monkeypatch.setenv("SAM2EDGE_HOME", str(golden_store(model_id)))
@@ -47,7 +54,7 @@ def test_golden_outputs(
     np.testing.assert_allclose(refined.scores, golden["refined_scores"], atol=SCORES_WITHIN)
 
 
-def _arguments(prompt: dict[str, Any]) -> dict[str, np.ndarray]:
+def _arguments(prompt: dict[str, Any]) -> dict[str, Any]:
     names = {"point_coords": "point_coordinates", "point_labels": "point_labels", "box": "boxes"}
     return {names[key]: np.array(value) for key, value in prompt.items() if key in names}
 

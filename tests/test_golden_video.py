@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +20,12 @@ FRAMES = [GOLDEN / "clip" / f"{index:05d}.jpg" for index in range(6)]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def results(request, golden_checkpoint, golden_store, tmp_path_factory) -> dict:
+def results(
+    request: pytest.FixtureRequest,
+    golden_checkpoint: Callable[[str], Path],
+    golden_store: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict:
     """Every recorded step's result, by its name in the recording."""
     pytest.importorskip("torch")
     store = golden_store("sam2/hiera_tiny")
@@ -30,7 +38,7 @@ def results(request, golden_checkpoint, golden_store, tmp_path_factory) -> dict:
     return _run_steps(tracker, frames, tmp_path_factory.mktemp("session") / "frame3.npz")
 
 
-def _run_steps(tracker: VideoTracker, frames: list, session) -> dict:
+def _run_steps(tracker: VideoTracker, frames: list, session: Any) -> dict:
     first, second, correction = json.loads(str(np.load(RECORDED)["steps_json"]))
     results = {"prompt0": tracker.prompt(frames[0], first[2], **first[3])}
     results["prompt1"] = results["frame0"] = tracker.prompt(frames[0], second[2], **second[3])

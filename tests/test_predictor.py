@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sam2edge.errors import InvalidInputError
 from sam2edge.predictor import ImagePredictor
 from tests.conftest import BACKENDS
 
-POINT = {"point_coordinates": np.array([[300, 200]]), "point_labels": np.array([1])}
+POINT: dict[str, Any] = {"point_coordinates": np.array([[300, 200]]), "point_labels": np.array([1])}
 BOX = np.array([75, 20, 480, 385])
 
 
@@ -90,7 +91,10 @@ def test_a_mask_alone_is_a_prompt(micro: ImagePredictor, photo_bgr: np.ndarray) 
 
 
 def test_masks_of_several_objects_go_back_too(micro: ImagePredictor, photo_bgr: np.ndarray) -> None:
-    prompt = {"point_coordinates": np.array([[[300, 200]], [[60, 60]]]), "point_labels": np.ones((2, 1))}
+    prompt: dict[str, Any] = {
+        "point_coordinates": np.array([[[300, 200]], [[60, 60]]]),
+        "point_labels": np.ones((2, 1)),
+    }
     first = micro.segment_images(photo_bgr, **prompt)[0]
     assert micro.segment_images(photo_bgr, mask_input=first, **prompt)[0].masks.shape == (2, 3, 400, 600)
     assert micro.segment_images(photo_bgr, mask_input=first)[0].masks.shape == (2, 3, 400, 600)
@@ -179,7 +183,7 @@ def test_embeddings_of_another_model_are_refused(micro_onnx: ImagePredictor, pho
     with pytest.raises(InvalidInputError, match="made by another model.*embed the image again"):
         micro_onnx.segment_images(embeddings=other, **POINT)
     with pytest.raises(InvalidInputError, match="is not an embedding.*got str"):
-        micro_onnx.segment_images(embeddings=["x"], **POINT)
+        micro_onnx.segment_images(embeddings=["x"], **POINT)  # type: ignore[list-item]
 
 
 def test_too_many_points_for_the_graph(micro_onnx: ImagePredictor, photo_bgr: np.ndarray) -> None:
@@ -300,7 +304,7 @@ def test_the_default_cache_is_bounded_in_bytes(photo_bgr: np.ndarray) -> None:
 def test_masks_are_refined_from_the_cache(photo_bgr: np.ndarray) -> None:
     cache = Sam2LowResolutionMasksInMemoryCache.init(size_limit=500, send_to_cpu=True)
     model = AutoModel.from_pretrained("sam2/hiera_micro", sam2_low_resolution_masks_cache=cache)
-    more = {"point_coordinates": np.array([[300, 200], [320, 210]]), "point_labels": np.array([1, 1])}
+    more: dict[str, Any] = {"point_coordinates": np.array([[300, 200], [320, 210]]), "point_labels": np.array([1, 1])}
     plain = model.segment_images(photo_bgr, **more)[0]
     first = model.segment_images(photo_bgr, use_mask_input_cache=True, **POINT)[0]
     assert len(cache) == 1
@@ -319,7 +323,7 @@ def test_boxes_that_share_a_corner_are_not_mixed_up(photo_bgr: np.ndarray) -> No
     cache = Sam2LowResolutionMasksInMemoryCache.init(size_limit=5)
     model = AutoModel.from_pretrained("sam2/hiera_micro", sam2_low_resolution_masks_cache=cache)
     model.segment_images(photo_bgr, boxes=np.array([75, 20, 480, 385]), use_mask_input_cache=True)
-    small = {"boxes": np.array([75, 20, 200, 100])}
+    small: dict[str, Any] = {"boxes": np.array([75, 20, 200, 100])}
     cached = model.segment_images(photo_bgr, use_mask_input_cache=True, **small)[0]
     np.testing.assert_array_equal(cached.logits, model.segment_images(photo_bgr, **small)[0].logits)
 

@@ -13,6 +13,7 @@ import pytest
 
 from sam2edge import AutoModel
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
+from tests.conftest import read_picture
 
 MODEL_ID = "sam2/hiera_micro"
 
@@ -29,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo_bgr: np.ndarra
 @pytest.mark.usefixtures("folder")
 def test_usage_example_prompting_and_batch() -> None:
     model = AutoModel.from_pretrained(MODEL_ID, api_key="your_api_key")
-    image = cv2.imread("image.jpg")
+    image = read_picture("image.jpg")
     embeddings = model.embed_images(image)
     point_coords = np.array([[100, 150]])
     point_labels = np.array([1])
@@ -51,11 +52,10 @@ def test_usage_example_prompting_and_batch() -> None:
     )
     assert results[0].masks.shape == (3, *image.shape[:2])
 
-    images = [cv2.imread(f"image_{i}.jpg") for i in range(4)]
+    images = [read_picture(f"image_{i}.jpg") for i in range(4)]
     embeddings = model.embed_images(images)
-    point_coords = [np.array([[100, 150]])] * 4
-    point_labels = [np.array([1])] * 4
-    results = model.segment_images(embeddings=embeddings, point_coordinates=point_coords, point_labels=point_labels)
+    coords, labels = [np.array([[100, 150]])] * 4, [np.array([1])] * 4
+    results = model.segment_images(embeddings=embeddings, point_coordinates=coords, point_labels=labels)
     assert len(results) == 4
 
 
@@ -63,7 +63,7 @@ def test_usage_example_prompting_and_batch() -> None:
 def test_both_caches() -> None:
     embeddings_cache = Sam2ImageEmbeddingsInMemoryCache.init(size_limit=100, send_to_cpu=True)
     model = AutoModel.from_pretrained(MODEL_ID, api_key="your_api_key", sam2_image_embeddings_cache=embeddings_cache)
-    image = cv2.imread("image.jpg")
+    image = read_picture("image.jpg")
     embeddings = model.embed_images(image, use_embeddings_cache=True)
     for point in [(100, 150), (200, 250), (300, 350)]:
         results = model.segment_images(

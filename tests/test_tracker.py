@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from sam2edge.predictor import ImagePredictor
 from tests.fake_backend import FakeBackend, bright_square, fake_model
 
 BOX = [5, 5, 45, 45]
-CLICK = {"points": [[20, 20]], "labels": [1]}
+CLICK: dict[str, Any] = {"points": [[20, 20]], "labels": [1]}
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def backend(tracker: VideoTracker) -> FakeBackend:
     return tracker.model.backend
 
 
-def _same(left, right) -> bool:
+def _same(left: Any, right: Any) -> bool:
     arrays = ("masks", "scores", "object_scores", "logits")
     return left.object_ids == right.object_ids and all(
         np.array_equal(getattr(left, name), getattr(right, name)) for name in arrays
@@ -152,8 +153,7 @@ def test_reset_starts_anew(tracker: VideoTracker) -> None:
     assert tracker.prompt(wide, box=BOX).frame_index == 0
 
 
-def test_thousands_of_frames_take_no_more_memory_than_five_hundred() -> None:
-    tracker = VideoTracker(fake_model())
+def test_thousands_of_frames_take_no_more_memory_than_five_hundred(tracker: VideoTracker, backend: FakeBackend) -> None:
     tracker.prompt(bright_square(0), 0, box=BOX)
     held = []
     for frame in range(1, 3000):
@@ -165,7 +165,7 @@ def test_thousands_of_frames_take_no_more_memory_than_five_hundred() -> None:
         if frame % 70 == 0:
             tracker.prompt(None, tracker.object_ids[0], **CLICK)
         assert len(tracker.object_ids) <= 3
-        tracker.model.backend.calls.clear()
+        backend.calls.clear()
         held.append(tracker.memory_nbytes / len(tracker.object_ids))
     assert max(held[500:]) <= 1.02 * max(held[:500])
 
@@ -228,7 +228,7 @@ def test_calls_in_the_wrong_order(tracker: VideoTracker, tmp_path: Path) -> None
     [bright_square(8, size_hw=(60, 90)), np.zeros((60, 80, 3), np.int64), np.full((60, 80, 3), 7.0), "frame.jpg", None],
     ids=["size", "type", "range", "path", "none"],
 )
-def test_frames_that_cannot_be_used(tracker: VideoTracker, frame) -> None:
+def test_frames_that_cannot_be_used(tracker: VideoTracker, frame: Any) -> None:
     tracker.prompt(bright_square(8), box=BOX)
     before = tracker.track(bright_square(9))
     with pytest.raises(InvalidInputError):
@@ -277,7 +277,7 @@ def test_a_saved_session_goes_on_elsewhere(tmp_path: Path) -> None:
         assert _same(other.track(bright_square(left)), tracker.track(bright_square(left)))
 
 
-def _rewritten(path: Path, change) -> Path:
+def _rewritten(path: Path, change: Any) -> Path:
     """The session file with its header, and its arrays as bytes, changed."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
@@ -306,7 +306,7 @@ def _rewritten(path: Path, change) -> Path:
         lambda header, parts: parts.update({"0/logits.npy": parts["0/logits.npy"][:-4] + b"\x00\x00\xc0\x7f"}),
     ],
 )
-def test_session_files_that_are_not_as_save_writes_them(tmp_path: Path, change) -> None:
+def test_session_files_that_are_not_as_save_writes_them(tmp_path: Path, change: Any) -> None:
     tracker = _running(fake_model())
     changed = _rewritten(tracker.save(tmp_path / "session.npz"), change)
     with pytest.raises(InvalidInputError, match="session"):

@@ -88,7 +88,9 @@ def test_model_inputs_of_another_shape_are_refused(backend: Backend, bad: np.nda
         (POINTS, LABELS, np.zeros((2, 128, 128), np.float32)),
     ],
 )
-def test_prompt_tensors_of_another_shape_are_refused(backend: Backend, image, coords, labels, mask) -> None:
+def test_prompt_tensors_of_another_shape_are_refused(
+    backend: Backend, image: np.ndarray, coords: np.ndarray, labels: np.ndarray, mask: np.ndarray
+) -> None:
     with pytest.raises(InvalidInputError, match="unusable shapes"):
         backend.decode(backend.encode(image), coords, labels, mask)
 

@@ -7,11 +7,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sam2edge import AutoModel, VideoTracker
+from sam2edge import AutoModel, ImagePredictor, VideoTracker
 from sam2edge.backends import registry
 from sam2edge.errors import BackendUnavailableError, GraphError
 from sam2edge.machine.device import Gpu
@@ -37,7 +38,9 @@ def machine(builder: pytest.MonkeyPatch, driver: FakeDriver, tmp_path: Path) -> 
     return builder
 
 
-def test_builds_once_and_segments(machine, micro_onnx, photo_bgr: np.ndarray, capfd: pytest.CaptureFixture) -> None:
+def test_builds_once_and_segments(
+    machine: Any, micro_onnx: ImagePredictor, photo_bgr: np.ndarray, capfd: pytest.CaptureFixture
+) -> None:
     model = AutoModel.from_pretrained("sam2/hiera_micro", precision="fp32", build_if_missing=True)
     assert str(model.report) == "tensorrt on cuda: in use"
     assert "mask_decoder: " in capfd.readouterr().err, "a build is not silent"
@@ -48,7 +51,9 @@ def test_builds_once_and_segments(machine, micro_onnx, photo_bgr: np.ndarray, ca
     assert tracker.model.backend_name == "tensorrt"
 
 
-def test_a_build_that_fails_falls_back(machine, caplog: pytest.LogCaptureFixture, capfd, photo_bgr) -> None:
+def test_a_build_that_fails_falls_back(
+    machine: Any, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], photo_bgr: np.ndarray
+) -> None:
     machine.setenv("FAKE_TENSORRT", "no memory")
     model = AutoModel.from_pretrained("sam2/hiera_micro", precision="fp32", build_if_missing=True)
     assert model.backend_name == "onnxruntime"
@@ -63,7 +68,7 @@ def test_a_build_that_fails_falls_back(machine, caplog: pytest.LogCaptureFixture
         AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", precision="fp32", build_if_missing=True)
 
 
-def test_engines_that_cannot_be_used_are_built_anew(machine, empty_store: Path) -> None:
+def test_engines_that_cannot_be_used_are_built_anew(machine: Any, empty_store: Path) -> None:
     AutoModel.from_pretrained("sam2/hiera_micro", precision="fp32", build_if_missing=True).close()
     folder = paths.engine_dir(MICRO, 512, "fp32")
     kept = (folder / "image_encoder.engine").read_bytes()

@@ -121,7 +121,9 @@ def test_bad_input_is_no_reason(failing: type[_Failing], photo_bgr: np.ndarray) 
     assert model.backend_name == "tensorrt"
 
 
-def test_with_nothing_left_the_failure_is_raised(failing, monkeypatch: pytest.MonkeyPatch, photo_bgr) -> None:
+def test_with_nothing_left_the_failure_is_raised(
+    failing: Any, monkeypatch: pytest.MonkeyPatch, photo_bgr: np.ndarray
+) -> None:
     entry = registry.BACKENDS["onnxruntime"]._replace(location="no_onnxruntime:Class")
     monkeypatch.setitem(registry.BACKENDS, "onnxruntime", entry)
     failing.fails = {"encode": GraphError("bad plan")}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam2edge import AutoModel
+from sam2edge import AutoModel, ImagePredictor
 from sam2edge.contract import TensorSpec
 from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError
 from tests.backends.conftest import ASSETS, MODULES, rewrite_engine
@@ -21,12 +21,14 @@ from tests.backends.fake_cuda import Error, FakeDriver, FakeLibCuda, FakeTensorR
 BOX = np.array([75, 20, 480, 385])
 
 
-def test_masks_are_those_of_the_graphs(tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray) -> None:
+def test_masks_are_those_of_the_graphs(
+    tensorrt: FakeTensorRt, micro_onnx: ImagePredictor, photo_bgr: np.ndarray
+) -> None:
     model = AutoModel.from_pretrained("sam2/hiera_micro")
     assert str(model.report) == "tensorrt on cuda: in use"
     flipped = photo_bgr[:, ::-1].copy()
     embeddings = [model.embed_images(image)[0] for image in (photo_bgr, flipped)]
-    prompts = {"boxes": np.stack((BOX, BOX + 20)), "point_coordinates": np.full((2, 1, 2), 300.0)}
+    prompts: dict[str, Any] = {"boxes": np.stack((BOX, BOX + 20)), "point_coordinates": np.full((2, 1, 2), 300.0)}
     prompts["point_labels"] = np.ones((2, 1), int)
     for embedding, image in zip(embeddings, (photo_bgr, flipped), strict=True):
         found = model.segment_images(embeddings=embedding, **prompts)[0]
@@ -38,7 +40,7 @@ def test_masks_are_those_of_the_graphs(tensorrt: FakeTensorRt, micro_onnx: Any, 
 
 
 def test_embeddings_own_their_memory(tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray) -> None:
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model: Any = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
     model.embeddings_cache = None
     model.segment_images(photo_bgr, boxes=BOX)
     rest = driver.used
@@ -179,14 +181,16 @@ import sam2edge.backends.tensorrt.backend
     assert result.returncode == 0, result.stderr
 
 
-def test_memories_are_those_of_the_graphs(tensorrt: FakeTensorRt, driver: FakeDriver, micro_onnx: Any) -> None:
+def test_memories_are_those_of_the_graphs(
+    tensorrt: FakeTensorRt, driver: FakeDriver, micro_onnx: ImagePredictor
+) -> None:
     from sam2edge.backends.base import MemoryInputs
 
     random = np.random.default_rng(0)
     image = random.standard_normal((1, 3, 512, 512)).astype(np.float32)
     y, x = np.mgrid[:512, :512].astype(np.float32)
     logits = (90 - np.hypot(x - 200, y - 260)) / 20
-    pointers, ages = random.standard_normal((4, 128)).astype(np.float32), np.arange(4, dtype=np.float32) / 15
+    pointers, ages = random.standard_normal((4, 128)).astype(np.float32), np.linspace(0, 0.2, 4, dtype=np.float32)
     engines = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt").backend
     found = []
     for backend in (micro_onnx.backend, engines):
@@ -216,7 +220,7 @@ def libcuda(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeLibCuda:
 
 
 def test_the_same_launch_again_is_replayed(
-    libcuda: FakeLibCuda, tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray
+    libcuda: FakeLibCuda, tensorrt: FakeTensorRt, micro_onnx: ImagePredictor, photo_bgr: np.ndarray
 ) -> None:
     model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
     embedding = model.embed_images(photo_bgr)[0]
@@ -267,7 +271,11 @@ def test_the_kernel_normalises_as_the_cpu_does(normalising: None, device: Any, o
 
 
 def test_frames_are_normalised_on_the_device(
-    normalising: None, tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    normalising: None,
+    tensorrt: FakeTensorRt,
+    micro_onnx: ImagePredictor,
+    photo_bgr: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from sam2edge.backends.base import Backend
 
@@ -285,7 +293,11 @@ def test_frames_are_normalised_on_the_device(
 
 
 def test_without_the_kernel_frames_are_normalised_on_the_cpu(
-    normalising: None, tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr, caplog: pytest.LogCaptureFixture
+    normalising: None,
+    tensorrt: FakeTensorRt,
+    driver: FakeDriver,
+    photo_bgr: np.ndarray,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     driver.no_kernels = True
     model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
@@ -294,11 +306,11 @@ def test_without_the_kernel_frames_are_normalised_on_the_cpu(
 
 
 def test_a_backend_that_took_frames_gives_way_to_one_that_does_not(
-    normalising: None, tensorrt: FakeTensorRt, micro_onnx: Any, photo_bgr: np.ndarray
+    normalising: None, tensorrt: FakeTensorRt, micro_onnx: ImagePredictor, photo_bgr: np.ndarray
 ) -> None:
     tensorrt.fails_to_run = True
     large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
-    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    model: Any = AutoModel.from_pretrained("sam2/hiera_micro")
     assert model.backend.accepts_uint8
     found = model.segment_images(large, boxes=2 * BOX)[0].best_masks
     assert not model.backend.accepts_uint8

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -34,13 +35,13 @@ def test_a_bundle_segments_a_photo_with_the_network_off(tmp_path: Path) -> None:
 
     clean = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "http_proxy": "http://127.0.0.1:1"}
     clean["https_proxy"] = clean["http_proxy"]
-    alone = {"env": clean, "cwd": tmp_path, "capture_output": True, "text": True}
-    command = [*_no_network(), sys.executable, "-I", "-S", bundle, "install", "--venv", env, "--isolated"]
+    alone: dict[str, Any] = {"env": clean, "cwd": tmp_path, "capture_output": True, "text": True}
+    command = [*_no_network(), sys.executable, "-I", "-S", str(bundle), "install", "--venv", str(env), "--isolated"]
     installed = subprocess.run(command, **alone)
     assert installed.returncode == 0, installed.stderr
 
     photo = str(ROOT / "examples" / "coins.png")
-    program = [*_no_network(), env / "bin" / "sam2edge", "segment", photo, "--point", "46,264", "--json"]
+    program = [*_no_network(), str(env / "bin" / "sam2edge"), "segment", photo, "--point", "46,264", "--json"]
     segmented = subprocess.run(program, **alone)
     assert segmented.returncode == 0, segmented.stderr
     mask = cv2.imread(str(tmp_path / "coins.mask.png"), cv2.IMREAD_UNCHANGED)

@@ -308,5 +308,5 @@ def test_ctrl_c_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def _version_in(environment: Path) -> str:
-    command = [python_of(environment), "-c", "from sam2edge.cli.main import main; main()"]
+    command = [str(python_of(environment)), "-c", "from sam2edge.cli.main import main; main()"]
     return subprocess.run(command, capture_output=True, text=True, cwd=environment).stdout

@@ -70,7 +70,8 @@ def test_an_undo_that_was_cut_short_is_finished(
     folder = tmp_path / "there"
     folder.mkdir()
     _change_everything(journal, folder)
-    move, moved = shutil.move, []
+    move = shutil.move
+    moved: list[str] = []
 
     def move_once(source: str, target: str) -> None:
         if moved:

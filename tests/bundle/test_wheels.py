@@ -113,7 +113,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
         lines.append(f"{name},sha256={digest},{len(text)}")
     (info / "RECORD").write_text("\n".join(lines))
-    monkeypatch.setattr(wheels.importlib.metadata, "distribution", lambda _: _Installed(info.parent))
+    monkeypatch.setattr("importlib.metadata.distribution", lambda _: _Installed(info.parent))
     return tmp_path / "site"
 
 

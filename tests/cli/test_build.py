@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from sam2edge import engine_build
 from sam2edge.cli import build as module
 from sam2edge.cli.main import main
 from sam2edge.store import paths
@@ -44,7 +43,7 @@ def test_build_writes_engines_with_manifests(empty_store: Path, capfd: pytest.Ca
 
 def test_without_torch_graphs_are_enough(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     started: list[str] = []
-    monkeypatch.setattr(engine_build.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr(module, "run_script", lambda script: started.append(script[0]) or 0)
     assert main(["build", "sam2/hiera_micro", "--precision", "fp32"]) == 0, "the package has these graphs"
     assert started == ["to_engine"]

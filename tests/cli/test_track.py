@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from sam2edge.automodel import AutoModel
 from sam2edge.cli.main import main
 from sam2edge.tracker import VideoTracker
 from sam2edge.video import sources
-from tests.conftest import ROOT
+from tests.conftest import ROOT, read_picture
 from tests.fake_backend import bright_square, fake_model
 from tests.mjpeg_server import jpegs, served
 
@@ -42,7 +43,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _frames(path: str | Path) -> list[np.ndarray]:
-    capture, found = cv2.VideoCapture(str(path)), []
+    capture = cv2.VideoCapture(str(path))
+    found: list[np.ndarray] = []
     while True:
         there, frame = capture.read()
         if not there:
@@ -54,7 +56,7 @@ def _json(capsys: pytest.CaptureFixture[str]) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_video_comes_out(clip: Path, fake, capsys) -> None:
+def test_a_video_comes_out(clip: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["track", "clip", "--box", BOX]) == 0
     assert capsys.readouterr().out.startswith("6 frames, 1 objects, ")
     assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "clip.tracked.mp4"]
@@ -65,7 +67,7 @@ def test_a_video_comes_out(clip: Path, fake, capsys) -> None:
     assert len(_frames("again.mp4")) == 6
 
 
-def test_json_and_masks(clip: Path, fake, capsys) -> None:
+def test_json_and_masks(clip: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["track", "clip", "--box", BOX, "--masks", "masks", "--json"]) == 0
     report = _json(capsys)
     assert (report["num_frames"], report["interrupted"], report["out"]) == (6, False, "clip.tracked.mp4")
@@ -73,12 +75,12 @@ def test_json_and_masks(clip: Path, fake, capsys) -> None:
     assert all(frame["milliseconds"] > 0 for frame in report["frames"])
     for number, frame in enumerate(report["frames"]):
         (found,) = frame["objects"]
-        picture = cv2.imread(f"masks/{number:05d}.png")
+        picture = read_picture(f"masks/{number:05d}.png")
         assert np.count_nonzero(picture[..., 2] == 128) == found["area_pixels"] > 0
         assert set(found) == {"object", "area_pixels", "score", "object_score"}
 
 
-def test_prompts_from_a_file(clip: Path, fake, capsys) -> None:
+def test_prompts_from_a_file(clip: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> None:
     prompts = [
         {"frame": 4, "object": 1, "points": [[30, 20]]},
         {"frame": 2, "object": 1, "box": [8, 10, 38, 40]},
@@ -91,7 +93,7 @@ def test_prompts_from_a_file(clip: Path, fake, capsys) -> None:
     ids = [[found["object"] for found in frame["objects"]] for frame in json.loads(out)["frames"]]
     assert ids == [[], [], [1], [1, 7], [1, 7], [1, 7]]
     assert "warning: no frame 99" in err
-    assert not cv2.imread("masks/00000.png").any() and len(_frames("clip.tracked.mp4")) == 6
+    assert not read_picture("masks/00000.png").any() and len(_frames("clip.tracked.mp4")) == 6
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,9 @@ def test_prompts_from_a_file(clip: Path, fake, capsys) -> None:
         ('[{"frame": 6, "box": [1, 1, 9, 9]}]', "before the first prompt"),
     ],
 )
-def test_prompt_files_that_cannot_be_used(clip: Path, fake, capsys, content: str, message: str) -> None:
+def test_prompt_files_that_cannot_be_used(
+    clip: Path, fake: None, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
     Path("prompts.json").write_text(content)
     assert main(["track", "clip", "--prompts", "prompts.json"]) == 1
     out, err = capsys.readouterr()
@@ -136,14 +140,16 @@ def test_prompt_files_that_cannot_be_used(clip: Path, fake, capsys, content: str
         (["clip", "--box", BOX, "--out", "clip/../clip.mp4", "--masks", "clip/0.png"], 1, "masks cannot be written"),
     ],
 )
-def test_bad_input(clip: Path, fake, capsys, arguments: list[str], status: int, message: str) -> None:
+def test_bad_input(
+    clip: Path, fake: None, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, message: str
+) -> None:
     assert main(["track", *arguments]) == status
     out, err = capsys.readouterr()
     assert message in err and err.count("\n") == 1 and out == ""
     assert [path.name for path in clip.parent.iterdir()] == ["clip"]
 
 
-def test_the_source_is_not_overwritten(clip: Path, fake, capsys) -> None:
+def test_the_source_is_not_overwritten(clip: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["track", "clip", "--box", BOX, "--out", "a.mp4"]) == 0
     before = Path("a.mp4").read_bytes()
     assert main(["track", "a.mp4", "--box", BOX, "--out", "a.mp4"]) == 1
@@ -151,14 +157,16 @@ def test_the_source_is_not_overwritten(clip: Path, fake, capsys) -> None:
     assert Path("a.mp4").read_bytes() == before
 
 
-def test_a_picture_that_fails_in_the_middle_leaves_no_video(clip: Path, fake, capsys) -> None:
+def test_a_picture_that_fails_in_the_middle_leaves_no_video(
+    clip: Path, fake: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cv2.imwrite(str(clip / "3.png"), bright_square(8, size_hw=(60, 90)))
     assert main(["track", "clip", "--box", BOX]) == 1
     assert "another size" in capsys.readouterr().err
     assert [path.name for path in clip.parent.iterdir()] == ["clip"]
 
 
-def test_a_video_that_was_cut_off_is_told(clip: Path, fake, capsys) -> None:
+def test_a_video_that_was_cut_off_is_told(clip: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> None:
     noise = np.random.default_rng(0)
     writer = cv2.VideoWriter("long.avi", cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (80, 60))
     for _ in range(40):
@@ -172,10 +180,13 @@ def test_a_video_that_was_cut_off_is_told(clip: Path, fake, capsys) -> None:
     assert "may be damaged: it announces 40 frames" in err
 
 
-def test_an_interruption_leaves_a_video_that_plays(clip: Path, fake, capsys, monkeypatch) -> None:
-    track, calls = VideoTracker.track, []
+def test_an_interruption_leaves_a_video_that_plays(
+    clip: Path, fake: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track = VideoTracker.track
+    calls: list[Any] = []
 
-    def interrupted(self, frame):
+    def interrupted(self: VideoTracker, frame: Any) -> Any:
         calls.append(frame)
         if len(calls) == 3:
             raise KeyboardInterrupt
@@ -189,8 +200,11 @@ def test_an_interruption_leaves_a_video_that_plays(clip: Path, fake, capsys, mon
     assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "clip.tracked.mp4"]
 
 
-def test_every_third_frame(clip: Path, fake, capsys, monkeypatch) -> None:
-    track, calls = VideoTracker.track, []
+def test_every_third_frame(
+    clip: Path, fake: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track = VideoTracker.track
+    calls: list[Any] = []
     monkeypatch.setattr(VideoTracker, "track", lambda self, frame: calls.append(frame) or track(self, frame))
     prompts = [{"frame": 1, "box": [8, 10, 38, 40]}, {"frame": 2, "object": 2, "points": [[20, 20]]}]
     Path("prompts.json").write_text(json.dumps(prompts))
@@ -204,7 +218,9 @@ def test_every_third_frame(clip: Path, fake, capsys, monkeypatch) -> None:
     assert len(_frames("clip.tracked.mp4")) == 6
 
 
-def test_a_slow_model_on_a_live_source_keeps_up(clip: Path, fake, capsys, monkeypatch) -> None:
+def test_a_slow_model_on_a_live_source_keeps_up(
+    clip: Path, fake: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sources, "DEFAULT_FPS", 100.0)
     for number in range(6, 60):
         assert cv2.imwrite(str(clip / f"{number}.png"), bright_square(8))
@@ -220,7 +236,9 @@ def test_a_slow_model_on_a_live_source_keeps_up(clip: Path, fake, capsys, monkey
     assert sorted(path.stem for path in Path("masks").iterdir()) == [f"{number:05d}" for number in numbers]
 
 
-def test_a_live_source_that_fails_leaves_what_came_before(clip: Path, fake, capsys) -> None:
+def test_a_live_source_that_fails_leaves_what_came_before(
+    clip: Path, fake: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cv2.imwrite(str(clip / "4.png"), bright_square(8, size_hw=(60, 90)))
     assert main(["track", "clip", "--box", BOX, "--live", "--json"]) == 1
     out, err = capsys.readouterr()
@@ -238,7 +256,9 @@ def test_a_live_source_that_fails_leaves_what_came_before(clip: Path, fake, caps
         ("videotestsrc ! appsink", "GStreamer"),
     ],
 )
-def test_a_live_source_that_is_not_there(clip: Path, fake, capsys, source: str, message: str) -> None:
+def test_a_live_source_that_is_not_there(
+    clip: Path, fake: None, capsys: pytest.CaptureFixture[str], source: str, message: str
+) -> None:
     assert main(["track", source, "--box", BOX]) == 1
     out, err = capsys.readouterr()
     assert message in err and "secret" not in err and err.count("\n") == 1 and out == ""

@@ -41,7 +41,7 @@ Recorded = Iterator[tuple[str, torch.Tensor | np.ndarray]]
 
 
 def main() -> None:
-    recorded: dict[str, np.ndarray] = {}
+    recorded: dict[str, Any] = {}
     for variant, config in CONFIGS.items():
         model = build(config)
         with torch.inference_mode():

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from sam2edge.diagnosis import backends
 from sam2edge.diagnosis.backends import Trial, run_trial, try_backends, working
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS
 from sam2edge.machine.software import Libraries
@@ -108,5 +107,5 @@ def test_trials_that_go_wrong(interpreter: Any, script: str, problem: str) -> No
 
 
 def test_no_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends.sys, "executable", "/no/such/python")
+    monkeypatch.setattr("sys.executable", "/no/such/python")
     assert "cannot be tried" in run_trial((*MICRO, "onnxruntime", "cpu"))["problem"]

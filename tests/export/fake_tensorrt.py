@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import onnxruntime as ort
 
@@ -26,7 +27,7 @@ class IProgressMonitor:
 
 
 class _Network:
-    def load(self, path):
+    def load(self, path: Any) -> None:
         self.path = path
         session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
         kinds = {"tensor(float)": float32, "tensor(int32)": int32}
@@ -36,56 +37,56 @@ class _Network:
         )
         self.num_inputs, self.num_outputs = len(self.inputs), len(self.outputs)
 
-    def get_input(self, index):
+    def get_input(self, index: Any) -> Any:
         return self.inputs[index]
 
-    def get_output(self, index):
+    def get_output(self, index: Any) -> Any:
         return self.outputs[index]
 
 
 class OnnxParser:
     num_errors = 1
 
-    def __init__(self, network, logger):
+    def __init__(self, network: Any, logger: Any) -> None:
         self.network = network
 
-    def parse_from_file(self, path):
+    def parse_from_file(self, path: Any) -> Any:
         if os.environ["FAKE_TENSORRT"] == "refuses":
             return False
         self.network.load(path)
         return True
 
-    def get_error(self, index):
+    def get_error(self, index: Any) -> Any:
         return "node Einsum is not supported"
 
 
 class _Config:
-    def set_memory_pool_limit(self, pool, limit):
+    def set_memory_pool_limit(self, pool: Any, limit: Any) -> None:
         assert limit > 0
 
-    def create_timing_cache(self, content):
+    def create_timing_cache(self, content: Any) -> Any:
         return SimpleNamespace(content=content)
 
-    def set_timing_cache(self, cache, ignore_mismatch):
+    def set_timing_cache(self, cache: Any, ignore_mismatch: Any) -> Any:
         self.cache = cache
         return cache.content != b"of another version"
 
-    def get_timing_cache(self):
+    def get_timing_cache(self) -> Any:
         return SimpleNamespace(serialize=lambda: self.cache.content + b"timed")
 
 
 class Builder:
-    def __init__(self, logger):
+    def __init__(self, logger: Any) -> None:
         self.logger = logger
 
-    def create_network(self, flags):
+    def create_network(self, flags: Any) -> Any:
         assert flags == 2
         return _Network()
 
-    def create_builder_config(self):
+    def create_builder_config(self) -> Any:
         return _Config()
 
-    def build_serialized_network(self, network, config):
+    def build_serialized_network(self, network: Any, config: Any) -> Any:
         config.progress_monitor.phase_start("Building", None, 2)
         assert config.progress_monitor.step_complete("Building", 0)
         how = os.environ["FAKE_TENSORRT"]
@@ -108,8 +109,8 @@ class Builder:
 
 
 class Runtime:
-    def __init__(self, logger):
+    def __init__(self, logger: Any) -> None:
         pass
 
-    def deserialize_cuda_engine(self, engine):
+    def deserialize_cuda_engine(self, engine: Any) -> Any:
         return SimpleNamespace(device_memory_size_v2=12345)

@@ -1,11 +1,12 @@
 """Stands for `torch2trt`: runs the module it is given and makes an "engine" of what it saw."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
 
-def torch2trt(module, inputs, use_onnx, fp16_mode, input_names, output_names):
+def torch2trt(module: Any, inputs: Any, use_onnx: Any, fp16_mode: Any, input_names: Any, output_names: Any) -> Any:
     assert use_onnx
     outputs = module(*inputs)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)  # as the real one does
@@ -16,18 +17,18 @@ def torch2trt(module, inputs, use_onnx, fp16_mode, input_names, output_names):
 class _Engine:
     device_memory_size_v2 = 777
 
-    def __init__(self, tensors, half):
+    def __init__(self, tensors: Any, half: Any) -> None:
         self.tensors, self.half = tensors, half
         self.num_io_tensors = len(tensors)
 
-    def get_tensor_name(self, index):
+    def get_tensor_name(self, index: Any) -> Any:
         return list(self.tensors)[index]
 
-    def get_tensor_shape(self, name):
+    def get_tensor_shape(self, name: Any) -> Any:
         return tuple(self.tensors[name].shape)
 
-    def get_tensor_dtype(self, name):
+    def get_tensor_dtype(self, name: Any) -> Any:
         return {torch.float32: "f4", torch.int32: "i4"}[self.tensors[name].dtype]
 
-    def serialize(self):
+    def serialize(self) -> Any:
         return b"engine of torch2trt in " + (b"fp16" if self.half else b"fp32")

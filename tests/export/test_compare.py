@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from sam2edge.variants import find_variant
 
 
 def test_graphs_that_no_case_changes_run_once() -> None:
-    specs, runs = contract.graph_specs(find_variant("sam2/hiera_micro"), 64, 4), Counter()
+    specs = contract.graph_specs(find_variant("sam2/hiera_micro"), 64, 4)
+    runs: Counter[tuple[str, str]] = Counter()
 
-    def runner(side: str):
-        def run(name: str, feed):
+    def runner(side: str) -> Any:
+        def run(name: str, feed: Any) -> Any:
             runs[side, name] += 1
             return {t.name: np.ones(t.shape, t.dtype) for t in specs[name].outputs}
 

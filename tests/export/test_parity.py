@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def graphs(half_graphs: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def torch_micro():
+def torch_micro() -> Any:
     checkpoint = paths.find_checkpoint(MICRO)
     assert checkpoint is not None
     return load_model(MICRO, checkpoint, 512)
@@ -42,7 +43,7 @@ def _manifest(folder: Path, graph: str) -> dict:
     return json.loads((folder / f"{graph}.onnx.json").read_text())
 
 
-def test_good_graphs_get_their_figures(graphs: Path, torch_micro, photo_bgr: np.ndarray) -> None:
+def test_good_graphs_get_their_figures(graphs: Path, torch_micro: Any, photo_bgr: np.ndarray) -> None:
     outcomes = check_graphs(torch_micro, graphs, "fp16", [photo_bgr])
     require_passed(outcomes)
     for name, outcome in outcomes.items():
@@ -54,7 +55,7 @@ def test_good_graphs_get_their_figures(graphs: Path, torch_micro, photo_bgr: np.
     assert outcomes["mask_decoder"].figures.mask_iou >= 0.995
 
 
-def test_a_wrong_graph_is_moved_aside_with_its_wrong_layer(graphs: Path, torch_micro) -> None:
+def test_a_wrong_graph_is_moved_aside_with_its_wrong_layer(graphs: Path, torch_micro: Any) -> None:
     path = graphs / "mask_decoder.onnx"
     model = onnx.load(path)
     node = next(n for n in model.graph.node if n.op_type == "Gemm" and "layers.1/self_attn/v_proj" in n.name)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from sam2edge import ImagePredictor
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("torch")
@@ -56,14 +59,16 @@ def test_arithmetic_is_float16_but_for_the_islands(graphs: dict[str, Path]) -> N
         assert not large
 
 
-def test_masks_are_those_of_float32(graphs, micro_onnx, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_are_those_of_float32(
+    graphs: dict[str, Path], micro_onnx: ImagePredictor, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SAM2EDGE_HOME", str(graphs["image_encoder"].parents[3]))
     half = AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime", precision="fp16")
     plain, found = (model.embed_images(photo_bgr)[0] for model in (micro_onnx, half))
     for name, tensor in plain.features.tensors.items():
         assert _cosine(tensor, found.features.tensors[name]) >= 0.9999, name
     for prompt in ({"boxes": [75, 20, 480, 385]}, {"point_coordinates": [[300, 300]], "point_labels": [1]}):
-        arrays = {name: np.array(value) for name, value in prompt.items()}
+        arrays: dict[str, Any] = {name: np.array(value) for name, value in prompt.items()}
         masks = [
             model.segment_images(embeddings=embedding, multi_mask_output=False, **arrays)[0].masks[0]
             for model, embedding in ((micro_onnx, plain), (half, found))
@@ -79,7 +84,7 @@ def test_another_number_of_islands_is_refused(graphs: dict[str, Path]) -> None:
         expected_islands(MICRO, "another_graph")
 
 
-def _small_graph(weight: float, before_softmax: str = "MatMul"):
+def _small_graph(weight: float, before_softmax: str = "MatMul") -> Any:
     nodes = [
         helper.make_node(before_softmax, ["x", "w"] if before_softmax == "MatMul" else ["x"], ["scores"]),
         helper.make_node("Softmax", ["scores"], ["y"]),

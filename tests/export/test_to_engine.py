@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ GRAPHS = tuple(contract.graph_specs(MICRO, 512))
 ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6", True)
 
 
-def _build(out: Path, skip_built: bool = False, gpu: Gpu | None = None):
+def _build(out: Path, skip_built: bool = False, gpu: Gpu | None = None) -> Any:
     options = BuildOptions("tensorrt", skip_built=skip_built, gpu=gpu)
     return build_engines(ASSETS, out, MICRO, 512, options)
 
@@ -106,7 +107,9 @@ def test_a_graph_that_cannot_be_built_does_not_stop_the_others(builder: pytest.M
     assert "break the contract" in str(outcome)
 
 
-def test_torch2trt_is_another_compiler(builder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_torch2trt_is_another_compiler(
+    builder: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("torch")
     shutil.copy(Path(__file__).parent / "fake_torch2trt.py", tmp_path / "libraries" / "torch2trt.py")
     command = ["sam2/hiera_micro", "--precision", "fp32", "--compiler", "torch2trt", "--out", str(tmp_path / "out")]
@@ -130,7 +133,9 @@ def test_two_builds_at_once(builder: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_build_leaves_nothing_that_counts(builder, tmp_path: Path, how: signal.Signals) -> None:
+def test_an_interrupted_build_leaves_nothing_that_counts(
+    builder: pytest.MonkeyPatch, tmp_path: Path, how: signal.Signals
+) -> None:
     builder.setenv("FAKE_TENSORRT", "slow")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "sam2edge.export.to_engine", "sam2/hiera_micro", "--precision", "fp32"]
@@ -158,14 +163,18 @@ def test_memory_is_looked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
         check_free_memory(ASSETS / "mask_decoder.onnx", BuildOptions("tensorrt", gpu=ORIN))
 
 
-def test_a_folder_that_cannot_be_written(builder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written(
+    builder: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "out").write_text("a file")
     assert main(["sam2/hiera_micro", "--precision", "fp32", "--out", str(tmp_path / "out" / "in")]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("sam2edge: 0 of 2 engines built") or "engines built; got engine of" in last
 
 
-def test_a_timing_cache_that_cannot_be_kept_costs_no_engine(builder, tmp_path: Path, empty_store: Path) -> None:
+def test_a_timing_cache_that_cannot_be_kept_costs_no_engine(
+    builder: pytest.MonkeyPatch, tmp_path: Path, empty_store: Path
+) -> None:
     (empty_store / "timing").write_text("a file")
     assert all(isinstance(outcome, EngineManifest) for outcome in _build(tmp_path / "out").values())
 

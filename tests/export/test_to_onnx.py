@@ -23,12 +23,11 @@ from sam2edge.store.weights_version import GRAPH_KEY, weights_version  # noqa: E
 from sam2edge.variants import find_variant  # noqa: E402
 
 MICRO = find_variant("sam2/hiera_micro")
-WEIGHTS = paths.find_checkpoint(MICRO)
+WEIGHTS = paths.ASSETS / "sam2.1_hiera_micro.safetensors"
 
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    assert WEIGHTS is not None
     files = export_graphs(MICRO, WEIGHTS, 256, tmp_path_factory.mktemp("graphs"), prompt_slots=5)
     return {path.stem: path for path in files}
 
@@ -69,7 +68,6 @@ def test_small_mlps_run_side_by_side(graphs: dict[str, Path]) -> None:
 
 
 def test_halved_weights_change_little(graphs: dict[str, Path], tmp_path: Path) -> None:
-    assert WEIGHTS is not None
     halved = export_graphs(MICRO, WEIGHTS, 256, tmp_path, prompt_slots=5, half_weights=True)[0]
     assert halved.stat().st_size < 0.6 * graphs[contract.IMAGE_ENCODER].stat().st_size
     image = np.random.default_rng(0).normal(size=(1, 3, 256, 256)).astype(np.float32)

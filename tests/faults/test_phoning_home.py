@@ -7,10 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+Traced = Callable[..., list[str]]
 ROOT = Path(__file__).parent.parent.parent
 COINS, BUNNY = ROOT / "examples" / "coins.png", ROOT / "examples" / "bunny.mp4"
 
@@ -20,7 +22,7 @@ _WRITTEN = re.compile(r'^\d+ +(?:openat\((\S+), "([^"]*)", [^)]*O_(?:WRONLY|RDWR
 
 
 @pytest.fixture
-def traced(tmp_path: Path):
+def traced(tmp_path: Path) -> Traced:
     """Runs a command under strace in a folder of its own with an empty home; gives what it did."""
     strace = shutil.which("strace")
     if strace is None or subprocess.run([strace, "-qq", "true"], capture_output=True).returncode != 0:
@@ -53,7 +55,9 @@ def traced(tmp_path: Path):
     ],
     ids=["segment", "track"],
 )
-def test_the_main_commands_reach_nobody_and_write_nothing_elsewhere(traced, arguments, tmp_path: Path) -> None:
+def test_the_main_commands_reach_nobody_and_write_nothing_elsewhere(
+    traced: Traced, arguments: tuple[object, ...], tmp_path: Path
+) -> None:
     lines = traced(*arguments)
     assert [line for line in lines if _NETWORK.match(line)] == []
     assert list((tmp_path / "home").rglob("*")) == []
@@ -64,7 +68,7 @@ def test_the_main_commands_reach_nobody_and_write_nothing_elsewhere(traced, argu
 
 
 @pytest.mark.parametrize("arguments", [("models", "list"), ("models", "verify"), ("--version",)], ids=" ".join)
-def test_the_small_commands_reach_nobody(traced, arguments) -> None:
+def test_the_small_commands_reach_nobody(traced: Traced, arguments: tuple[str, ...]) -> None:
     assert [line for line in traced(*arguments) if _NETWORK.match(line)] == []
 
 

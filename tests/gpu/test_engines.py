@@ -52,7 +52,9 @@ def test_masks_are_those_of_torch(engines: Any, photo_bgr: np.ndarray) -> None:
     wanted, found = (model.embed_images(photo_bgr)[0].to_host() for model in (reference, engines))
     for name, tensor in wanted.features.tensors.items():
         assert _cosine(tensor, found.features.tensors[name]) >= 0.9995, name
-    for prompt in ({"boxes": BOX}, {"point_coordinates": np.array([[300, 300]]), "point_labels": np.array([1])}):
+    prompts: list[dict[str, Any]] = [{"boxes": BOX}]
+    prompts.append({"point_coordinates": np.array([[300, 300]]), "point_labels": np.array([1])})
+    for prompt in prompts:
         masks = [model.segment_images(photo_bgr, **prompt)[0].best_masks for model in (reference, engines)]
         assert np.count_nonzero(masks[0] & masks[1]) / np.count_nonzero(masks[0] | masks[1]) >= 0.995
 
@@ -72,7 +74,7 @@ def test_the_build_compared_them_with_torch(engines: Any, engine_store: Path) ->
 def test_cuda_graphs_change_nothing(engines: Any, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cuda_graphs.VARIABLE, "1")
     precision = engines.backend.precision
-    replaying = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", precision=precision)
+    replaying: Any = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", precision=precision)
     embedding = replaying.embed_images(photo_bgr)[0]
     for shift in range(5):
         found = replaying.segment_images(embeddings=embedding, boxes=BOX + shift)[0]

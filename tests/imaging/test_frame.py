@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from sam2edge import ImagePredictor
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.frame import frame_to_uint8
 
@@ -28,9 +30,9 @@ def test_pil_images_are_rgb_whatever_their_mode() -> None:
         assert frame_to_uint8(image.convert(mode))[0].shape == PIXELS.shape
 
 
-def test_a_pil_image_gives_the_mask_that_opencv_gives(micro_onnx, photo_bgr: np.ndarray) -> None:
+def test_a_pil_image_gives_the_mask_that_opencv_gives(micro_onnx: ImagePredictor, photo_bgr: np.ndarray) -> None:
     image_module = pytest.importorskip("PIL.Image")
-    prompt = {"boxes": np.array([225, 55, 425, 330]), "multi_mask_output": False}
+    prompt: dict[str, Any] = {"boxes": np.array([225, 55, 425, 330]), "multi_mask_output": False}
     expected = micro_onnx.segment_images(photo_bgr, **prompt)[0].masks
     found = micro_onnx.segment_images(image_module.fromarray(photo_bgr[..., ::-1]), **prompt)[0].masks
     np.testing.assert_array_equal(found, expected)

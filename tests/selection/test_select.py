@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from sam2edge.selection.budget import Budget
 from sam2edge.selection.memory_estimate import estimate_engines, estimate_on_cpu, estimate_torch_cuda
 from sam2edge.selection.select import Candidate, Constraints, Selection, choose, select
 from sam2edge.store import paths
-from sam2edge.variants import VARIANTS, find_variant
+from sam2edge.variants import VARIANTS, Variant, find_variant
 from tests.trees import GIB, TREES, write_tree
 
 MIB = 1 << 20
@@ -208,7 +209,7 @@ def _candidate(size: str, image_size: int, way: tuple[str, str]) -> Candidate:
     return Candidate(variant, image_size, "fp32", *way, needs)
 
 
-def _on_cpu(variant, image_size, tracking):
+def _on_cpu(variant: Variant, image_size: Any, tracking: Any) -> Any:
     return estimate_on_cpu(variant, image_size, "torch", tracking)
 
 
@@ -240,7 +241,7 @@ def test_the_pick_always_fits(candidates: list[Candidate], host: int, gpu: int |
     needs, cache = choice.picked.needs, choice.cache_bytes
     assert cache is not None and cache >= needs.embedding_bytes
     on_gpu = gpu is not None and choice.picked.device == "cuda"
-    limits = [(host, needs.host_bytes + (0 if on_gpu else needs.gpu_bytes + cache))]
+    limits: list[tuple[int | None, int]] = [(host, needs.host_bytes + (0 if on_gpu else needs.gpu_bytes + cache))]
     limits += [(gpu, needs.gpu_bytes + cache)] if on_gpu else []
     for available, taken in limits:
         assert available is not None and taken <= available - GIB  # the reserve of 16 GiB

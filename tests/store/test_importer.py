@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sam2edge.store.importer import (
     recognise_file,
 )
 from sam2edge.store.inventory import DAMAGED, OK, check_file, stored_files
-from sam2edge.variants import VARIANTS, Checkpoint, find_variant
+from sam2edge.variants import VARIANTS, Checkpoint, Variant, find_variant
 from tests.conftest import official_parameters
 
 TINY = find_variant("sam2/hiera_tiny")
@@ -35,7 +36,7 @@ def _safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.checkpoint], ids=lambda v: v.name)
-def test_every_official_model_is_told_by_its_parameters(variant, tmp_path: Path) -> None:
+def test_every_official_model_is_told_by_its_parameters(variant: Variant, tmp_path: Path) -> None:
     shapes = official_parameters(variant.name)
     assert recognise_file(_safetensors(tmp_path / "weights.safetensors", shapes)) == variant
 
@@ -70,7 +71,7 @@ def test_other_weights_are_replaced_when_that_is_said(tmp_path: Path) -> None:
     assert add_checkpoint(first)[1].read_bytes() == first.read_bytes()
 
 
-def test_a_pt_file_by_its_tensors(golden_checkpoint, tmp_path: Path) -> None:
+def test_a_pt_file_by_its_tensors(golden_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     path = golden_checkpoint("sam2/hiera_tiny")
     variant, target = add_checkpoint(path)
     assert (variant, target.name) == (TINY, "sam2.1_hiera_tiny.pt")
@@ -183,7 +184,7 @@ def test_folders_of_graphs_that_are_not_whole(damage: str, exported: Path) -> No
         record.unlink()
     else:
         content = json.loads(record.read_text())
-        changes = {"odd record": {"image_size": "x"}, "two models": {"image_size": 512}}
+        changes: dict[str, dict[str, object]] = {"odd record": {"image_size": "x"}, "two models": {"image_size": 512}}
         record.write_text(json.dumps({**content, **changes.get(damage, {"precision": "../../.."})}))
     with pytest.raises(GraphError):
         add_graphs(exported)

@@ -39,7 +39,11 @@ def test_weights_and_graphs_of_the_wheel_fit_in_16_megabytes() -> None:
 
 def test_files_appear_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.bin"
-    paths.write_atomically(path, lambda target: target.write_bytes(b"abc") and None)
+
+    def write(target: Path) -> None:
+        target.write_bytes(b"abc")
+
+    paths.write_atomically(path, write)
     assert path.read_bytes() == b"abc"
     assert path.stat().st_mode & 0o777 == 0o644
     assert [p.name for p in path.parent.iterdir()] == ["file.bin"]

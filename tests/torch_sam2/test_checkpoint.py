@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import save_file  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from sam2edge.errors import CheckpointError  # noqa: E402
 from sam2edge.torch_sam2.checkpoint import load_model, read_checkpoint  # noqa: E402
@@ -20,26 +22,26 @@ MICRO, TINY = find_variant("sam2/hiera_micro"), find_variant("sam2/hiera_tiny")
 
 
 @pytest.fixture(scope="module")
-def state() -> dict[str, torch.Tensor]:
+def state() -> dict[str, Tensor]:
     torch.manual_seed(0)
     return {name: tensor.contiguous() for name, tensor in Sam2(MICRO).state_dict().items()}
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_both_formats_load_the_same_weights(state, suffix: str, tmp_path: Path) -> None:
+def test_both_formats_load_the_same_weights(state: dict[str, Tensor], suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     save_file(state, path) if suffix == ".safetensors" else torch.save({"model": state}, path)
     loaded = load_model(MICRO, path).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 
 
-def test_half_weights_load_as_float32(state, tmp_path: Path) -> None:
+def test_half_weights_load_as_float32(state: dict[str, Tensor], tmp_path: Path) -> None:
     save_file({name: tensor.half() for name, tensor in state.items()}, tmp_path / "half.safetensors")
     model = load_model(MICRO, tmp_path / "half.safetensors")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_all_mismatches_come_in_one_message(state, tmp_path: Path) -> None:
+def test_all_mismatches_come_in_one_message(state: dict[str, Tensor], tmp_path: Path) -> None:
     broken = dict(state)
     del broken["no_mem_embed"]
     broken["extra.weight"] = torch.zeros(3)
@@ -53,7 +55,7 @@ def test_all_mismatches_come_in_one_message(state, tmp_path: Path) -> None:
     assert "1 misshapen (maskmem_tpos_enc (5, 1, 1, 32) instead of (7, 1, 1, 32))" in message
 
 
-def test_another_variant_is_named(state, tmp_path: Path) -> None:
+def test_another_variant_is_named(state: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({"model": state}, tmp_path / "micro.pt")
     with pytest.raises(CheckpointError, match=r"does not fit sam2.1_hiera_tiny.*load it as sam2/hiera_micro"):
         load_model(TINY, tmp_path / "micro.pt")
@@ -61,7 +63,7 @@ def test_another_variant_is_named(state, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("kept", [0, 1, 1000, -1000])
-def test_truncated_files(state, suffix: str, kept: int, tmp_path: Path) -> None:
+def test_truncated_files(state: dict[str, Tensor], suffix: str, kept: int, tmp_path: Path) -> None:
     whole = tmp_path / f"whole{suffix}"
     save_file(state, whole) if suffix == ".safetensors" else torch.save({"model": state}, whole)
     cut = tmp_path / f"cut{suffix}"
@@ -74,7 +76,7 @@ class _Malicious:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return (Path.touch, (self.marker,))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -13,7 +15,7 @@ from sam2edge.torch_sam2.linear import linear  # noqa: E402
 
 @pytest.mark.parametrize("activation", [None, F.relu, F.gelu, torch.tanh])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_the_same_with_gradients_and_without(activation, with_bias: bool) -> None:
+def test_the_same_with_gradients_and_without(activation: Any, with_bias: bool) -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(2, 3, 5, 24, requires_grad=True), torch.randn(40, 24)
     bias = torch.randn(40) if with_bias else None
@@ -24,7 +26,7 @@ def test_the_same_with_gradients_and_without(activation, with_bias: bool) -> Non
     torch.testing.assert_close(fused, plain.detach(), atol=1e-4, rtol=1e-4)
 
 
-def test_torch_without_the_operator_uses_the_plain_functions(monkeypatch) -> None:
+def test_torch_without_the_operator_uses_the_plain_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight = torch.randn(4, 8), torch.randn(3, 8)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     with torch.inference_mode():

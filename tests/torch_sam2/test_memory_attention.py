@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -13,7 +15,7 @@ from sam2edge.torch_sam2.position import rotary_axis, rotate_pairs, spread  # no
 SIDE, WIDTH, NARROW = 6, 16, 8
 
 
-def _inputs(batch: int):
+def _inputs(batch: int) -> Any:
     random = torch.Generator().manual_seed(0)
     q = 3 * torch.randn(batch, SIDE * SIDE, WIDTH, generator=random)
     memory = 3 * torch.randn(batch, 3 * SIDE * SIDE + 5, NARROW, generator=random)
@@ -24,7 +26,9 @@ def _inputs(batch: int):
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("block", [(2048, 512), (7, 10)])
-def test_values_averaged_in_blocks_and_projected_then(monkeypatch, batch: int, masked: bool, block) -> None:
+def test_values_averaged_in_blocks_and_projected_then(
+    monkeypatch: pytest.MonkeyPatch, batch: int, masked: bool, block: Any
+) -> None:
     monkeypatch.setattr("sam2edge.torch_sam2.chunked_attention.SCORES_AT_ONCE", block)
     monkeypatch.setattr("sam2edge.torch_sam2.chunked_attention.FIRST_KEYS", 3)  # all of them masked, at times
     torch.manual_seed(1)
@@ -49,7 +53,7 @@ def test_scores_too_large_for_exp_give_the_same_as_the_fused_kernel() -> None:
     torch.testing.assert_close(streamed, fused.detach(), atol=1e-3, rtol=1e-3)
 
 
-def test_rotation_by_complex_numbers_is_the_one_of_the_graphs(monkeypatch) -> None:
+def test_rotation_by_complex_numbers_is_the_one_of_the_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     q, *_, cos, sin, _ = _inputs(2)
     turned = rotate_pairs(q, cos, sin)
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)

@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch import Tensor  # noqa: E402
+
 from sam2edge.imaging.preprocess import image_to_input  # noqa: E402
 from sam2edge.torch_sam2.checkpoint import load_model  # noqa: E402
 from sam2edge.torch_sam2.model import Sam2  # noqa: E402
@@ -69,17 +71,17 @@ def test_memory(model: Sam2) -> None:
 @pytest.mark.parametrize("model", WITH_MEMORY, indirect=True)
 def test_object_pointers(model: Sam2) -> None:
     sides = (("embed", 256, given.GRID), ("fine", 32, 4 * given.GRID), ("coarse", 64, 2 * given.GRID))
-    features = [torch.from_numpy(given.normal(n, given.OBJECTS, c, side, side)) for n, c, side in sides]
+    embed, fine, coarse = (torch.from_numpy(given.normal(n, given.OBJECTS, c, s, s)) for n, c, s in sides)
     coords, labels = (t.expand(given.OBJECTS, *t.shape[1:]) for t in prompts()["point"])
     name = model.variant.name
-    out = model.decode(*features, coords, labels)
+    out = model.decode(embed, fine, coarse, coords, labels)
     pointers = model.object_pointers(out.mask_tokens, out.object_score)
     best = 1 + out.iou_scores[:, 1:].argmax(dim=1)
     check(name, "object_score", out.object_score, LOGITS_WITHIN)
     check(name, "object_pointer", pointers[torch.arange(given.OBJECTS), best], LOGITS_WITHIN)
 
 
-def attend(model: Sam2, frame: torch.Tensor) -> torch.Tensor:
+def attend(model: Sam2, frame: Tensor) -> Tensor:
     """The frame (1, 256, E, E) conditioned on the reference's memories and object pointers."""
     objects, cells = given.OBJECTS, given.GRID**2
     maps = [given.normal(f"memory {age}", objects, 64, given.GRID, given.GRID) for age in given.MEMORY_AGES]
@@ -98,7 +100,7 @@ def attend(model: Sam2, frame: torch.Tensor) -> torch.Tensor:
     )
 
 
-def prompts() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def prompts() -> dict[str, tuple[Tensor, Tensor]]:
     """Coordinates (1, N, 2) and labels (1, N) of the reference's click and box."""
     return {
         "point": (torch.tensor([[given.POINT_XY]]), torch.tensor([[1]])),
@@ -106,7 +108,7 @@ def prompts() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     }
 
 
-def check(variant: str, name: str, value: torch.Tensor, within: float) -> None:
+def check(variant: str, name: str, value: Tensor, within: float) -> None:
     with np.load(REFERENCE) as reference:
         expected = reference[f"{variant}/{name}"]
     difference = float(np.abs(given.sample(name, value.numpy()) - expected).max())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from sam2edge.backends.base import Backend, MemoryInputs
 from sam2edge.contract import IMAGE_GRAPHS, MEMORY_GRAPHS, PADDING, graph_specs
 from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError
-from sam2edge.variants import VARIANTS, find_variant
+from sam2edge.variants import VARIANTS, Variant, find_variant
 from tests.conftest import ROOT, load_micro
 from tests.fake_backend import FakeBackend, bright_square
 
@@ -37,16 +39,18 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((1, 3, MICRO.image_size, MICRO.image_size)).astype(np.float32)
 
 
-def _recalled(backend: Backend, features, logits: np.ndarray, count: int) -> MemoryInputs:
+def _recalled(backend: Backend, features: Any, logits: np.ndarray, count: int) -> MemoryInputs:
     random = np.random.default_rng(count)
     memories = [backend.encode_memory(features, logits - i, 3.0 - i, binarise=i == 0) for i in range(count)]
     pointers = random.standard_normal((count + 2, MICRO.d_model)).astype(np.float32)
-    ages = np.arange(count + 2, dtype=np.float32) / 15
+    ages = np.linspace(0, (count + 1) / 15, count + 2, dtype=np.float32)
     return MemoryInputs(memories, np.arange(count, dtype=np.int32), pointers, ages)
 
 
 @pytest.mark.parametrize("count", [1, 4, 7])
-def test_graphs_and_torch_agree_however_many_slots_are_used(backends, image, logits, count: int) -> None:
+def test_graphs_and_torch_agree_however_many_slots_are_used(
+    backends: tuple[Backend, Backend], image: np.ndarray, logits: np.ndarray, count: int
+) -> None:
     found = []
     for backend in backends:
         features = backend.encode(image)
@@ -58,7 +62,9 @@ def test_graphs_and_torch_agree_however_many_slots_are_used(backends, image, log
 
 @pytest.mark.parametrize("score", [2.0, 0.0, -2.0])
 @pytest.mark.parametrize("binarise", [True, False])
-def test_memories_agree_and_are_opaque_values(backends, image, logits, score: float, binarise: bool) -> None:
+def test_memories_agree_and_are_opaque_values(
+    backends: tuple[Backend, Backend], image: np.ndarray, logits: np.ndarray, score: float, binarise: bool
+) -> None:
     memories = [b.encode_memory(b.encode(image), logits, score, binarise) for b in backends]
     cells = (MICRO.image_size // 16) ** 2
     for memory in memories:
@@ -68,7 +74,9 @@ def test_memories_agree_and_are_opaque_values(backends, image, logits, score: fl
     np.testing.assert_allclose(onnx, torch, atol=2e-3)
 
 
-def test_several_objects_at_once_are_as_one_at_a_time(backends, image, logits) -> None:
+def test_several_objects_at_once_are_as_one_at_a_time(
+    backends: tuple[Backend, Backend], image: np.ndarray, logits: np.ndarray
+) -> None:
     prompt = np.zeros((1, 1, 2), np.float32), np.full((1, 1), PADDING, np.int32)
     masks = np.stack([logits, -logits, logits - 3])
     scores, flags = [2.0, -1.0, 0.5], [True, False, False]
@@ -87,19 +95,21 @@ def test_several_objects_at_once_are_as_one_at_a_time(backends, image, logits) -
             backend.encode_memories(features, masks[:, :-1], scores, flags)
 
 
-def test_mask_prompts_agree(backends, image, logits) -> None:
+def test_mask_prompts_agree(backends: tuple[Backend, Backend], image: np.ndarray, logits: np.ndarray) -> None:
     onnx, torch = (b.mask_prompt(b.encode(image), logits) for b in backends)
     assert onnx.shape == (MICRO.image_size // 4,) * 2
     np.testing.assert_allclose(onnx, torch, atol=1e-4)
 
 
-def test_what_does_not_fit_the_slots_is_refused(backends, image, logits) -> None:
+def test_what_does_not_fit_the_slots_is_refused(
+    backends: tuple[Backend, Backend], image: np.ndarray, logits: np.ndarray
+) -> None:
     for backend in backends:
         features = backend.encode(image)
         recalled = _recalled(backend, features, logits, 2)
         for wrong in (
             recalled._replace(memories=[]),
-            recalled._replace(memories=recalled.memories * 4),
+            recalled._replace(memories=[*recalled.memories] * 4),
             recalled._replace(pointer_ages=recalled.pointer_ages[:1]),
             recalled._replace(pointers=np.zeros((17, MICRO.d_model), np.float32)),
         ):
@@ -110,14 +120,14 @@ def test_what_does_not_fit_the_slots_is_refused(backends, image, logits) -> None
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda v: v.name)
-def test_sam_2_0_has_no_ages_of_pointers(variant) -> None:
+def test_sam_2_0_has_no_ages_of_pointers(variant: Variant) -> None:
     specs = graph_specs(variant, variant.image_size)
     assert tuple(specs) == (*IMAGE_GRAPHS, *MEMORY_GRAPHS)
     names = {tensor.name for spec in specs.values() for tensor in spec.inputs}
     assert ("pointer_age" in names) == ("object_score" in names) == variant.is_2_1
 
 
-def test_images_need_no_memory_graphs(tmp_path: Path, monkeypatch, photo_bgr: np.ndarray) -> None:
+def test_images_need_no_memory_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo_bgr: np.ndarray) -> None:
     from sam2edge import AutoModel
 
     folder = tmp_path / "graphs" / MICRO.name / f"{MICRO.image_size}-fp32"
@@ -133,7 +143,9 @@ def test_images_need_no_memory_graphs(tmp_path: Path, monkeypatch, photo_bgr: np
         model.backend.encode_memory(embedding.features, mask, 1.0, False)
 
 
-def test_exported_graphs_of_sam_2_0_track_as_torch_does(golden_checkpoint, tmp_path: Path, monkeypatch) -> None:
+def test_exported_graphs_of_sam_2_0_track_as_torch_does(
+    golden_checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnx")
     from sam2edge import AutoModel, VideoTracker
     from sam2edge.export.to_onnx import export_graphs
@@ -158,7 +170,7 @@ def test_exported_graphs_of_sam_2_0_track_as_torch_does(golden_checkpoint, tmp_p
         np.testing.assert_allclose(onnx.scores, torch.scores, atol=1e-3)
 
 
-def test_a_backend_without_memory_says_so(image, logits) -> None:
+def test_a_backend_without_memory_says_so(image: np.ndarray, logits: np.ndarray) -> None:
     class ImagesAlone(FakeBackend):
         attend_memory_impl = Backend.attend_memory_impl
         encode_memory_impl = Backend.encode_memory_impl

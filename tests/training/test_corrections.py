@@ -31,7 +31,7 @@ def test_the_next_click_goes_to_the_largest_error() -> None:
     found[5:25, 5:9] = True
     found[2:4, 20:22] = True
     x, y, label = next_click(found, wanted)
-    assert (wanted & ~found)[y, x]
+    assert (wanted & ~found)[int(y), int(x)]
     assert label == 1
 
 

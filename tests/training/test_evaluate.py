@@ -89,7 +89,9 @@ def test_a_click_on_a_part_may_mean_the_part_or_the_whole() -> None:
 def test_an_empty_prompt_gives_finite_masks_and_a_low_score() -> None:
     """A background click alone, or no prompt at all: the object score of the weights that ship says so."""
     model = load_model(find_variant(EMBEDDED), ASSETS / "sam2.1_hiera_micro.safetensors", 256)
-    empty, asked, absent = [], [], []
+    empty: list[float] = []
+    asked: list[float] = []
+    absent: list[float] = []
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + 2):
         scene = draw_scene(seed, 256)
         features = model.encode_image(normalise(scene.image)[None])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from sam2edge.video.latest import LatestFrames
 class _Source:
     """Frames 0, 1, 2, ... ; `before` is called with each number ahead of it."""
 
-    fps, num_frames = 30.0, None
+    fps: float = 30.0
+    num_frames: int | None = None
 
     def __init__(self, count: int, before: Callable[[int], object] = lambda number: None) -> None:
         self.count, self.before, self.closed = count, before, False
@@ -28,7 +30,7 @@ class _Source:
         self.closed = True
 
 
-def _numbers(frames) -> list[int]:
+def _numbers(frames: Any) -> list[int]:
     return [int(frame[0, 0, 0]) for frame in frames]
 
 

@@ -51,7 +51,8 @@ def test_a_network_camera() -> None:
 
 def test_a_camera_whose_stream_ends_is_an_error_after_its_frames() -> None:
     with served(jpegs(30)) as address:
-        source, seen = open_live(address), []
+        source = open_live(address)
+        seen: list[np.ndarray] = []
         with pytest.raises(Sam2EdgeError, match=r"stopped giving frames.*http://127"):
             seen.extend(source)  # extend keeps what came before
         source.close()
@@ -60,7 +61,8 @@ def test_a_camera_whose_stream_ends_is_an_error_after_its_frames() -> None:
 def test_frames_that_change_their_size_come_at_the_first_one() -> None:
     wide = cv2.imencode(".jpg", bright_square(3, size_hw=(60, 100)))[1].tobytes()
     with served(itertools.chain(jpegs(20), itertools.repeat(wide, 20))) as address:
-        source, seen = open_live(address), []
+        source = open_live(address)
+        seen: list[np.ndarray] = []
         with pytest.raises(Sam2EdgeError, match="stopped giving frames"):
             seen.extend(source)
         source.close()
@@ -118,7 +120,8 @@ class _Capture:
 
 def test_a_camera_that_is_unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", _Capture)
-    source, seen = LiveCapture("0"), []
+    source = LiveCapture("0")
+    seen: list[np.ndarray] = []
     assert source.fps == 25.0
     with pytest.raises(Sam2EdgeError, match="stopped giving frames"):
         seen.extend(source)

@@ -10,6 +10,7 @@ import pytest
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.video.index_png import davis_palette
 from sam2edge.video.sinks import MaskSink, VideoSink
+from tests.conftest import read_picture
 
 FRAME = np.full((48, 64, 3), 90, np.uint8)
 
@@ -86,11 +87,11 @@ def test_index_pngs(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["00007.png"]
     expected = np.zeros((10, 20), np.uint8)
     expected[:5], expected[3:, :10] = 9, 2  # the lower id is on top
-    colours = cv2.imread(str(path))[..., ::-1]
+    colours = read_picture(path)[..., ::-1]
     assert np.array_equal(colours, davis_palette()[expected])
     assert path.read_bytes()[25] == 3  # colour type: palette
     sink.write(8, (10, 20), (), None)
-    assert not cv2.imread(str(tmp_path / "masks" / "00008.png")).any()
+    assert not read_picture(tmp_path / "masks" / "00008.png").any()
 
 
 def test_the_palette_begins_as_that_of_davis() -> None:

@@ -57,7 +57,7 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-def test_a_video_without_frames(tmp_path: Path, monkeypatch) -> None:
+def test_a_video_without_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source(_write_video(tmp_path / "clip.mp4"))
     while source._capture.read()[0]:  # type: ignore[attr-defined]
         pass
