@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.errors import BackendUnavailableError, InvalidInputError
+from sam2edge.imaging.frame import as_numpy, is_torch_tensor
+from sam2edge.imaging.object_masks import ObjectMasks
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -130,7 +132,7 @@ class Sam2ImageEmbedding:
 class ScoredLogits(np.ndarray[Any, np.dtype[np.float32]]):
     """Low-resolution logits (..., C, h, w) float32 that remember the scores (..., C) of their C masks.
 
-    So that they can be handed back whole as `mask_input`, the best mask being taken. A slice forgets the scores.
+    They can be passed whole as `mask_input`: the best mask is taken. A slice forgets the scores.
     """
 
     scores: FloatArray | None
@@ -146,18 +148,19 @@ class ScoredLogits(np.ndarray[Any, np.dtype[np.float32]]):
         self.scores = scores if fits else None
 
 
-@dataclass(frozen=True, eq=False)
-class Sam2Prediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sam2Prediction(ObjectMasks):
     """Masks of one image.
 
     masks (C, H, W) bool at photo size (float32 logits with `return_logits=True`), scores (C,) float32 predicted IoU
     in 0..1, logits (C, 4E, 4E) float32 in -32..32 at low resolution (256x256 at image size 1024), ready to be passed
-    back as `mask_input`. With prompts for K objects each has a leading K.
+    back as `mask_input`. With prompts for K objects each has a leading K. numpy arrays, or torch tensors where those
+    were asked for. The methods are about the objects, one or K, with the best mask of each.
     """
 
-    masks: NDArray[Any]
-    scores: FloatArray
-    logits: ScoredLogits = field(repr=False)
+    masks: Any
+    scores: Any
+    logits: Any
 
     def __post_init__(self) -> None:
         if not self.masks.shape[:-2] == self.scores.shape == self.logits.shape[:-2]:
@@ -167,13 +170,19 @@ class Sam2Prediction:
                 got=f"{self.masks.shape}, {self.scores.shape}, {self.logits.shape}",
             )
 
+    def __repr__(self) -> str:
+        height, width = self.masks.shape[-2:]
+        alternatives = self.scores.shape[-1]
+        objects = f"{len(self.scores)} objects, " if self.scores.ndim == 2 else ""
+        masks = f"{alternatives} mask{'s' * (alternatives > 1)}" + (" each" if objects else "")
+        best = " ".join(f"{score:.2f}" for score in self._object_scores()[:8]) + " ..." * (len(self.scores) > 8)
+        return f"Sam2Prediction({objects}{masks} of {width}x{height}, best score {best})"
+
     @property
-    def best_masks(self) -> NDArray[Any]:
+    def best_masks(self) -> Any:
         """The mask with the highest score, (H, W), or (K, H, W) with K objects."""
-        best = self.scores.argmax(axis=-1)
-        if self.scores.ndim == 1:
-            return np.asarray(self.masks[best])
-        return np.asarray(self.masks[np.arange(len(best)), best])
+        best = as_numpy(self.scores).argmax(axis=-1)
+        return self.masks[best] if self.scores.ndim == 1 else self.masks[np.arange(len(best)), best]
 
     def to_torch(self, device: Any = None) -> tuple[Any, Any, Any]:
         """(masks, scores, logits) as torch tensors on `device` (the CPU when None).
@@ -186,13 +195,28 @@ class Sam2Prediction:
             raise BackendUnavailableError(
                 "torch is not installed", remedy="pip install 'sam2edge[torch]', or use the numpy arrays"
             ) from error
-        arrays = (self.masks, self.scores, np.asarray(self.logits))
-        masks, scores, logits = (torch.from_numpy(np.ascontiguousarray(a)).to(device or "cpu") for a in arrays)
+        arrays = (as_numpy(part) for part in (self.masks, self.scores, self.logits))
+        masks, scores, logits = (torch.from_numpy(np.array(a, order="C")).to(device or "cpu") for a in arrays)
         return masks, scores, logits
 
+    def as_torch(self, device: Any = None) -> Sam2Prediction:
+        """The same prediction with torch tensors on `device` (the CPU when None) in place of the arrays."""
+        return self if is_torch_tensor(self.masks) else Sam2Prediction(*self.to_torch(device))
 
-@dataclass(frozen=True, eq=False)
-class TrackResult:
+    def _object_masks(self) -> NDArray[np.bool_]:
+        best = as_numpy(self.best_masks)
+        inside = best if best.dtype == np.bool_ else best > 0
+        return inside if inside.ndim == 3 else inside[None]
+
+    def _object_scores(self) -> FloatArray:
+        return np.atleast_1d(as_numpy(self.scores).max(axis=-1))
+
+    def _object_numbers(self) -> tuple[int, ...]:
+        return tuple(range(1, 1 + (len(self.scores) if self.scores.ndim == 2 else 1)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrackResult(ObjectMasks):
     """The N objects on one frame, in the order in which they were added.
 
     masks (N, H, W) bool at frame size; scores (N,) float32 predicted IoU in 0..1; object_scores (N,) float32 logits,
@@ -201,10 +225,10 @@ class TrackResult:
 
     frame_index: int
     object_ids: tuple[int, ...]
-    masks: NDArray[np.bool_] = field(repr=False)
+    masks: NDArray[np.bool_]
     scores: FloatArray
     object_scores: FloatArray
-    logits: FloatArray = field(repr=False)
+    logits: FloatArray
 
     def __post_init__(self) -> None:
         counts = {len(self.object_ids), *(len(a) for a in (self.masks, self.scores, self.object_scores, self.logits))}
@@ -215,6 +239,23 @@ class TrackResult:
                 got=f"{len(self.object_ids)} ids, {self.masks.shape}, {self.scores.shape}, "
                 f"{self.object_scores.shape}, {self.logits.shape}",
             )
+
+    def __repr__(self) -> str:
+        height, width = self.masks.shape[1:]
+        objects = ", ".join(
+            f"{number} {'hidden' if visible <= 0 else f'{score:.2f}'}"
+            for number, score, visible in zip(self.object_ids, self.scores, self.object_scores, strict=True)
+        )
+        return f"TrackResult(frame {self.frame_index}, {width}x{height}, objects {objects or 'none'})"
+
+    def _object_masks(self) -> NDArray[np.bool_]:
+        return self.masks
+
+    def _object_scores(self) -> FloatArray:
+        return self.scores
+
+    def _object_numbers(self) -> tuple[int, ...]:
+        return self.object_ids
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,12 @@ ROOMS = (
     "variants.py",
     "contract.py",
     "machine/",
+    # What results do with their masks needs these files of imaging/; the rest of it takes and makes datatypes.
+    "imaging/photo.py",
+    "imaging/frame.py",
+    "imaging/overlay.py",
+    "imaging/mask_formats.py",
+    "imaging/object_masks.py",
     "datatypes.py",
     "cache.py",
     "observe/",
@@ -57,9 +63,14 @@ HOMES = {
     "tensorrt_rtx": {"backends/tensorrt/backend.py"},
     "pycuda": {"backends/tensorrt/memory.py"},
     "jtop": set(),
+    "supervision": set(),
 }
 # These name a heavy library inside a function, for the caller who has it, and import without it.
-NAMED_IN_A_FUNCTION = {"datatypes.py": "torch", "machine/jetson_stats.py": "jtop"}
+NAMED_IN_A_FUNCTION = {
+    "datatypes.py": "torch",
+    "machine/jetson_stats.py": "jtop",
+    "imaging/object_masks.py": "supervision",
+}
 HEAVY = ["torch", "tensorrt", "tensorrt_rtx", "pycuda", "onnxruntime", "jtop"]
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -27,6 +27,7 @@ def draw_masks(
     points: np.ndarray | None = None,
     point_labels: np.ndarray | None = None,
     boxes: np.ndarray | None = None,
+    labels: Sequence[str] | None = None,
     colors: Sequence[Color] | None = None,
     alpha: float = 0.5,
     outline: bool = True,
@@ -39,6 +40,8 @@ def draw_masks(
         points: (P, 2) x, y in pixels, drawn as dots.
         point_labels: (P,), 1 foreground (green), 0 background (red); all foreground when left out.
         boxes: (4,) or (B, 4) x1, y1, x2, y2 in pixels.
+        labels: texts, one a mask, written above it; none where it is left out or empty. OpenCV draws ASCII letters
+            alone, others become a question mark.
         colors: a colour a mask, taken in turn; by default as many distinct ones as there are masks.
         alpha: how much of the colour covers the inside, 0 to 1.
         outline: draw the edge of each mask.
@@ -47,12 +50,15 @@ def draw_masks(
         (H, W, 3) uint8, BGR, of its own memory.
 
     Raises:
-        InvalidInputError: an image, masks, points or boxes of another shape or dtype, alpha outside 0..1.
+        InvalidInputError: an image, masks, points or boxes of another shape or dtype, labels of another number than
+            masks, alpha outside 0..1.
     """
-    masks = _checked(image_bgr, masks, alpha)
-    points, positive = _checked_points(points, point_labels)
-    corners = np.empty((0, 4)) if boxes is None else _checked_rows(boxes, 4, "boxes", "(4,) or (B, 4)")
+    masks = _check(image_bgr, masks, alpha)
+    points, positive = _read_points(points, point_labels)
+    corners = np.empty((0, 4)) if boxes is None else _read_rows(boxes, 4, "boxes", "(4,) or (B, 4)")
     picture = np.array(image_bgr, order="C")
+    if labels and len(labels) != len(masks):
+        raise InvalidInputError("labels do not match the masks", expected=f"{len(masks)} texts", got=len(labels))
     thickness = _stroke_pixels(picture)
     colors = colors or [distinct_color(index) for index in range(len(masks))]
     for index, mask in enumerate(masks):
@@ -64,6 +70,8 @@ def draw_masks(
         color, radius = _GREEN if is_positive else _RED, 5 * thickness // 2
         cv2.circle(picture, _pixel(x, y), radius + 2 * _halo_pixels(thickness), _WHITE, cv2.FILLED, cv2.LINE_AA)
         cv2.circle(picture, _pixel(x, y), radius, color, cv2.FILLED, cv2.LINE_AA)
+    for index, (mask, label) in enumerate(zip(masks, labels or (), strict=bool(labels))):
+        _draw_label(picture, mask, label, colors[index % len(colors)], thickness)
     return picture
 
 
@@ -89,6 +97,21 @@ def _draw_mask(picture: np.ndarray, mask: np.ndarray, color: Color, alpha: float
         cv2.drawContours(picture, contours, -1, color, thickness, cv2.LINE_AA)
 
 
+def _draw_label(picture: np.ndarray, mask: np.ndarray, label: str, color: Color, thickness: int) -> None:
+    """The text on a ground of the mask's colour, above the mask, or inside it at the picture's upper edge."""
+    x, y, width, _ = cv2.boundingRect(mask)
+    text = label.encode("ascii", "replace").decode()
+    if width == 0 or not text:
+        return
+    font, scale, stroke = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, thickness * 0.22), max(1, thickness // 2)
+    (text_width, text_height), below = cv2.getTextSize(text, font, scale, stroke)
+    x = max(0, min(x, picture.shape[1] - text_width - 4))
+    base = max(y - 4, text_height + 4)  # the line that the letters stand on
+    cv2.rectangle(picture, (x, base - text_height - 4), (x + text_width + 4, base + below - 2), color, cv2.FILLED)
+    ink = (0, 0, 0) if float(np.dot(color, (0.114, 0.587, 0.299))) > 140 else _WHITE  # by the ground's luma
+    cv2.putText(picture, text, (x + 2, base - 1), font, scale, ink, stroke, cv2.LINE_AA)
+
+
 def _stroke_pixels(picture: np.ndarray) -> int:
     """Width of a line: 3 pixels at 720 lines, growing with the picture so that it stays as visible."""
     return max(1, round(min(picture.shape[:2]) / 240))
@@ -104,13 +127,13 @@ def _pixel(x: float, y: float) -> tuple[int, int]:
     return round(float(np.clip(x, -limit, limit))), round(float(np.clip(y, -limit, limit)))
 
 
-def _checked(image_bgr: np.ndarray, masks: np.ndarray, alpha: float) -> np.ndarray:
-    """The masks as (N, H, W) uint8, 0 or 1, once they and the image are found fit."""
+def _check(image_bgr: np.ndarray, masks: np.ndarray, alpha: float) -> np.ndarray:
+    """The masks as (N, H, W) uint8, 0 or 1, after a check of them and the image."""
     if getattr(image_bgr, "dtype", None) != np.uint8 or image_bgr.ndim != 3 or image_bgr.shape[2] != 3:
         raise InvalidInputError(
             "image to draw on not usable",
             expected="(H, W, 3) uint8, BGR",
-            got=_described(image_bgr),
+            got=_describe(image_bgr),
             remedy="convert it with cv2.cvtColor",
         )
     found = np.asarray(masks)
@@ -120,7 +143,7 @@ def _checked(image_bgr: np.ndarray, masks: np.ndarray, alpha: float) -> np.ndarr
         raise InvalidInputError(
             "masks do not fit the image",
             expected=f"(N, {height}, {width})",
-            got=_described(masks),
+            got=_describe(masks),
             remedy="draw masks on the image they were made from",
         )
     if not 0 <= alpha <= 1:
@@ -128,9 +151,9 @@ def _checked(image_bgr: np.ndarray, masks: np.ndarray, alpha: float) -> np.ndarr
     return np.not_equal(found, 0).view(np.uint8)
 
 
-def _checked_points(points: np.ndarray | None, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _read_points(points: np.ndarray | None, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Points (P, 2), and whether each is positive (P,) bool."""
-    rows = np.empty((0, 2)) if points is None else _checked_rows(points, 2, "points", "(P, 2)")
+    rows = np.empty((0, 2)) if points is None else _read_rows(points, 2, "points", "(P, 2)")
     positive = np.ones(len(rows), bool) if labels is None else np.asarray(labels).reshape(-1) == 1
     if len(positive) != len(rows):
         raise InvalidInputError(
@@ -142,18 +165,18 @@ def _checked_points(points: np.ndarray | None, labels: np.ndarray | None) -> tup
     return rows, positive
 
 
-def _checked_rows(values: np.ndarray, columns: int, name: str, expected: str) -> np.ndarray:
+def _read_rows(values: np.ndarray, columns: int, name: str, expected: str) -> np.ndarray:
     rows = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if rows.ndim != 2 or rows.shape[1] != columns or not np.isfinite(rows).all():
         raise InvalidInputError(
             f"{name} to draw not usable",
             expected=f"{expected} finite pixels",
-            got=_described(values),
+            got=_describe(values),
             remedy=f"give {name} as an array of that shape",
         )
     return rows
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     shape = getattr(value, "shape", None)
     return type(value).__name__ if shape is None else f"{getattr(value, 'dtype', '')} {tuple(shape)}".strip()
