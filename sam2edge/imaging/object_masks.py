@@ -94,7 +94,7 @@ class ObjectMasks:
         `image` is the photo that the masks were made from, in any form that a model takes.
         """
         masks = self._object_masks()
-        return cut_out(self._pixels(image)[0], masks.any(axis=0))
+        return cut_out(self._pixels(image)[0], np.asarray(masks.any(axis=0)))
 
     def draw(self, image: Any, *, labels: Sequence[str] | None = None, alpha: float = 0.5) -> NDArray[np.uint8]:
         """A picture (H, W, 3) uint8, in the image's colour order, of the masks in colours of their own.
