@@ -6,6 +6,7 @@ all eight official checkpoints follow from them. `micro` is sam2edge's own embed
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -150,7 +151,7 @@ def _aliases() -> dict[str, str]:
         short = _SHORT.get(variant.size, variant.size)
         names = {variant.name, f"sam{variant.release}_hiera_{short}"}
         if variant.release == "2.1":
-            names |= {f"hiera_{short}", f"hiera_{variant.size}"}
+            names |= {f"hiera_{short}", f"hiera_{variant.size}", short, variant.size}
         else:
             names.add(f"sam2_hiera_{variant.size}")
         found.update({form: variant.name for name in names for form in (name, f"sam2/{name}")})
@@ -163,13 +164,18 @@ ALIASES: dict[str, str] = _aliases()
 def find_variant(model_id: str) -> Variant:
     """The variant that `model_id` names, whatever its case.
 
-    Accepts "sam2/hiera_tiny" (the 2.1 weights), "sam2.0_hiera_tiny", "sam2.1_hiera_tiny", also behind "sam2/", and
-    "b_plus" or "base_plus". Raises UnknownModelError naming the known ids.
+    Accepts "sam2/hiera_tiny" or "tiny" (the 2.1 weights), "sam2.0_hiera_tiny", "sam2.1_hiera_tiny", also behind
+    "sam2/", and "b_plus" or "base_plus". Raises UnknownModelError with the closest id, or all of them.
     """
-    name = ALIASES.get(str(model_id).strip().lower())
+    wanted = str(model_id).strip().lower()
+    name = ALIASES.get(wanted)
     if name is None:
+        close = difflib.get_close_matches(wanted, ALIASES, n=1, cutoff=0.7)
         known = ", ".join(v.model_id for v in VARIANTS.values())
         raise UnknownModelError(
-            "unknown model id", expected=f"one of {known}", got=repr(model_id), remedy="see `sam2edge models list`"
+            "unknown model id",
+            expected=f"one of {known}",
+            got=repr(model_id),
+            remedy=f"did you mean {VARIANTS[ALIASES[close[0]]].model_id}?" if close else "see `sam2edge models list`",
         )
     return VARIANTS[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sam2edge.errors import UnknownModelError
-from sam2edge.variants import VARIANTS, find_variant
+from sam2edge.variants import EMBEDDED, VARIANTS, find_variant
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,10 @@ from sam2edge.variants import VARIANTS, find_variant
         ("sam2/hiera_large", "sam2.1_hiera_large"),
         ("sam2.0_hiera_b_plus", "sam2.0_hiera_base_plus"),
         ("SAM2.1_hiera_Large", "sam2.1_hiera_large"),
+        ("tiny", "sam2.1_hiera_tiny"),
+        ("micro", EMBEDDED),
+        ("large", "sam2.1_hiera_large"),
+        ("b_plus", "sam2.1_hiera_base_plus"),
     ],
 )
 def test_ids_and_aliases(model_id: str, name: str) -> None:
@@ -34,6 +38,12 @@ def test_every_variant_answers_to_its_own_ids() -> None:
 def test_unknown_ids_are_told_the_known_ones() -> None:
     with pytest.raises(UnknownModelError, match="sam2/hiera_b_plus.*got 'sam3/huge'.*models list"):
         find_variant("sam3/huge")
+
+
+@pytest.mark.parametrize(("model_id", "meant"), [("sam2/hiera_tinny", "tiny"), ("lage", "large"), ("smal", "small")])
+def test_a_mistyped_id_is_told_the_closest(model_id: str, meant: str) -> None:
+    with pytest.raises(UnknownModelError, match=f"did you mean sam2/hiera_{meant}"):
+        find_variant(model_id)
 
 
 def test_official_checkpoints_have_distinct_sums_and_https() -> None:

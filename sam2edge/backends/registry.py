@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 from collections.abc import Callable, Sequence
@@ -59,8 +60,12 @@ def open_backend(name: str, request: BackendRequest, build: Build | None = None)
         assert backend.report is not None
         return backend, backend.report
     if name not in BACKENDS:
+        close = difflib.get_close_matches(str(name).lower(), BACKENDS, n=1)
         raise InvalidInputError(
-            "unknown backend", expected=f"auto or one of {', '.join(sorted(BACKENDS))}", got=repr(name)
+            "unknown backend",
+            expected=f"auto or one of {', '.join(sorted(BACKENDS))}",
+            got=repr(name),
+            remedy=f"did you mean {close[0]}?" if close else None,
         )
     if name != "tensorrt":
         return _load(name).open(request), BackendReport(name)

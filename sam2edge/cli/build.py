@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from sam2edge.cli.model_options import FileName, ModelId
 from sam2edge.engine_build import EXIT_INTERRUPTED, build_engines, run_script
 from sam2edge.store import paths
 from sam2edge.variants import find_variant
@@ -12,11 +13,11 @@ COMPILERS = ("tensorrt", "torch2trt")
 
 
 @click.command(no_args_is_help=True)
-@click.argument("model", metavar="MODEL")
+@click.argument("model", type=ModelId(), metavar="MODEL")
 @click.option("--size", type=int, metavar="S", help="Side of the model input in pixels. Default: the model's own.")
 @click.option("--precision", type=click.Choice(paths.PRECISIONS), default="fp16", show_default=True)
 @click.option("--compiler", type=click.Choice(COMPILERS), default="tensorrt", show_default=True)
-@click.option("--checkpoint", metavar="FILE", help="Official weights, .pt or .safetensors; exports the graphs anew.")
+@click.option("--checkpoint", type=FileName(), help="Official weights, .pt or .safetensors; exports the graphs anew.")
 @click.option("--level", type=click.IntRange(0, 5), default=3, show_default=True, help="Build time against speed.")
 @click.option("--skip-built", is_flag=True, help="Keep engines that are still right.")
 @click.pass_context

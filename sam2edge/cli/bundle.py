@@ -9,6 +9,8 @@ import click
 
 import sam2edge
 from sam2edge.bundle import install as installer
+from sam2edge.cli.group import SuggestingGroup
+from sam2edge.cli.model_options import ModelId
 from sam2edge.cli.terminal import progress
 from sam2edge.files import file_sha256
 from sam2edge.store import paths
@@ -18,14 +20,14 @@ from sam2edge.variants import find_variant
 _passed_on = {"ignore_unknown_options": True, "help_option_names": []}
 
 
-@click.group(no_args_is_help=True)
+@click.group(cls=SuggestingGroup, no_args_is_help=True)
 def bundle() -> None:
     """One file that installs sam2edge and its models on a machine with no network."""
 
 
 @bundle.command()
 @click.argument("path", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
-@click.option("--model", "model_ids", metavar="ID", multiple=True, help="A model of the store. Repeatable.")
+@click.option("--model", "model_ids", type=ModelId(), multiple=True, help="A model of the store. Repeatable.")
 @click.option("--target", "target_name", metavar="NAME", default="linux-aarch64-cp310", show_default=True)
 @click.option("--weights/--no-weights", default=True, show_default=True, help="Checkpoints, which take torch to run.")
 @click.option("--engines", is_flag=True, help="Engines too; they are installed only where GPU and TensorRT match.")

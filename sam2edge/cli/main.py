@@ -11,22 +11,24 @@ from collections.abc import Sequence
 import click
 
 from sam2edge import __version__
+from sam2edge.cli.group import SuggestingGroup
 from sam2edge.errors import Sam2EdgeError
 
 DEBUG_VARIABLE = "SAM2EDGE_DEBUG"
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 _COMMANDS = {
-    "segment": ("sam2edge.cli.segment:segment", "Click on a photo, get the mask of what is there."),
-    "track": ("sam2edge.cli.track:track", "Follow a thing through a video."),
+    "segment": ("sam2edge.cli.segment:segment", "Cut objects out of photos: clicks or boxes in, masks out."),
+    "track": ("sam2edge.cli.track:track", "Follow objects through a video or a camera's picture."),
     "build": ("sam2edge.cli.build:build", "Build TensorRT engines of a model for this machine."),
-    "doctor": ("sam2edge.cli.doctor:doctor", 'What this machine is, what works on it, what "auto" would load.'),
-    "models": ("sam2edge.cli.models:models", "The models: list, fetch, add, remove, check."),
-    "bundle": ("sam2edge.cli.bundle:bundle", "All of it in one file, for machines with no network."),
+    "doctor": ("sam2edge.cli.doctor:doctor", "Show this machine, what works on it, and which model fits."),
+    "models": ("sam2edge.cli.models:models", "List, install, add, remove and check models."),
+    "bundle": ("sam2edge.cli.bundle:bundle", "Pack everything into one file for machines without a network."),
+    "completion": ("sam2edge.cli.completion:completion", "Print the completion script of your shell."),
 }
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(SuggestingGroup):
     """Imports a command when it is called, so that `--help` and bad usage answer at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -45,9 +47,9 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
+@click.version_option(__version__, "-V", "--version")
 def cli() -> None:
-    """SAM 2 on small devices: segment photos without a network."""
+    """SAM 2 on small devices: masks of objects in photos and videos, without a network."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from sam2edge.cli.group import SuggestingGroup
+from sam2edge.cli.model_options import ModelId
 from sam2edge.cli.terminal import byte_progress, progress
 from sam2edge.errors import InvalidInputError
 from sam2edge.store import paths
@@ -35,7 +37,7 @@ LICENCE = "Apache-2.0"  # of every checkpoint listed, the embedded one among the
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=SuggestingGroup, invoke_without_command=True)
 @click.pass_context
 def models(context: click.Context) -> None:
     """The models that sam2edge knows; without a command, `list`."""
@@ -70,7 +72,7 @@ def list_models(as_json: bool = False) -> None:
 
 
 @models.command()
-@click.argument("model", metavar="MODEL")
+@click.argument("model", type=ModelId(), metavar="MODEL")
 @_as_json
 def pull(model: str, as_json: bool) -> None:
     """Fetch the official weights of MODEL into the store, or what is still missing of them.
@@ -108,7 +110,7 @@ def add(path: Path, replace: bool, as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("model", metavar="MODEL")
+@click.argument("model", type=ModelId(), metavar="MODEL")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_as_json
 def remove(model: str, yes: bool, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
+from sam2edge.cli.model_options import FileName, model_options
 from sam2edge.cli.prompt_options import Box, BoxType, Point, PointType
 from sam2edge.cli.terminal import progress, quiet_native_stderr, tell_skipped_engine
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
@@ -37,14 +38,10 @@ class _Prompts:
 
 
 @click.command(no_args_is_help=True)
-@click.argument("photo", metavar="PHOTO")
+@click.argument("photo", type=FileName("PHOTO"), metavar="PHOTO")
 @click.option("--point", "points", type=PointType(), multiple=True, help="On the thing; with ,- beside it. Repeatable.")
 @click.option("--box", type=BoxType(), help="Around the thing.")
-@click.option(
-    "--model", "model_id", metavar="ID", default="auto", show_default=True, help="See `sam2edge models list`."
-)
-@click.option("--backend", metavar="NAME", default="auto", show_default=True, help="onnxruntime, torch, ...")
-@click.option("--checkpoint", metavar="FILE", help="Official weights, .pt or .safetensors, of the model.")
+@model_options
 @click.option("--out", metavar="DIR", default=".", help="Where the pictures go; made if missing. Default: here.")
 @click.option(
     "--multi/--single", default=None, help="Best of three masks, or the one. Default: three for a lone click."

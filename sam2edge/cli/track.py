@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from sam2edge.cli.following import Run, follow
+from sam2edge.cli.model_options import FileName, model_options
 from sam2edge.cli.prompt_file import FramePrompt, prompt_of_options, read_prompt_file
 from sam2edge.cli.prompt_options import Box, BoxType, Point, PointType
 from sam2edge.cli.terminal import progress
@@ -24,17 +25,13 @@ _WHOLE = 0.9  # of the frames that a video announces; their number is often an e
 
 
 @click.command(no_args_is_help=True)
-@click.argument("source", metavar="SOURCE")
+@click.argument("source", type=FileName("SOURCE"), metavar="SOURCE")
 @click.option("--point", "points", type=PointType(), multiple=True, help="On the thing; with ,- beside it. Repeatable.")
 @click.option("--box", type=BoxType(), help="Around the thing on the first frame.")
-@click.option("--prompts", "prompt_file", metavar="FILE.json", help="Several objects, later frames; see the docs.")
+@click.option("--prompts", "prompt_file", type=FileName("FILE.json"), help="Several objects, later frames; see docs.")
 @click.option("--out", metavar="FILE.mp4", help="Default: <name>.tracked.mp4 here.")
 @click.option("--masks", metavar="DIR", help="One index PNG a frame, as in the DAVIS data set.")
-@click.option(
-    "--model", "model_id", metavar="ID", default="auto", show_default=True, help="See `sam2edge models list`."
-)
-@click.option("--backend", metavar="NAME", default="auto", show_default=True, help="onnxruntime, torch, ...")
-@click.option("--checkpoint", metavar="FILE", help="Official weights, .pt or .safetensors, of the model.")
+@model_options
 @click.option("--size", "image_size", type=int, metavar="PIXELS", help="Side of the model's input; default: its own.")
 @click.option("--every", type=click.IntRange(min=1), metavar="N", default=1, help="Run the model on every Nth frame.")
 @click.option("--live", is_flag=True, help="Play a file at its rate and drop frames, as a camera is taken.")

@@ -76,7 +76,9 @@ def test_nothing_to_do_shows_the_help_and_is_bad_usage(capsys: pytest.CaptureFix
     assert "segment" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["models", "list", "-h"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["segment", "--help"], ["models", "list", "-h"], ["--version"], ["-V"]]
+)
 def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     assert "sam2edge" in capsys.readouterr().out
@@ -89,8 +91,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in out
 
 
-def _run(arguments: str) -> subprocess.CompletedProcess[str]:
-    command = f"{sys.executable} -m sam2edge.cli.main {arguments}"
+def _run(arguments: str, module: str = "sam2edge.cli.main", before: str = "") -> subprocess.CompletedProcess[str]:
+    command = f"{before}{sys.executable} -m {module} {arguments}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], env=environment, capture_output=True, text=True, timeout=60
@@ -111,3 +113,47 @@ def test_standard_output_that_is_full() -> None:
 def test_standard_streams_that_are_closed() -> None:
     assert _run("models list >&- 2>&-").returncode == 0
     assert _run("segment missing.png --point 1,2 >&- 2>&-").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [("segmnt", "segment"), ("models pul", "pull"), ("bundle crate", "create"), ("trak", "track")],
+)
+def test_a_mistyped_command_is_told_the_closest(arguments: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments.split()) == 2
+    assert f"Did you mean '{meant}'?" in capsys.readouterr().err
+    assert main(["qqqq"]) == 2
+    assert "Commands are segment, track" in capsys.readouterr().err
+
+
+def test_python_m_is_the_command() -> None:
+    result = _run("--version", module="sam2edge")
+    assert result.stdout.startswith("sam2edge, version "), result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    assert "_SAM2EDGE_COMPLETE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("seg", ["segment"]),
+        ("segment --model sam2/hiera_t", ["sam2/hiera_tiny"]),
+        ("segment --model lar", ["large"]),
+        ("track --backend on", ["onnxruntime"]),
+        ("models pull sam2.0_hiera_s", ["sam2.0_hiera_small"]),
+        ("build sam2/hiera_l", ["sam2/hiera_large"]),
+    ],
+)
+def test_a_shell_completes_ids_and_backends(words: str, offered: list[str]) -> None:
+    context = f"COMP_WORDS='sam2edge {words}' COMP_CWORD={len(words.split())} _SAM2EDGE_COMPLETE=bash_complete "
+    result = _run("", before=context)
+    assert [line.partition(",")[2] for line in result.stdout.split()] == offered, result.stderr
+
+
+def test_a_shell_completes_files() -> None:
+    result = _run("", before="COMP_WORDS='sam2edge segment cu' COMP_CWORD=2 _SAM2EDGE_COMPLETE=bash_complete ")
+    assert result.stdout == "file,cu\n"
