@@ -47,6 +47,7 @@ ROOMS = (
     "tracker.py",
     "__init__.py",
     "cli/",
+    "__main__.py",
 )
 WITHOUT_ARRAYS = ("errors.py", "files.py", "variants.py", "contract.py", "machine/")  # the standard library alone
 ARRAYS = {"numpy", "cv2"}
