@@ -268,3 +268,8 @@ class BackendReport:
     def __str__(self) -> str:
         lines = [f"{self.chosen}: in use"] + [f"{name}: {reason}" for name, reason in self.skipped]
         return "\n".join(lines)
+
+
+# As `inference-models` spells them.
+SAM2Prediction = Sam2Prediction
+SAM2ImageEmbeddings = Sam2ImageEmbedding

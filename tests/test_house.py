@@ -43,6 +43,7 @@ ROOMS = (
     "tracking/",
     "predictor.py",
     "automodel.py",
+    "compat.py",
     "diagnosis/",
     "tracker.py",
     "__init__.py",
