@@ -14,6 +14,7 @@ import pytest
 from sam2edge.automodel import AutoModel
 from sam2edge.compat import SAM2ImagePredictor, build_sam2
 from sam2edge.errors import InvalidInputError, UnknownModelError
+from sam2edge.predictor import ImagePredictor
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def image(photo_bgr: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def predictor(micro_onnx) -> SAM2ImagePredictor:
+def predictor(micro_onnx: ImagePredictor) -> SAM2ImagePredictor:
     return SAM2ImagePredictor(micro_onnx)
 
 
@@ -108,7 +109,7 @@ def test_the_notebooks_batches(predictor: SAM2ImagePredictor, image: np.ndarray)
     assert best_masks[0].shape == (2, *image1.shape[:2])
 
 
-def test_colours_and_shares(predictor: SAM2ImagePredictor, micro_onnx, image: np.ndarray, photo_bgr) -> None:
+def test_colours_and_shares(predictor: SAM2ImagePredictor, micro_onnx: ImagePredictor, image: np.ndarray, photo_bgr: np.ndarray) -> None:
     box = np.array([225, 55, 425, 330])
     expected = micro_onnx.segment_images(photo_bgr, boxes=box, multi_mask_output=False)[0].masks
     predictor.set_image(image)
@@ -127,9 +128,9 @@ def test_colours_and_shares(predictor: SAM2ImagePredictor, micro_onnx, image: np
         ("tiny", "sam2.1_hiera_tiny"),
     ],
 )
-def test_names_of_the_hub(name: str, variant: str, micro_onnx, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_the_hub(name: str, variant: str, micro_onnx: ImagePredictor, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *a, **options: asked.append((*a, options)) or micro_onnx)
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *a, **options: asked.append((*a, options)) or micro_onnx: ImagePredictor)
     SAM2ImagePredictor.from_pretrained(name, device="cpu")
     assert asked == [(variant, {"device": "cpu"})]
 
@@ -142,10 +143,10 @@ def test_names_of_the_hub(name: str, variant: str, micro_onnx, monkeypatch: pyte
         ("sam2_hiera_t.yaml", "sam2.0_hiera_tiny"),
     ],
 )
-def test_metas_configurations(config: str, variant: str, micro_onnx, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metas_configurations(config: str, variant: str, micro_onnx: ImagePredictor, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     asked: list[Any] = []
-    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *a, **options: asked.append((*a, options)) or micro_onnx)
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *a, **options: asked.append((*a, options)) or micro_onnx: ImagePredictor)
     assert build_sam2(config, "weights.pt", device=torch.device("cpu")) is micro_onnx
     assert asked == [(variant, {"checkpoint": "weights.pt", "device": "cpu"})]
     with pytest.raises(UnknownModelError, match="sam2_hiera"):
