@@ -109,7 +109,9 @@ def test_the_notebooks_batches(predictor: SAM2ImagePredictor, image: np.ndarray)
     assert best_masks[0].shape == (2, *image1.shape[:2])
 
 
-def test_colours_and_shares(predictor: SAM2ImagePredictor, micro_onnx: ImagePredictor, image: np.ndarray, photo_bgr: np.ndarray) -> None:
+def test_colours_and_shares(
+    predictor: SAM2ImagePredictor, micro_onnx: ImagePredictor, image: np.ndarray, photo_bgr: np.ndarray
+) -> None:
     box = np.array([225, 55, 425, 330])
     expected = micro_onnx.segment_images(photo_bgr, boxes=box, multi_mask_output=False)[0].masks
     predictor.set_image(image)
@@ -130,7 +132,7 @@ def test_colours_and_shares(predictor: SAM2ImagePredictor, micro_onnx: ImagePred
 )
 def test_names_of_the_hub(name: str, variant: str, micro_onnx: ImagePredictor, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *a, **options: asked.append((*a, options)) or micro_onnx: ImagePredictor)
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *a, **options: asked.append((*a, options)) or micro_onnx)
     SAM2ImagePredictor.from_pretrained(name, device="cpu")
     assert asked == [(variant, {"device": "cpu"})]
 
@@ -143,10 +145,12 @@ def test_names_of_the_hub(name: str, variant: str, micro_onnx: ImagePredictor, m
         ("sam2_hiera_t.yaml", "sam2.0_hiera_tiny"),
     ],
 )
-def test_metas_configurations(config: str, variant: str, micro_onnx: ImagePredictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metas_configurations(
+    config: str, variant: str, micro_onnx: ImagePredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch = pytest.importorskip("torch")
     asked: list[Any] = []
-    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *a, **options: asked.append((*a, options)) or micro_onnx: ImagePredictor)
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *a, **options: asked.append((*a, options)) or micro_onnx)
     assert build_sam2(config, "weights.pt", device=torch.device("cpu")) is micro_onnx
     assert asked == [(variant, {"checkpoint": "weights.pt", "device": "cpu"})]
     with pytest.raises(UnknownModelError, match="sam2_hiera"):
