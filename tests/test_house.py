@@ -19,6 +19,7 @@ PACKAGE = ROOT / "sam2edge"
 ROOMS = (
     "errors.py",
     "files.py",
+    "outputs.py",
     "variants.py",
     "contract.py",
     "machine/",
@@ -50,7 +51,14 @@ ROOMS = (
     "cli/",
     "__main__.py",
 )
-WITHOUT_ARRAYS = ("errors.py", "files.py", "variants.py", "contract.py", "machine/")  # the standard library alone
+WITHOUT_ARRAYS = (
+    "errors.py",
+    "files.py",
+    "outputs.py",
+    "variants.py",
+    "contract.py",
+    "machine/",
+)  # the standard library alone
 ARRAYS = {"numpy", "cv2"}
 # Everything else from outside the standard library, and the only places that may name it.
 HOMES = {

@@ -12,7 +12,7 @@ import numpy as np
 from sam2edge.cli.prompt_file import FramePrompt
 from sam2edge.cli.terminal import frame_progress
 from sam2edge.datatypes import TrackResult
-from sam2edge.errors import InvalidInputError, Sam2EdgeError
+from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.overlay import draw_masks
 from sam2edge.video.latest import LatestFrames
 from sam2edge.video.sinks import MaskSink, VideoSink
@@ -23,8 +23,8 @@ from sam2edge.video.sources import FrameSource
 class Run:
     """What is known of a run so far: numbers alone, so that an endless source takes no more and more memory.
 
-    `frames` describes each frame where that is asked for; `tracker_seconds` is what tracking took; `error` is that of a
-    live source after its first frame.
+    `frames` describes each frame where that is asked for; `tracker_seconds` is what tracking took; `error` is what
+    ended the run after its first frame, Ctrl-C and signals among it.
     """
 
     unused: list[FramePrompt]
@@ -32,8 +32,7 @@ class Run:
     num_frames: int = 0
     tracker_seconds: float = 0.0
     object_ids: set[int] = field(default_factory=set)
-    interrupted: bool = False
-    error: Sam2EdgeError | None = None
+    error: BaseException | None = None
 
     def count(self, step: _Step) -> None:
         self.num_frames += 1
@@ -65,7 +64,7 @@ def follow(
     mask_sink: MaskSink | None,
     describe: bool,
 ) -> Run:
-    """Tracks to the end, or to Ctrl-C; a frame reaches every sink or is not counted.
+    """Tracks to the end, or to what ends it early; a frame reaches every sink or is not counted.
 
     The model runs on every `every`-th frame, and where something is prompted. What a live source dropped is made up
     for in the video by the frame before it, so that its time is that of the source. `describe` fills `Run.frames`.
@@ -86,13 +85,11 @@ def follow(
                     mask_sink.write(step.number, (step.frame.shape[0], step.frame.shape[1]), ids, objects)
                 run.count(step)
                 advance()
-    except KeyboardInterrupt:
-        run.interrupted = True
-    except Sam2EdgeError as error:
-        if not isinstance(frames, LatestFrames) or not run.num_frames:
+    except (Exception, KeyboardInterrupt) as error:
+        if not run.num_frames and not isinstance(error, KeyboardInterrupt):
             raise
         run.error = error
-    if len(run.unused) == len(prompts) and not run.interrupted and run.error is None:
+    if len(run.unused) == len(prompts) and run.error is None:
         raise InvalidInputError(
             "source ends before the first prompt",
             expected=f"a frame {prompts[0].frame}",
@@ -106,6 +103,9 @@ def _steps(tracker: Any, frames: FrameSource, run: Run, every: int) -> Iterator[
     result: TrackResult | None = None
     tracked = -every
     for count, frame in enumerate(frames):
+        if count == 0:
+            for prompt in run.unused:
+                prompt.check(frame.shape[0], frame.shape[1])
         number = frames.frame_number if isinstance(frames, LatestFrames) else count
         due = bool(run.unused) and run.unused[0].frame <= number
         seconds = 0.0

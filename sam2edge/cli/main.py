@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ import click
 
 from sam2edge import __version__
 from sam2edge.cli.group import SuggestingGroup
+from sam2edge.cli.terminal import Reported, Stopped, printable, stop_by_signal
 from sam2edge.errors import Sam2EdgeError
 
 DEBUG_VARIABLE = "SAM2EDGE_DEBUG"
@@ -55,41 +59,79 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; `arguments` are those after the program's name, by default the process's own.
 
-    Returns the exit status: 0 on success, 2 for bad usage, 130 when interrupted, 1 otherwise. Failures print one line
-    on standard error; with SAM2EDGE_DEBUG=1 in the environment the traceback comes before it.
+    Returns the exit status: 0 on success, 2 for bad usage, 130 when interrupted, 128 and its number when stopped by a
+    signal, 1 otherwise. Failures print one line on standard error and, with --json, a JSON object on standard output;
+    with SAM2EDGE_DEBUG=1 in the environment the traceback comes first.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its complaints come out as one line of ours
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    as_json = "--json" in given
     try:
-        status = cli.main(
-            args=None if arguments is None else list(arguments), prog_name="sam2edge", standalone_mode=False
-        )
+        with stop_by_signal():
+            status = cli.main(args=given, prog_name="sam2edge", standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()
         return status if isinstance(status, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
+    except (SystemExit, BrokenPipeError):  # the reader of the output has gone, which is no fault
+        _drop_output()
+        return EXIT_FAILURE
+    except Reported as reported:
+        return _fail(reported.error, False)
+    except BaseException as error:
+        return _fail(error, as_json)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One line and the exit status."""
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "sam2edge"
+        return f"{error.format_message()} See `{command} --help`.", EXIT_USAGE
+    if isinstance(error, click.Abort):  # click makes it of a KeyboardInterrupt
+        error = error.__cause__ or error
+    if isinstance(error, Stopped):
+        return f"stopped by {signal.Signals(error.number).name}", 128 + error.number
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return "interrupted", EXIT_INTERRUPTED
+    if isinstance(error, Sam2EdgeError):
+        return str(error), EXIT_FAILURE
+    if isinstance(error, MemoryError):
+        return "out of memory; remedy: a smaller photo or model", EXIT_FAILURE
+    if isinstance(error, OSError):
+        place = "standard output" if error.filename is None else error.filename
+        problem = f"a file or the output cannot be used; got {error.strerror or error} ({place})"
+        return f"{problem}; remedy: check that it is there, its permissions, and the room on its disk", EXIT_FAILURE
+    return (
+        f"unexpected {type(error).__name__}: {error}; remedy: run again with {DEBUG_VARIABLE}=1 and report what it "
+        "prints",
+        EXIT_FAILURE,
+    )
+
+
+def _fail(error: BaseException, as_json: bool) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
         return EXIT_USAGE
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "sam2edge"
-        return _fail(f"{error.format_message()} See `{command} --help`.", EXIT_USAGE)
-    except (KeyboardInterrupt, click.Abort):  # click makes an Abort of the former
-        return _fail("interrupted", EXIT_INTERRUPTED)
-    except Sam2EdgeError as error:
-        return _fail(str(error))
-    except MemoryError:
-        return _fail("out of memory; remedy: a smaller photo or model")
-    except Exception as error:
-        _drop_output()
-        return _fail(
-            f"unexpected {type(error).__name__}: {error}; remedy: run again with {DEBUG_VARIABLE}=1 and report "
-            "what it prints"
-        )
-
-
-def _fail(message: str, status: int = EXIT_FAILURE) -> int:
+    message, status = _explain(error)
     if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0") and status == EXIT_FAILURE:
-        traceback.print_exc()
-    one_line = " ".join(message.split())
-    printable = one_line.encode(errors="backslashreplace").decode()  # a file's name need not be text
-    click.echo(f"sam2edge: {printable}", err=True)
+        traceback.print_exception(error)
+    with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
+        click.echo(f"sam2edge: {printable(message)}", err=True)
+    try:
+        if as_json:
+            click.echo(json.dumps({"error": message, "status": status, **_parts(error)}))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        _drop_output()
     return status
+
+
+def _parts(error: BaseException) -> dict[str, str | None]:
+    if not isinstance(error, Sam2EdgeError):
+        return {}
+    parts = {"problem": error.problem, "expected": error.expected, "got": error.got, "remedy": error.remedy}
+    return {name: None if value is None else str(value) for name, value in parts.items()}
 
 
 def _drop_output() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sam2edge.cli.prompt_options import Box, Point
 from sam2edge.errors import InvalidInputError
+from sam2edge.imaging.prompts import read_prompts
 
 _KEYS = {"frame", "object", "points", "labels", "box"}
 _MAX_OBJECT = 255  # what an index PNG holds
@@ -22,6 +26,21 @@ class FramePrompt:
     frame: int
     object_id: int
     arguments: dict[str, Any]
+
+    def check(self, height: float, width: float) -> None:
+        """Raises InvalidInputError, naming the frame, where it cannot be used on frames of this size in pixels."""
+        points, labels, box = (
+            None if value is None else _array(value) for value in map(self.arguments.get, ("points", "labels", "box"))
+        )
+        try:
+            (read,) = read_prompts([(height, width)], points, labels, box)  # type: ignore[list-item]
+            if read.num_objects != 1:
+                raise InvalidInputError("prompt names several objects", expected="one object", got=read.num_objects)
+        except InvalidInputError as error:
+            problem = f"prompt of object {self.object_id} on frame {self.frame}: {error.problem}"
+            raise InvalidInputError(
+                problem.replace("image 0: ", ""), expected=error.expected, got=error.got, remedy=error.remedy
+            ) from error
 
 
 def prompt_of_options(points: tuple[Point, ...], box: Box | None) -> FramePrompt:
@@ -47,7 +66,10 @@ def read_prompt_file(path: Path) -> list[FramePrompt]:
         ) from error
     if not isinstance(entries, list) or not entries:
         raise _bad("prompts are no list", "a JSON list of at least one prompt", str(path))
-    return sorted((_read(i, entry) for i, entry in enumerate(entries)), key=lambda prompt: prompt.frame)
+    prompts = [_read(i, entry) for i, entry in enumerate(entries)]
+    for prompt in prompts:
+        prompt.check(math.inf, math.inf)  # the size of frames is known later
+    return sorted(prompts, key=lambda prompt: prompt.frame)
 
 
 def _read(index: int, entry: Any) -> FramePrompt:
@@ -64,6 +86,14 @@ def _read(index: int, entry: Any) -> FramePrompt:
     if "points" not in arguments and "box" not in arguments:
         raise _bad(f"prompt {index} points at nothing", "points or a box", json.dumps(entry)[:80])
     return FramePrompt(frame, object_id, arguments)
+
+
+def _array(value: Any) -> Any:
+    """Of numbers where it can be; `read_prompts` names what cannot, and takes a list for one element an image."""
+    try:
+        return np.asarray(value, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        return np.asarray(None if isinstance(value, str) else value, object)
 
 
 def _bad(problem: str, expected: str, got: str) -> InvalidInputError:

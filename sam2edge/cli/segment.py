@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ import numpy as np
 
 from sam2edge.cli.model_options import FileName, model_options
 from sam2edge.cli.prompt_options import Box, BoxType, Point, PointType
-from sam2edge.cli.terminal import progress, quiet_native_stderr, tell_skipped_engine
+from sam2edge.cli.terminal import printable, progress, quiet_native_stderr, tell_new_name, tell_skipped_engine
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.imaging.overlay import draw_masks
 from sam2edge.imaging.photo import read_photo, write_pngs
+from sam2edge.outputs import try_output
 from sam2edge.variants import EMBEDDED, find_variant
 
 
@@ -46,6 +46,7 @@ class _Prompts:
 @click.option(
     "--multi/--single", default=None, help="Best of three masks, or the one. Default: three for a lone click."
 )
+@click.option("--force", is_flag=True, help="Write over pictures that are there; else new ones get a number.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def segment(
     photo: str,
@@ -56,6 +57,7 @@ def segment(
     checkpoint: str | None,
     out: str,
     multi: bool | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Mask the thing in PHOTO that the clicks or the box point at.
@@ -64,7 +66,10 @@ def segment(
     """
     if not points and box is None:
         raise click.UsageError("Nothing to segment: give --point X,Y or --box X1,Y1,X2,Y2.")
-    out_dir = _checked_out_dir(out)
+    out_dir = Path(out)
+    if out_dir.exists() and not out_dir.is_dir():
+        raise InvalidInputError("--out is not a folder", expected="a folder", got=f"file {out}", remedy="name another")
+    try_output(out_dir / f"{Path(photo).stem}.overlay.png")
     with quiet_native_stderr():
         image_bgr = read_photo(photo)
     prompts = _Prompts.of(points, box)
@@ -74,9 +79,9 @@ def segment(
         model = _load_model(model_id, backend, checkpoint)
         mask, score = _best_mask(model, image_bgr, prompts, multi)
     overlay = draw_masks(image_bgr, mask, points=prompts.points, point_labels=prompts.labels, boxes=prompts.box)
-    paths = _write(out_dir, Path(photo).stem, mask, overlay)
+    paths = _write(out_dir, Path(photo).stem, mask, overlay, force)
     report = _report(photo, model, mask, score, paths)
-    click.echo(json.dumps(report) if as_json else _summary(report))
+    click.echo(json.dumps(report) if as_json else printable(_summary(report)))
     tell_skipped_engine(model)
     if model_id == "auto" and model.variant.name == EMBEDDED:
         larger = find_variant("hiera_tiny").model_id
@@ -85,22 +90,6 @@ def segment(
             f"`sam2edge models pull {larger}` and add --model {larger}",
             err=True,
         )
-
-
-def _checked_out_dir(out: str) -> Path:
-    """The folder for the results, refused before anything is computed where it plainly cannot be used."""
-    path = Path(out)
-    if path.exists() and not path.is_dir():
-        raise InvalidInputError("--out is not a folder", expected="a folder", got=f"file {path}", remedy="name another")
-    nearest = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), path)
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InvalidInputError(
-            "--out cannot be written",
-            expected="a folder with write permission",
-            got=str(nearest),
-            remedy="name another, or change its permissions",
-        )
-    return path
 
 
 def _load_model(model_id: str, backend: str, checkpoint: str | None) -> Any:
@@ -122,19 +111,20 @@ def _best_mask(model: Any, image_bgr: np.ndarray, prompts: _Prompts, multi: bool
     return prediction.masks[best], float(prediction.scores[best])
 
 
-def _write(out_dir: Path, stem: str, mask: np.ndarray, overlay: np.ndarray) -> tuple[Path, Path]:
+def _write(out_dir: Path, stem: str, mask: np.ndarray, overlay: np.ndarray, force: bool) -> list[Path]:
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Sam2EdgeError(
             f"cannot make the folder {out_dir}", got=error.strerror, remedy="name another with --out"
         ) from error
-    paths = out_dir / f"{stem}.mask.png", out_dir / f"{stem}.overlay.png"
-    write_pngs({paths[0]: mask.astype(np.uint8) * 255, paths[1]: overlay})
-    return paths
+    pictures = {out_dir / f"{stem}.mask.png": mask.astype(np.uint8) * 255, out_dir / f"{stem}.overlay.png": overlay}
+    written = write_pngs(pictures, replace=force)
+    tell_new_name(next(iter(pictures)), written[0])
+    return written
 
 
-def _report(photo: str, model: Any, mask: np.ndarray, score: float, paths: tuple[Path, Path]) -> dict[str, Any]:
+def _report(photo: str, model: Any, mask: np.ndarray, score: float, paths: list[Path]) -> dict[str, Any]:
     """What `--json` prints; `box_xyxy` is the mask's own, right and bottom exclusive, None when it is empty."""
     height, width = mask.shape
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))

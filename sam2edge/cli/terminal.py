@@ -1,18 +1,65 @@
-"""What commands do to the terminal: a sign of life, and no noise from native libraries."""
+"""What commands do to the terminal: a sign of life, no noise from native libraries, and how they are stopped."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
 PATIENCE_SECONDS = 1.0
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end, as `docker stop`, systemd and a closed terminal do; handled as Ctrl-C is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Reported(Exception):
+    """What ended a command whose JSON report has been printed: one line and the exit status are still to come."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def stop_by_signal() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Stopped, once; a signal that is ignored already (nohup) stays so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)  # a second one must not cut off the end of a file
+        raise Stopped(number)
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def printable(text: object) -> str:
+    """`text` in one line without control characters, which a file's name may have and a terminal would obey."""
+    one_line = " ".join(str(text).split()).encode(errors="backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in one_line)
 
 
 @contextmanager
@@ -104,3 +151,12 @@ def tell_skipped_engine(model: Any) -> None:
     reasons = [reason for label, reason in getattr(model.report, "skipped", ()) if label.startswith("tensorrt")]
     if reasons and find_engines(model.variant, model.image_size) is not None:
         click.echo(f"note: the built engine was not used: {' '.join(reasons[0].split())}", err=True)
+
+
+def tell_new_name(wanted: Path, written: Path) -> None:
+    """One line on standard error where a result had to take another name, so that nothing was written over."""
+    if written != wanted:
+        click.echo(
+            f"note: {printable(wanted)} is there already: written as {printable(written.name)}; --force writes over it",
+            err=True,
+        )

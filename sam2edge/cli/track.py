@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from sam2edge.cli.following import Run, follow
 from sam2edge.cli.model_options import FileName, model_options
 from sam2edge.cli.prompt_file import FramePrompt, prompt_of_options, read_prompt_file
 from sam2edge.cli.prompt_options import Box, BoxType, Point, PointType
-from sam2edge.cli.terminal import progress
-from sam2edge.errors import InvalidInputError
+from sam2edge.cli.terminal import Reported, printable, progress, tell_new_name
+from sam2edge.errors import InvalidInputError, Sam2EdgeError
+from sam2edge.outputs import try_output
 from sam2edge.video.latest import LatestFrames
 from sam2edge.video.live import Paced, is_live, open_live, without_password
-from sam2edge.video.sinks import MaskSink, VideoSink
+from sam2edge.video.sinks import MaskSink, VideoSink, rescue_videos
 from sam2edge.video.sources import FrameSource, open_source
 
 _WHOLE = 0.9  # of the frames that a video announces; their number is often an estimate
@@ -35,6 +35,7 @@ _WHOLE = 0.9  # of the frames that a video announces; their number is often an e
 @click.option("--size", "image_size", type=int, metavar="PIXELS", help="Side of the model's input; default: its own.")
 @click.option("--every", type=click.IntRange(min=1), metavar="N", default=1, help="Run the model on every Nth frame.")
 @click.option("--live", is_flag=True, help="Play a file at its rate and drop frames, as a camera is taken.")
+@click.option("--force", is_flag=True, help="Write over a video that is there; else a new one gets a number.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: times, areas and scores a frame.")
 def track(
     source: str,
@@ -49,35 +50,52 @@ def track(
     image_size: int | None,
     every: int,
     live: bool,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Follow a thing through SOURCE: a video file, a folder of pictures, a camera (0 or /dev/video0) or a URL.
 
-    Writes the video with the thing outlined. Ctrl-C ends it early and leaves a video of the frames so far.
+    Writes the video with the thing outlined. Ctrl-C, or SIGTERM, ends it early and leaves a video of the frames so far.
     """
     prompts = _prompts(points, box, prompt_file)
     stem = "live" if is_live(source) else Path(source).stem
-    out_path = Path(out) if out is not None else Path(f"{stem or 'video'}.tracked.mp4")
+    out_path = Path(f"{stem or 'video'}.tracked.mp4") if out is None else Path(out)
     if out_path.exists() and Path(source).exists() and out_path.samefile(source):
         raise InvalidInputError("--out is the source itself", expected="another file", got=out_path)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints come out as one line of ours
     frames = _open(source, live)
     with closing(frames):
-        video, mask_sink = VideoSink(out_path, frames.fps), None if masks is None else MaskSink(Path(masks))
+        _tell_rescued(out_path.parent)
+        mask_sink = None if masks is None else MaskSink(Path(masks), Path(source))
+        if out is not None:
+            try_output(out_path, replace=force)
+        video = VideoSink(out_path, frames.fps, force)
         try:
             with progress(f"loading {model_id}"):
                 tracker = _load_tracker(model_id, backend, checkpoint, image_size, frames.num_frames)
             run = follow(tracker, frames, prompts, every, video, mask_sink, as_json)
-            video.close()
+            written = _finish(video, run)
         finally:
             video.discard()
-    report = _report(source, tracker, frames, run, out_path, masks)
-    click.echo(json.dumps(report) if as_json else _summary(report, len(run.object_ids)))
-    if run.interrupted:
-        raise KeyboardInterrupt
+    tell_new_name(out_path, written or out_path)
+    report = _report(source, tracker, frames, run, written, masks)
+    click.echo(json.dumps(report) if as_json else printable(_summary(report, len(run.object_ids))))
     if run.error is not None:
-        raise run.error
+        raise Reported(run.error)
     _warn(frames, run)
+
+
+def _finish(video: VideoSink, run: Run) -> Path | None:
+    """Where the video lies; what stops it from being finished ends the run, unless something did so before."""
+    try:
+        return video.close()
+    except Sam2EdgeError as error:
+        run.error = run.error or error
+        return None
+
+
+def _tell_rescued(folder: Path) -> None:
+    for path in rescue_videos(folder) if folder.is_dir() else ():
+        click.echo(f"note: an earlier run was killed; its video so far is {printable(path)}", err=True)
 
 
 def _open(source: str, live: bool) -> FrameSource:
@@ -121,7 +139,7 @@ def _load_tracker(
 
 
 def _report(
-    source: str, tracker: Any, frames: FrameSource, run: Run, out_path: Path, masks: str | None
+    source: str, tracker: Any, frames: FrameSource, run: Run, written: Path | None, masks: str | None
 ) -> dict[str, Any]:
     """What `--json` prints; `frames_per_second` counts the tracker alone, without reading, drawing and writing."""
     seconds = run.tracker_seconds
@@ -133,10 +151,11 @@ def _report(
         "report": str(tracker.model.report).splitlines(),
         "num_frames": run.num_frames,
         "dropped_frames": frames.dropped if isinstance(frames, LatestFrames) else 0,
-        "interrupted": run.interrupted,
+        "interrupted": isinstance(run.error, KeyboardInterrupt),
+        "error": None if run.error is None else str(run.error) or type(run.error).__name__,
         "frames_per_second": round(run.num_frames / seconds, 3) if seconds else None,
         "memory_bytes": tracker.memory_nbytes,
-        "out": str(out_path) if run.num_frames else None,
+        "out": None if written is None else str(written),
         "masks": masks,
         "frames": run.frames,
     }

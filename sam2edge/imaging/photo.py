@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
+from sam2edge.outputs import clear_abandoned, place, temporary_beside
 
 MAX_PIXELS = 2**27
 """Largest photo in pixels (134 million: 384 MiB as BGR), so that a crafted header cannot take the memory."""
@@ -58,23 +58,24 @@ def write_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     write_pngs({Path(path): picture})
 
 
-def write_pngs(pictures: Mapping[Path, np.ndarray]) -> None:
-    """Write several PNGs, all or none: each whole under a temporary name beside its target, then all renamed.
+def write_pngs(pictures: Mapping[Path, np.ndarray], replace: bool = True) -> list[Path]:
+    """Write several PNGs, all or none: each whole under a temporary name beside its target, then all moved.
 
-    A file that stood under a target's name is replaced. Raises Sam2EdgeError when one cannot be written (folder
-    missing, no permission, disk full); nothing new is left behind then.
+    A file that stands under a target's name is written over; without `replace` the new ones get a number instead.
+    Returns where they lie. Raises Sam2EdgeError when one cannot be written (folder missing, no permission, disk full);
+    nothing new is left behind then.
     """
-    staged: list[tuple[Path, Path]] = []
+    staged: dict[Path, Path] = {}
     current: Path | None = None
     try:
         for current, picture in pictures.items():
             if current.is_dir():
                 raise IsADirectoryError(None, "a folder has this name")
-            temporary = current.with_name(f".{secrets.token_hex(8)}.tmp")
-            staged.append((temporary, current))
+            clear_abandoned(current.parent)
+            temporary = temporary_beside(current)
+            staged[temporary] = current
             _write_new(temporary, cv2.imencode(".png", picture)[1].tobytes())
-        for temporary, current in staged:
-            os.replace(temporary, current)
+        return place(staged, replace)
     except OSError as error:
         raise Sam2EdgeError(
             f"cannot write {current}",
@@ -82,7 +83,7 @@ def write_pngs(pictures: Mapping[Path, np.ndarray]) -> None:
             remedy="choose a folder that can be written and has space left",
         ) from error
     finally:
-        for temporary, _ in staged:
+        for temporary in staged:
             temporary.unlink(missing_ok=True)
 
 

@@ -214,7 +214,7 @@ def _check_inside(index: int, coords: FloatArray, kinds: IntArray, size_hw: tupl
 def _numbers(index: int, name: str, value: Any) -> NDArray[np.float32]:
     try:
         numbers = np.asarray(as_numpy(value), dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise _bad(index, f"{name} are not numbers", "a numeric array", type(value).__name__) from error
     if not np.isfinite(numbers).all():
         raise _bad(index, f"{name} hold NaN or infinity", "finite numbers", "a value that is not")

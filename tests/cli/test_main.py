@@ -37,7 +37,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
             "sam2edge: unknown model id; got 'x'; remedy: choose another",
         ),
         (ZeroDivisionError("by\nzero"), 1, "sam2edge: unexpected ZeroDivisionError: by zero; remedy: run again with"),
-        (OSError(28, "No space left on device"), 1, "sam2edge: unexpected OSError: [Errno 28] No space left"),
+        (OSError(28, "No space left on device"), 1, "sam2edge: a file or the output cannot be used; got No space left"),
         (MemoryError(), 1, "sam2edge: out of memory; remedy: "),
         (KeyboardInterrupt(), 130, "sam2edge: interrupted"),
         (click.UsageError("two\nlines"), 2, "sam2edge: two lines See `sam2edge"),

@@ -132,10 +132,18 @@ def test_no_hint_for_who_chose(model: _Model, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == ""
 
 
-def test_the_folder_is_made_and_older_results_are_replaced(model: _Model) -> None:
-    for _ in range(2):
-        assert main(["segment", "cup.png", "--point", "1,2", "--out", "new/deep"]) == 0
-    assert _pictures(Path("new/deep")) == ["cup.mask.png", "cup.overlay.png"]
+def test_the_folder_is_made_and_older_results_are_kept(model: _Model, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["segment", "cup.png", "--point", "1,2", "--out", "new/deep"]
+    assert main(arguments) == 0
+    Path("new/deep/cup.mask.png").write_text("earlier")
+    assert main(arguments) == 0
+    assert "note: new/deep/cup.mask.png is there already: written as cup.mask-2.png" in capsys.readouterr().err
+    pictures = ["cup.mask-2.png", "cup.mask.png", "cup.overlay-2.png", "cup.overlay.png"]
+    assert _pictures(Path("new/deep")) == pictures
+    assert Path("new/deep/cup.mask.png").read_text() == "earlier"
+    assert main([*arguments, "--force"]) == 0
+    assert _pictures(Path("new/deep")) == pictures
+    assert Path("new/deep/cup.mask.png").read_bytes() == Path("new/deep/cup.mask-2.png").read_bytes()
 
 
 def test_names_that_are_no_text(model: _Model, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +232,7 @@ def test_out_is_a_file(model: _Model, out: str, capfd: pytest.CaptureFixture[str
 def test_out_cannot_be_written(
     model: _Model, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    monkeypatch.setattr("sam2edge.outputs.temporary_beside", lambda *_: Path("/proc/none"))  # root may write everywhere
     assert main(["segment", "cup.png", "--point", "1,2", "--out", "below/it"]) == 1
     _assert_one_line(capfd, "cannot be written.*permission")
     assert not model.asked
@@ -233,7 +241,7 @@ def test_out_cannot_be_written(
 def test_a_result_that_cannot_be_written_leaves_nothing(model: _Model, capfd: pytest.CaptureFixture[str]) -> None:
     Path("cup.overlay.png").mkdir()
     assert main(["segment", "cup.png", "--point", "1,2"]) == 1
-    _assert_one_line(capfd, r"cannot write cup\.overlay\.png")
+    _assert_one_line(capfd, r"cannot be written.*cup\.overlay\.png: a folder")
     assert _pictures() == ["cup.overlay.png"]
 
 

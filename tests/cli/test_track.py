@@ -135,7 +135,7 @@ def test_prompt_files_that_cannot_be_used(
         (["clip", "--box", BOX, "--every", "0"], 2, "--every"),
         (["clip", "--box", BOX, "--out", "x.avi"], 1, ".mp4"),
         (["clip", "--box", BOX, "--out", "none/x.mp4"], 1, "folder that exists"),
-        (["clip", "--box", BOX, "--masks", "clip"], 1, "earlier run"),
+        (["clip", "--box", BOX, "--masks", "clip"], 1, "among the frames of the source"),
         (["clip", "--box", "500,500,600,600"], 1, "outside"),
         (["clip", "--box", BOX, "--out", "clip/../clip.mp4", "--masks", "clip/0.png"], 1, "masks cannot be written"),
     ],
@@ -157,13 +157,15 @@ def test_the_source_is_not_overwritten(clip: Path, fake: None, capsys: pytest.Ca
     assert Path("a.mp4").read_bytes() == before
 
 
-def test_a_picture_that_fails_in_the_middle_leaves_no_video(
+def test_a_picture_that_fails_in_the_middle_leaves_the_video_so_far(
     clip: Path, fake: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv2.imwrite(str(clip / "3.png"), bright_square(8, size_hw=(60, 90)))
-    assert main(["track", "clip", "--box", BOX]) == 1
-    assert "another size" in capsys.readouterr().err
-    assert [path.name for path in clip.parent.iterdir()] == ["clip"]
+    assert main(["track", "clip", "--box", BOX, "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert "another size" in err and "another size" in json.loads(out)["error"]
+    assert len(_frames("clip.tracked.mp4")) == 3
+    assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "clip.tracked.mp4"]
 
 
 def test_a_video_that_was_cut_off_is_told(clip: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> None:

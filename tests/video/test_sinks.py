@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -8,9 +11,10 @@ import numpy as np
 import pytest
 
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
+from sam2edge.video import sinks
 from sam2edge.video.index_png import davis_palette
-from sam2edge.video.sinks import MaskSink, VideoSink
-from tests.conftest import read_picture
+from sam2edge.video.sinks import MaskSink, VideoSink, rescue_videos
+from tests.conftest import ROOT, read_picture
 
 FRAME = np.full((48, 64, 3), 90, np.uint8)
 
@@ -64,12 +68,86 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     try:
         for _ in range(60):
             sink.write(noise.integers(0, 256, (96, 128, 3), np.uint8))
-        with pytest.raises(Sam2EdgeError, match="space left"):
+        with pytest.raises(Sam2EdgeError, match="of 60 frames.*full.*space left"):
             sink.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     sink.discard()
-    assert not list(tmp_path.iterdir())
+    (kept,) = tmp_path.iterdir()
+    assert 1 <= _num_frames(kept) < 60
+
+
+def test_a_disk_that_is_nearly_full_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = VideoSink(tmp_path / "out.mp4", 10)
+    sink.write(FRAME)
+    with monkeypatch.context() as full:
+        full.setattr(sinks, "_LEAST_FREE_BYTES", 2**62)
+        with pytest.raises(Sam2EdgeError, match=r"the disk of .*out\.mp4 is full"):
+            sink.write(FRAME)
+        with pytest.raises(Sam2EdgeError, match="is full"):
+            VideoSink(tmp_path / "other.mp4", 10)
+    sink.close()
+    assert _num_frames(tmp_path / "out.mp4") == 1
+
+
+def test_the_video_of_a_killed_process_is_rescued(tmp_path: Path) -> None:
+    program = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from sam2edge.video.sinks import VideoSink
+sink, noise = VideoSink(Path(sys.argv[1]) / "out.mp4", 10), np.random.default_rng(0)
+for _ in range(60):
+    sink.write(noise.integers(0, 256, (192, 256, 3), np.uint8))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    running = VideoSink(tmp_path / "other.mp4", 10)  # of a process that is still there
+    running.write(FRAME)
+    (rescued,) = rescue_videos(tmp_path)
+    assert rescued == tmp_path / "rescued.mkv" and _num_frames(rescued) > 20
+    assert rescue_videos(tmp_path) == []
+    running.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.mp4", "rescued.mkv"]
+
+
+def test_a_finished_video_has_its_frames_key_frames_and_headers(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    sink = VideoSink(tmp_path / "out.mp4", 29.97)
+    for shift in range(30):
+        sink.write(np.roll(noise, shift, axis=1))
+    assert sink.close() == tmp_path / "out.mp4"
+    capture = cv2.VideoCapture(str(tmp_path / "out.mp4"), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(29.97)
+    keys = []
+    while capture.read()[0]:
+        keys.append(bool(capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME)))
+    assert len(keys) == 30 and keys[0] and 2 <= sum(keys) < 10
+    assert capture.retrieve(flag=int(capture.get(cv2.CAP_PROP_CODEC_EXTRADATA_INDEX)))[0]
+
+
+def test_a_video_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").write_text("earlier")
+    for replace, expected in ((False, "out-2.mp4"), (False, "out-3.mp4"), (True, "out.mp4")):
+        sink = VideoSink(tmp_path / "out.mp4", 10, replace)
+        sink.write(FRAME)
+        assert sink.close() == tmp_path / expected
+    assert _num_frames(tmp_path / "out.mp4") == 1
+
+
+def test_masks_never_go_among_the_frames_of_the_source(tmp_path: Path) -> None:
+    (tmp_path / "0.jpg").write_text("")
+    with pytest.raises(InvalidInputError, match="among the frames"):
+        MaskSink(tmp_path / ".", tmp_path)
+    MaskSink(tmp_path / "masks", tmp_path)
+
+
+def _num_frames(path: Path) -> int:
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.read()[0]:
+        count += 1
+    return count
 
 
 def test_places_that_cannot_take_a_video(tmp_path: Path) -> None:
@@ -109,5 +187,5 @@ def test_masks_that_cannot_be_written(tmp_path: Path) -> None:
         MaskSink(tmp_path)
     with pytest.raises(InvalidInputError, match=r"1\.\.255"):
         MaskSink(tmp_path / "new").write(0, (4, 4), (256,), np.ones((1, 4, 4), bool))
-    with pytest.raises(Sam2EdgeError, match="cannot write"):
-        MaskSink(tmp_path / "file" / "masks").write(0, (4, 4), (), None)
+    with pytest.raises(InvalidInputError, match="--masks cannot be written"):
+        MaskSink(tmp_path / "file" / "masks")
