@@ -20,8 +20,6 @@ COINS, BUNNY = ROOT / "examples" / "coins.png", ROOT / "examples" / "bunny.mp4"
 _NETWORK = re.compile(r"^\d+ +(?:socket\(AF_INET6?|connect\(.*AF_INET6?|sendto\(.*AF_INET)")
 _WRITTEN = re.compile(r'^\d+ +(?:openat\((\S+), "([^"]*)", [^)]*O_(?:WRONLY|RDWR)|(mkdir)\("([^"]*)", \d+\) += 0)')
 
-Traced = Callable[..., list[str]]
-
 
 @pytest.fixture
 def traced(tmp_path: Path) -> Traced:
