@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sam2edge.backends.base import Backend
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from sam2edge.datatypes import BackendReport, FloatArray, ImagePrompt, Sam2ImageEmbedding, Sam2Prediction, ScoredLogits
 from sam2edge.errors import InvalidInputError
+from sam2edge.everything import EverythingOptions, FoundMasks, segment_everything
 from sam2edge.imaging.frame import frame_to_uint8, is_torch_tensor
 from sam2edge.imaging.postprocess import LOGIT_LIMIT, logits_to_masks, select_masks
 from sam2edge.imaging.preprocess import image_to_input, prompts_to_model, shrunk_frame
@@ -167,6 +169,30 @@ class ImagePredictor:
                     )
                 )
         return predictions
+
+    def segment_everything(self, image: Any, *, input_color_format: str | None = None, **options: Any) -> FoundMasks:
+        """Masks of everything on one image, found by a grid of clicks; takes a decode a click.
+
+        Args:
+            image, input_color_format: as for `embed_images`, one image.
+            options: those of `EverythingOptions`, such as points_per_side=32, min_score=0.8, crop_layers=0.
+
+        Returns:
+            The masks, the largest first, each with area, box, score and stability.
+
+        Raises:
+            InvalidInputError: an unusable image, an unknown option or one out of range.
+        """
+        known = {field.name for field in fields(EverythingOptions)}
+        if not known >= options.keys():
+            unknown = ", ".join(sorted(options.keys() - known))
+            raise InvalidInputError("unknown option", expected=f"one of {', '.join(sorted(known))}", got=unknown)
+        pixels, order = frame_to_uint8(image, input_color_format)
+
+        def embed(part: NDArray[np.uint8], color_order: str) -> Sam2ImageEmbedding:
+            return self.embed_images(part, input_color_format=color_order)[0]
+
+        return segment_everything(embed, self.backend, pixels, order, EverythingOptions(**options))
 
     def stats(self) -> ModelStats:
         """What this model has done since it was loaded, and how the machine fares; takes a few milliseconds.

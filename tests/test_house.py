@@ -42,6 +42,7 @@ ROOMS = (
     "engine_build.py",
     "selection/",
     "tracking/",
+    "everything.py",
     "predictor.py",
     "automodel.py",
     "compat.py",
