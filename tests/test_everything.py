@@ -28,7 +28,9 @@ class GridBackend(FakeBackend):
         found = [grid_masks.decode_click(*xy) for xy in point_coords[:, 0].tolist()]
         logits = np.stack([np.concatenate((logits[:1], logits)) for logits, _ in found])
         scores = np.stack([np.concatenate(([1.0], scores)) for _, scores in found]).astype(np.float32)
-        return DecodedPrompts(logits, scores, np.ones((len(found), 1), np.float32), np.zeros((len(found), 4, 8)))
+        return DecodedPrompts(
+            logits, scores, np.ones((len(found), 1), np.float32), np.zeros((len(found), 4, 8), np.float32)
+        )
 
 
 @pytest.fixture
@@ -50,7 +52,8 @@ def test_the_masks_are_those_that_metas_generator_keeps(model: ImagePredictor) -
     for mask, score, stability, point in zip(
         masks, REFERENCE["scores"], REFERENCE["stability"], REFERENCE["points_xy"].tolist(), strict=True
     ):
-        one = by_point_and_score[(*point, round(float(score), 4))]
+        key = (*point, round(float(score), 4))
+        one = by_point_and_score[key]
         assert (one.mask & mask).sum() / (one.mask | mask).sum() >= 0.99
         assert one.stability == pytest.approx(stability, abs=1e-3)
 
