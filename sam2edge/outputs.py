@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sam2edge.errors import InvalidInputError
+from sam2edge.errors import InvalidInputError, Sam2EdgeError
 
 _OURS = ".sam2edge"
 _ABANDONED_SECONDS = 600.0
@@ -61,6 +61,37 @@ def place(finished: Mapping[Path, Path], replace: bool = False) -> list[Path]:
         if not any(map(os.path.lexists, names)) and _link_all(list(finished), names):
             return names
         number += 1
+
+
+def write_files(contents: Mapping[Path, bytes], replace: bool = False) -> list[Path]:
+    """Writes several files, all or none: each whole under a temporary name beside its target, then all moved.
+
+    A file that stands under a target's name is written over with `replace`; without, the new ones get a number. Returns
+    where they lie. Raises Sam2EdgeError when one cannot be written (folder missing, no permission, disk full); nothing
+    new is left behind then.
+    """
+    staged: dict[Path, Path] = {}
+    current: Path | None = None
+    try:
+        for current, data in contents.items():
+            if current.is_dir():
+                raise IsADirectoryError(None, "a folder has this name")
+            clear_abandoned(current.parent)
+            temporary = temporary_beside(current)
+            staged[temporary] = current
+            # Not tempfile: its files are private, and this one becomes the result, with a new file's permissions.
+            with open(temporary, "xb") as file:
+                file.write(data)
+        return place(staged, replace)
+    except OSError as error:
+        raise Sam2EdgeError(
+            f"cannot write {current}",
+            got=error.strerror or str(error),
+            remedy="choose a folder that can be written and has space left",
+        ) from error
+    finally:
+        for temporary in staged:
+            temporary.unlink(missing_ok=True)
 
 
 def numbered(path: Path, number: int) -> Path:

@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sam2edge.errors import InvalidInputError, Sam2EdgeError
-from sam2edge.outputs import clear_abandoned, place, temporary_beside
+from sam2edge.errors import InvalidInputError
+from sam2edge.outputs import write_files
 
 MAX_PIXELS = 2**27
 """Largest photo in pixels (134 million: 384 MiB as BGR), so that a crafted header cannot take the memory."""
@@ -42,7 +42,11 @@ def read_photo(path: str | os.PathLike[str]) -> np.ndarray:
             pixels, or of another depth (8-bit signed, 32-bit whole numbers).
     """
     path = Path(path)
-    data = _read_bytes(path)
+    return decode_photo(_read_bytes(path), path)
+
+
+def decode_photo(data: bytes, path: Path) -> np.ndarray:
+    """As `read_photo`, of a file's bytes; `path` is what errors call it."""
     _check_whole(path, data)
     _check_size(path, _size_hw_in_header(data))
     image = _decoded(path, data)
@@ -65,32 +69,8 @@ def write_pngs(pictures: Mapping[Path, np.ndarray], replace: bool = True) -> lis
     Returns where they lie. Raises Sam2EdgeError when one cannot be written (folder missing, no permission, disk full);
     nothing new is left behind then.
     """
-    staged: dict[Path, Path] = {}
-    current: Path | None = None
-    try:
-        for current, picture in pictures.items():
-            if current.is_dir():
-                raise IsADirectoryError(None, "a folder has this name")
-            clear_abandoned(current.parent)
-            temporary = temporary_beside(current)
-            staged[temporary] = current
-            _write_new(temporary, cv2.imencode(".png", picture)[1].tobytes())
-        return place(staged, replace)
-    except OSError as error:
-        raise Sam2EdgeError(
-            f"cannot write {current}",
-            got=error.strerror or str(error),
-            remedy="choose a folder that can be written and has space left",
-        ) from error
-    finally:
-        for temporary in staged:
-            temporary.unlink(missing_ok=True)
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    # Not tempfile: its files are private, and this one becomes the result, with the permissions a new file has.
-    with open(path, "xb") as file:
-        file.write(data)
+    encoded = {path: cv2.imencode(".png", picture)[1].tobytes() for path, picture in pictures.items()}
+    return write_files(encoded, replace)
 
 
 def _read_bytes(path: Path) -> bytes:
