@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from sam2edge.video.sources import open_source
 
 __version__ = "0.1.0"
+
+# From 1.24 or so on ONNX Runtime reports to its maker as it is imported; after that nothing stops it any more.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "AutoModel": "automodel",
