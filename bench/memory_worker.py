@@ -80,7 +80,7 @@ def _track(model: ImagePredictor, features: object, frame: NDArray[np.uint8]) ->
         np.linspace(0, 1, NUM_POINTER_SLOTS, dtype=np.float32),
     )
     conditioned = [backend.attend_memory(features, recalled) for _ in range(TRACKED_OBJECTS)]
-    backend.decode_each(conditioned, np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int32))
+    backend.decode_each(conditioned)
     # What sam2edge/tracking/memory_bank.py keeps at most: conditioning frames, and those before the one at hand.
     pointer_bytes = (MAX_COND_FRAMES + NUM_POINTER_SLOTS - 1) * variant.d_model * 4
     return int((MAX_COND_FRAMES + slots - 1) * memory.nbytes + pointer_bytes)

@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.worker import serve
 from sam2edge import AutoModel, ImagePredictor, predictor
-from sam2edge.imaging.preprocess import image_to_input
+from sam2edge.imaging.frame import image_to_input
 
 VERSIONS = ("sam2edge", "numpy", "onnxruntime", "torch")
 

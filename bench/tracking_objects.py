@@ -73,7 +73,7 @@ def _batched(model: ImagePredictor, rounds: int) -> dict[str, dict[str, float]]:
     cases: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "decoder": (
             lambda: [backend.decode(features, *prompt) for _ in range(BATCHED)],
-            lambda: backend.decode_each([features] * BATCHED, *prompt),
+            lambda: backend.decode_each([features] * BATCHED),
         ),
         "memory encoder": (
             lambda: [backend.encode_memory(features, mask, 1.0, False) for mask in masks],

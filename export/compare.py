@@ -16,7 +16,7 @@ from sam2edge import contract
 from sam2edge.contract import GraphSpec, TensorSpec
 from sam2edge.errors import GraphError
 from sam2edge.export.metrics import Metrics, Tensors, compare
-from sam2edge.imaging.preprocess import image_to_input
+from sam2edge.imaging.frame import image_to_input
 
 Runner = Callable[[str, Tensors], dict[str, NDArray[Any]]]
 """(graph, inputs by name) -> outputs by name."""

@@ -35,7 +35,7 @@ from sam2edge.export.metrics import ENGINE_BOUNDS, GraphParity, require_passed
 from sam2edge.files import file_sha256
 from sam2edge.imaging.photo import read_photo
 from sam2edge.store import paths
-from sam2edge.store.manifest import EngineManifest, failed_path, manifest_path, read_manifest
+from sam2edge.store.manifest import EngineManifest, check_files, failed_path, manifest_path, read_manifest
 from sam2edge.variants import Variant, find_variant
 
 Photo = NDArray[np.uint8]
@@ -60,12 +60,14 @@ def check_engines(
         raise BackendUnavailableError(
             "engines cannot be run here", got=str(error), remedy="pip install pycuda"
         ) from error
-    backend = TensorRtBackend.open(BackendRequest(variant, image_size, engine_dir=folder))
+    manifests = check_files(folder, tuple(contract.graph_specs(variant, image_size)), variant, image_size)
+    request = BackendRequest(variant, image_size, engine_dir=folder, engine_manifests=manifests)
+    backend = TensorRtBackend.open(request)
     try:
         specs = contract.graph_specs(variant, image_size, backend.max_points or contract.NUM_PROMPT_SLOTS)
         slots = specs[contract.MASK_DECODER].inputs[3].shape[1]
         cases = list(example_cases(image_size, slots, photos or (drawn_scene(),)))
-        measured = measure(specs, cases, remembering(reference), remembering(backend.run_graph))
+        measured = measure(specs, cases, remembering(reference), remembering(backend.fetch))
     finally:
         backend.close()
     outcomes = {name: GraphParity(name, figures, ENGINE_BOUNDS) for name, figures in measured.items()}

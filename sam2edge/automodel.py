@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2edge.backends.base import BackendRequest
-from sam2edge.backends.registry import open_backend
+from sam2edge.backends.registry import search_backends
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from sam2edge.engine_build import build_missing
 from sam2edge.errors import CheckpointError, InvalidInputError
@@ -50,7 +50,9 @@ class AutoModel:
             model_id: "sam2/hiera_{micro,tiny,small,b_plus,large}" (the 2.1 weights), "sam2.0_hiera_..." or
                 "sam2.1_hiera_..."; "auto" is the largest installed one that fits into the memory available now, by the
                 rules of `sam2edge doctor --explain`.
-            backend: "tensorrt", "onnxruntime", "torch", or "auto", the fastest of them that works here.
+            backend: "tensorrt", "onnxruntime", "torch", or "auto", the fastest of them that works here: each must
+                encode an image and answer a prompt while loading, and the next one takes over if the device runs out
+                of memory later.
             device: "cpu" or "cuda" alone; None is any.
             precision: "fp32", "fp16" (of graphs and engines; torch computes in fp32), or "auto", the backend's own.
             image_size: side of the square model input in pixels, a multiple of 32; None is the model's own.
@@ -61,7 +63,7 @@ class AutoModel:
             sam2_low_resolution_masks_cache: where `use_mask_input_cache` keeps logits; None: no such cache.
             max_memory: bytes that "auto" and the default cache count as usable at most, or text such as "4GiB";
                 $SAM2EDGE_MAX_MEMORY likewise, the lesser counts. A model asked for by name is loaded unchecked.
-            tracking: count the memory of a tracked video too, for "auto".
+            tracking: count the memory of a tracked video too, and try tracking while loading, for "auto".
             build_if_missing: where there is a GPU and no engine of the model that it can use, builds one first, as
                 `sam2edge build` does (minutes; progress on standard error), and goes on without where that fails.
 
@@ -88,12 +90,20 @@ class AutoModel:
             variant = VARIANTS[EMBEDDED] if model_id == "auto" else find_variant(model_id)
         request = _request(variant, image_size or variant.image_size, device, checkpoint, precision)
         build = partial(build_missing, variant, request.image_size, precision, checkpoint)
-        opened, report = open_backend(backend, request, build if build_if_missing else None)
+        search = search_backends(backend, request, build if build_if_missing else None, tracking)
+        opened, report = search.open_next(), search.report
         monitor = _discrete_gpu(f"{report.chosen} {getattr(opened, 'device', device)}")
         if sam2_image_embeddings_cache is None:
             sam2_image_embeddings_cache = _default_cache(choice, monitor, cap)
         watch = MemoryWatch.of_host() if monitor is None else MemoryWatch.of_gpu(monitor)
-        return ImagePredictor(opened, report, sam2_image_embeddings_cache, sam2_low_resolution_masks_cache, watch)
+        return ImagePredictor(
+            opened,
+            report,
+            sam2_image_embeddings_cache,
+            sam2_low_resolution_masks_cache,
+            watch,
+            search if backend == "auto" else None,
+        )
 
 
 def _request(

@@ -19,8 +19,8 @@ from sam2edge.backends.base import Backend
 from sam2edge.contract import FOREGROUND
 from sam2edge.datatypes import Sam2ImageEmbedding
 from sam2edge.errors import InvalidInputError
+from sam2edge.imaging.frame import logits_to_masks
 from sam2edge.imaging.object_masks import ObjectMasks
-from sam2edge.imaging.postprocess import logits_to_masks
 
 Embed = Callable[[NDArray[np.uint8], str], Sam2ImageEmbedding]
 """Encodes an image (H, W, 3) uint8 of the colour order "bgr" or "rgb"."""

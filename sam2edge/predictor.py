@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2edge.backends.base import Backend
+from sam2edge.backends.base import Backend, DecodedPrompts
+from sam2edge.backends.registry import BackendSearch
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
-from sam2edge.datatypes import BackendReport, FloatArray, ImagePrompt, Sam2ImageEmbedding, Sam2Prediction, ScoredLogits
-from sam2edge.errors import InvalidInputError
+from sam2edge.datatypes import (
+    BackendReport,
+    Features,
+    FloatArray,
+    ImagePrompt,
+    Sam2ImageEmbedding,
+    Sam2Prediction,
+    ScoredLogits,
+)
+from sam2edge.errors import InvalidInputError, OutOfMemoryError, Sam2EdgeError
 from sam2edge.everything import EverythingOptions, FoundMasks, segment_everything
-from sam2edge.imaging.frame import frame_to_uint8, is_torch_tensor
-from sam2edge.imaging.postprocess import LOGIT_LIMIT, logits_to_masks, select_masks
-from sam2edge.imaging.preprocess import image_to_input, prompts_to_model, shrunk_frame
-from sam2edge.imaging.prompts import read_prompts
+from sam2edge.imaging.frame import (
+    LOGIT_LIMIT,
+    frame_to_uint8,
+    image_to_input,
+    is_torch_tensor,
+    logits_to_masks,
+    select_masks,
+    shrink_frame,
+)
+from sam2edge.imaging.prompts import prompts_to_model, read_prompts
 from sam2edge.observe.stats import CallTimes, ModelStats, read_machine_metrics
 from sam2edge.selection.budget import MemoryWatch
 from sam2edge.variants import Variant
+
+_log = logging.getLogger("sam2edge")
+
+T = TypeVar("T")
 
 
 class ImagePredictor:
@@ -34,21 +57,30 @@ class ImagePredictor:
         embeddings_cache: Sam2ImageEmbeddingsInMemoryCache | None = None,
         masks_cache: Sam2LowResolutionMasksInMemoryCache | None = None,
         memory_watch: MemoryWatch | None = None,
+        search: BackendSearch | None = None,
     ) -> None:
+        """A model on an open backend.
+
+        Args:
+            backend: runs the model.
+            report: how it was found.
+            embeddings_cache, masks_cache: where results are kept; None: nowhere.
+            memory_watch: tells how much memory the machine lacks, so that the cache shrinks in time.
+            search: where the next backend comes from when this one runs out of memory; None: there is none.
+        """
         self.backend = backend
-        self._report = report
-        self._memory_watch = memory_watch
+        self.report = report
+        """Which backend is in use, and why every better one is not."""
         self.embeddings_cache = embeddings_cache
         self.masks_cache = masks_cache
-        self.times = CallTimes()
-        """When what was called, for `stats`."""
+        self._memory_watch = memory_watch
+        self._search = search
+        self._fallback_lock = threading.Lock()
+        self._num_skipped_at_load = len(report.skipped)
+        self._calls: dict[str, CallTimes] = defaultdict(CallTimes)
+        self._calls_lock = threading.Lock()
         backend.set_oom_handler(self.clear_cache)
         self._tag = f"{backend.variant.name}/{backend.image_size}/{backend.precision}/{backend.name}"
-
-    @property
-    def report(self) -> BackendReport:
-        """Which backend was taken, and why every better one was not."""
-        return self.backend.report or self._report
 
     @property
     def variant(self) -> Variant:
@@ -93,13 +125,10 @@ class ImagePredictor:
         Raises:
             InvalidInputError: an image of an unusable shape, type or range; hashes of another number than images.
         """
-        frames = _as_list(images)
-        hashes = _check_hashes(image_hashes, len(frames))
-        embeddings = []
-        for frame, given in zip(frames, hashes, strict=True):
-            with self.times.timed("frame"):
-                embeddings.append(self._embed_one(frame, given, input_color_format, use_embeddings_cache))
-        return embeddings
+        return [
+            self._embed(image, image_hash, input_color_format, use_embeddings_cache)
+            for image, image_hash in _pair_with_hashes(images, image_hashes)
+        ]
 
     def segment_images(
         self,
@@ -145,7 +174,16 @@ class ImagePredictor:
             InvalidInputError: unusable images or prompts; images and embeddings both or neither; an embedding of
                 another model; the masks cache asked for where the model was loaded without one.
         """
-        self._check_masks_cache(use_mask_input_cache, load_from_mask_input_cache, save_to_mask_input_cache)
+        load = use_mask_input_cache or load_from_mask_input_cache
+        save = use_mask_input_cache or save_to_mask_input_cache
+        if (load or save) and self.masks_cache is None:
+            raise InvalidInputError(
+                "mask cache asked for, but the model has none",
+                expected="a model loaded with sam2_low_resolution_masks_cache",
+                got="no cache",
+                remedy="from_pretrained(..., sam2_low_resolution_masks_cache="
+                "Sam2LowResolutionMasksInMemoryCache.init(size_limit=500))",
+            )
         if (images is None) == (embeddings is None):
             raise InvalidInputError(
                 "nothing to segment" if images is None else "both images and embeddings given",
@@ -153,22 +191,57 @@ class ImagePredictor:
                 got="neither" if images is None else "both",
                 remedy="pass embeddings=model.embed_images(image), or the image itself",
             )
-        if embeddings is None:
-            embeddings = self.embed_images(images, use_embeddings_cache, image_hashes, input_color_format)
-        found = self._check_embeddings(embeddings)
+        if embeddings is not None:
+            found = self._check_embeddings(embeddings)
+        else:
+            pairs = _pair_with_hashes(images, image_hashes)
+            found = [self._embed(image, key, input_color_format, use_embeddings_cache) for image, key in pairs]
         sizes_hw = [e.image_size_hw for e in found]
-        prompts = read_prompts(sizes_hw, point_coordinates, point_labels, boxes, mask_input, self.low_res_hw)
-        load = use_mask_input_cache or load_from_mask_input_cache
-        save = use_mask_input_cache or save_to_mask_input_cache
-        predictions = []
-        for embedding, prompt in zip(found, prompts, strict=True):
-            with self.times.timed("segment"):
-                predictions.append(
-                    self._segment_one(
-                        embedding, prompt, multi_mask_output, return_logits, float(mask_threshold), load, save
-                    )
-                )
-        return predictions
+        low_res_hw = (self.backend.image_size // 4,) * 2
+        prompts = read_prompts(sizes_hw, point_coordinates, point_labels, boxes, mask_input, low_res_hw)
+        return [
+            self._segment(embedding, prompt, multi_mask_output, return_logits, float(mask_threshold), load, save)
+            for embedding, prompt in zip(found, prompts, strict=True)
+        ]
+
+    def encode(self, pixels: NDArray[np.uint8], color_order: str) -> Features:
+        """The features of one frame, not cached.
+
+        `pixels` (H, W, 3) uint8 with their order, "bgr" or "rgb", as `frame_to_uint8` gives them: nothing is checked
+        again.
+        """
+        started = time.perf_counter()
+        if self._memory_watch is not None:
+            self._shrink_cache_under_pressure(self._memory_watch)
+        features: Features = self.retry_on_next_backend(self._encode, pixels, color_order)
+        self.count_call("embed", started)
+        return features
+
+    def retry_on_next_backend(self, call: Callable[..., T], *arguments: Any) -> T:
+        """What `call` returns; where the device runs out of memory in it, another try on the next backend.
+
+        Only a model that chose its backend itself ("auto") has a next one: the candidates after the present one, each
+        tried before it is taken. A warning and `report` say so, and the model stays there until it is loaded again.
+        Embeddings and memories made before stay usable. `call` must change nothing when it fails.
+        """
+        while True:
+            backend = self.backend
+            try:
+                return call(*arguments)
+            except OutOfMemoryError as error:
+                self._change_backend(backend, error)
+            except Exception:
+                if self.backend is backend:
+                    raise  # else another thread has taken the next one meanwhile, and closed this one
+
+    def count_call(self, kind: str, started: float) -> None:
+        """Counts a call of a kind that began at `started`, a time of `time.perf_counter`, for `stats`."""
+        seconds = time.perf_counter() - started
+        with self._calls_lock:
+            times = self._calls[kind]
+            times.count += 1
+            times.total_seconds += seconds
+            times.latest.append(seconds)
 
     def segment_everything(self, image: Any, *, input_color_format: str | None = None, **options: Any) -> FoundMasks:
         """Masks of everything on one image, found by a grid of clicks; takes a decode a click.
@@ -200,15 +273,17 @@ class ImagePredictor:
         `stats().to_prometheus()` is the same in Prometheus' text format.
         """
         caches = {"embeddings": self.embeddings_cache, "masks": self.masks_cache}
-        watch, before, now = self._memory_watch, self._report.skipped, self.report.skipped
+        watch = self._memory_watch
+        with self._calls_lock:
+            calls = {kind: times.copy() for kind, times in self._calls.items()}
         return ModelStats(
             model=self.variant.model_id,
             backend=self.backend_name,
             image_size=self.image_size,
             precision=self.backend.precision,
-            calls=self.times.latencies(),
+            calls={kind: times.summarise() for kind, times in calls.items()},
             caches={name: cache.statistics for name, cache in caches.items() if cache is not None},
-            fallbacks=now[len(before) :],
+            fallbacks=self.report.skipped[self._num_skipped_at_load :],
             **read_machine_metrics(watch.gpu if watch is not None else None),
         )
 
@@ -225,35 +300,31 @@ class ImagePredictor:
         if self.embeddings_cache is not None:
             self.embeddings_cache.clear()
 
-    def _shrink_cache_under_pressure(self) -> None:
-        """Lets the cache make up for what the machine has come to lack, before more memory is taken."""
-        if self._memory_watch is not None and self.embeddings_cache:
-            missing = self._memory_watch.shortfall_bytes()
-            if missing:
-                self.embeddings_cache.release(missing)
-
-    def _embed_one(
-        self, image: Any, given_hash: str | None, color_format: str | None, use_cache: bool
+    def _embed(
+        self, image: Any, image_hash: str | None, color_format: str | None, use_cache: bool
     ) -> Sam2ImageEmbedding:
+        started = time.perf_counter()
         pixels, order = frame_to_uint8(image, color_format)
-        key = f"{self._tag}/{_image_key(pixels, order, given_hash)}"
-
-        def encode() -> Sam2ImageEmbedding:
-            self._shrink_cache_under_pressure()
-            frame = shrunk_frame(pixels, self.image_size) if self.backend.accepts_uint8 else None
-            with self.times.timed("embed"):
-                if frame is not None:
-                    features = self.backend.encode_frame(frame, order)
-                else:
-                    features = self.backend.encode(image_to_input(pixels, order, self.image_size))
-            return Sam2ImageEmbedding(features, (pixels.shape[0], pixels.shape[1]), key, self._tag)
-
+        size_hw = (pixels.shape[0], pixels.shape[1])
+        digest = hashlib.sha256(pixels.data).hexdigest() if image_hash is None else image_hash
+        key = f"{self._tag}/{size_hw[0]}x{size_hw[1]}/{order}/{digest}"
         if self.embeddings_cache is None or not use_cache:
-            return encode()
-        embedding: Sam2ImageEmbedding = self.embeddings_cache.get_or_compute(key, encode)
+            embedding = Sam2ImageEmbedding(self.encode(pixels, order), size_hw, key, self._tag)
+        else:
+            embedding = self.embeddings_cache.get_or_compute(
+                key, lambda: Sam2ImageEmbedding(self.encode(pixels, order), size_hw, key, self._tag)
+            )
+        self.count_call("frame", started)
         return embedding
 
-    def _segment_one(
+    def _encode(self, pixels: NDArray[np.uint8], color_order: str) -> Any:
+        backend = self.backend
+        frame = shrink_frame(pixels, backend.image_size) if backend.accepts_uint8 else None
+        if frame is not None:
+            return backend.encode_frame(frame, color_order)
+        return backend.encode(image_to_input(pixels, color_order, backend.image_size))
+
+    def _segment(
         self,
         embedding: Sam2ImageEmbedding,
         prompt: ImagePrompt,
@@ -263,11 +334,12 @@ class ImagePredictor:
         load_cached: bool,
         save_cached: bool,
     ) -> Sam2Prediction:
+        started = time.perf_counter()
         mask_input = prompt.mask_input
         if mask_input is None and load_cached:
-            mask_input = self._cached_logits(embedding, prompt)
-        coords, labels = prompts_to_model(prompt, embedding.image_size_hw, self.image_size)
-        out = self.backend.decode(embedding.features, coords, labels, mask_input)
+            mask_input = self._find_cached_logits(embedding, prompt)
+        coords, labels = prompts_to_model(prompt, embedding.image_size_hw, self.backend.image_size)
+        out = self.retry_on_next_backend(self._decode, embedding.features, coords, labels, mask_input)
         logits, scores = select_masks(out.low_res_masks, out.iou_scores, multi_mask_output)
         if save_cached and self.masks_cache is not None:
             best = logits[np.arange(len(logits)), scores.argmax(axis=1)]
@@ -275,23 +347,40 @@ class ImagePredictor:
         if not prompt.per_object:
             logits, scores = logits[0], scores[0]
         masks = logits_to_masks(logits, embedding.image_size_hw, mask_threshold, return_logits)
-        returned = ScoredLogits(np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT), scores)
-        return Sam2Prediction(masks, scores, returned)
+        limited = ScoredLogits(np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT), scores)
+        self.count_call("segment", started)
+        return Sam2Prediction(masks, scores, limited)
 
-    def _cached_logits(self, embedding: Sam2ImageEmbedding, prompt: ImagePrompt) -> FloatArray | None:
+    def _decode(self, *prompt: Any) -> DecodedPrompts:
+        return self.backend.decode(*prompt)
+
+    def _find_cached_logits(self, embedding: Sam2ImageEmbedding, prompt: ImagePrompt) -> FloatArray | None:
         assert self.masks_cache is not None
         cached = self.masks_cache.latest_for(embedding.key, prompt.items())
         return cached if cached is not None and len(cached) == prompt.num_objects else None
 
-    def _check_masks_cache(self, *asked: bool) -> None:
-        if any(asked) and self.masks_cache is None:
-            raise InvalidInputError(
-                "mask cache asked for, but the model has none",
-                expected="a model loaded with sam2_low_resolution_masks_cache",
-                got="no cache",
-                remedy="from_pretrained(..., sam2_low_resolution_masks_cache="
-                "Sam2LowResolutionMasksInMemoryCache.init(size_limit=500))",
-            )
+    def _change_backend(self, failed: Backend, failure: OutOfMemoryError) -> None:
+        """Takes the next backend in place of the failed one, once for all threads; raises `failure` without one."""
+        with self._fallback_lock:
+            if self.backend is not failed:  # another thread was here first
+                return
+            if self._search is None:
+                raise failure
+            try:
+                backend = self._search.open_next(failure)
+            except Sam2EdgeError:
+                raise failure from None
+            self.report = self._search.report
+            _log.warning("%s has no memory left (%s); using %s from here on", failed.name, failure, self.report.chosen)
+            backend.set_oom_handler(self.clear_cache)
+            self.backend = backend
+        failed.close()
+
+    def _shrink_cache_under_pressure(self, watch: MemoryWatch) -> None:
+        """Lets the cache make up for what the machine has come to lack, before more memory is taken."""
+        missing = watch.shortfall_bytes() if self.embeddings_cache else 0
+        if missing and self.embeddings_cache is not None:
+            self.embeddings_cache.release(missing)
 
     def _check_embeddings(
         self, embeddings: Sam2ImageEmbedding | Sequence[Sam2ImageEmbedding]
@@ -314,24 +403,15 @@ class ImagePredictor:
         return found
 
 
-def _as_list(images: Any) -> list[Any]:
-    if isinstance(images, (list, tuple)):
-        return list(images)
-    if is_torch_tensor(images) and images.ndim == 4:
-        return list(images)
-    return [images]
-
-
-def _check_hashes(image_hashes: str | Sequence[str] | None, count: int) -> list[str | None]:
+def _pair_with_hashes(images: Any, image_hashes: str | Sequence[str] | None) -> Iterable[tuple[Any, str | None]]:
+    """Each image with the hash that the caller gave for it, or None."""
+    is_batch = isinstance(images, (list, tuple)) or (is_torch_tensor(images) and images.ndim == 4)
+    frames = list(images) if is_batch else [images]
     if image_hashes is None:
-        return [None] * count
-    hashes: list[str | None] = [image_hashes] if isinstance(image_hashes, str) else list(image_hashes)
-    if len(hashes) != count:
-        raise InvalidInputError("image_hashes do not match the images", expected=f"{count} strings", got=len(hashes))
-    return hashes
-
-
-def _image_key(pixels: NDArray[np.uint8], order: str, given_hash: str | None) -> str:
-    digest = given_hash if given_hash is not None else hashlib.sha256(pixels.data).hexdigest()
-    height, width = pixels.shape[:2]
-    return f"{height}x{width}/{order}/{digest}"
+        return [(frame, None) for frame in frames]
+    hashes = [image_hashes] if isinstance(image_hashes, str) else list(image_hashes)
+    if len(hashes) != len(frames):
+        raise InvalidInputError(
+            "image_hashes do not match the images", expected=f"{len(frames)} strings", got=len(hashes)
+        )
+    return zip(frames, hashes, strict=True)

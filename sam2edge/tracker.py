@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,15 @@ from numpy.typing import NDArray
 
 from sam2edge.automodel import AutoModel
 from sam2edge.contract import NUM_POINTER_SLOTS
-from sam2edge.datatypes import Features, TrackResult
+from sam2edge.datatypes import Features, ImagePrompt, TrackResult
 from sam2edge.errors import InvalidInputError
-from sam2edge.imaging.frame import as_numpy, frame_to_uint8
-from sam2edge.imaging.postprocess import LOGIT_LIMIT, logits_to_masks
+from sam2edge.imaging.frame import LOGIT_LIMIT, as_numpy, frame_to_uint8, logits_to_masks
 from sam2edge.imaging.prompts import read_prompts
 from sam2edge.observe.stats import ModelStats
 from sam2edge.predictor import ImagePredictor
 from sam2edge.tracking.session_file import read_session, write_session
-from sam2edge.tracking.session_state import load_objects, state_of
-from sam2edge.tracking.tracked_object import TrackedObject, remember_all, track_all
+from sam2edge.tracking.session_state import dump_objects, load_objects
+from sam2edge.tracking.tracked_object import ObjectOnFrame, TrackedObject, remember_all, track_all
 
 
 class VideoTracker:
@@ -44,7 +44,7 @@ class VideoTracker:
         self._color_format = input_color_format
         if num_frames is not None and num_frames < 1:
             raise InvalidInputError("num_frames cannot be used", expected="at least 1, or None", got=num_frames)
-        self._max_pointer_age = max(1, min(num_frames or NUM_POINTER_SLOTS, NUM_POINTER_SLOTS) - 1)
+        self._max_obj_ptr_age = max(1, min(num_frames or NUM_POINTER_SLOTS, NUM_POINTER_SLOTS) - 1)
         self._objects: dict[int, TrackedObject] = {}
         self._frame_index = -1
         self._pixels: NDArray[np.uint8] | None = None
@@ -99,30 +99,30 @@ class VideoTracker:
         Raises:
             InvalidInputError: an unusable frame, id or prompt, no prompt at all, a frame of another size.
         """
-        object_id = _checked_id(object_id)
-        pixels, order = self._frame_or_current(frame)
-        size_hw = (pixels.shape[0], pixels.shape[1])
-        given = None if mask is None else _checked_mask(mask, size_hw, points is not None or box is not None)
-        prompts = None if given is not None else read_prompts([size_hw], _array(points), _array(labels), _array(box))
-        if prompts is not None and prompts[0].num_objects != 1:
-            raise InvalidInputError(
-                "prompt names several objects", expected="one object a call", got=prompts[0].num_objects
-            )
-        if not self._is_current(pixels, order):
-            if self._objects:
-                self._track(pixels, order)
-            else:
-                self._begin_frame(pixels, order, self._encode(pixels, order))
-        features = self._current_features()
-        tracked = self._objects.get(object_id) or TrackedObject(self.model.backend)
-        if given is not None:
-            found = tracked.given(features, given)
+        object_id = _read_id(object_id)
+        if frame is not None:
+            pixels, order = self._read_frame(frame)
+        elif self._pixels is not None:
+            pixels, order = self._pixels, self._order
         else:
-            assert prompts is not None
-            found = tracked.prompted(features, self._frame_index, prompts[0], size_hw, self._max_pointer_age)
-        tracked.take(found, tracked.was_tracked)
+            raise InvalidInputError("no frame yet", expected="a frame", got="None", remedy="prompt(frame, ...)")
+        size_hw = (pixels.shape[0], pixels.shape[1])
+        given: NDArray[np.bool_] | ImagePrompt
+        if mask is not None:
+            given = _read_mask(mask, size_hw, points is not None or box is not None)
+        else:
+            given = read_prompts([size_hw], _to_array(points), _to_array(labels), _to_array(box))[0]
+            if given.num_objects != 1:
+                raise InvalidInputError(
+                    "prompt names several objects", expected="one object a call", got=given.num_objects
+                )
+        if not self._is_current(pixels, order):
+            self.model.retry_on_next_backend(self._advance, pixels, order)
+        tracked = self._objects.get(object_id) or TrackedObject(self.model.variant.num_mask_slots)
+        found = self.model.retry_on_next_backend(self._segment, tracked, given, size_hw)
+        tracked.commit(found, tracked.was_tracked)
         self._objects[object_id] = tracked
-        return self._result()
+        return self._make_result()
 
     def track(self, frame: Any) -> TrackResult:
         """Follows every object onto the next frame.
@@ -140,9 +140,11 @@ class VideoTracker:
                 got="none",
                 remedy="call prompt(frame, object_id=1, box=...) first",
             )
-        with self.model.times.timed("track"):
-            self._track(*self._checked_frame(frame))
-            return self._result()
+        started = time.perf_counter()
+        self.model.retry_on_next_backend(self._advance, *self._read_frame(frame))
+        result = self._make_result()
+        self.model.count_call("track", started)
+        return result
 
     def stats(self) -> ModelStats:
         """As `ImagePredictor.stats`: of the model, so of all trackers that share it."""
@@ -150,7 +152,7 @@ class VideoTracker:
 
     def remove_object(self, object_id: int) -> None:
         """Stops following an object and forgets it. Raises InvalidInputError for one that is not followed."""
-        if _checked_id(object_id) not in self._objects:
+        if _read_id(object_id) not in self._objects:
             raise InvalidInputError(
                 "no such object",
                 expected=f"one of {list(self._objects)}" if self._objects else "an object that was prompted",
@@ -171,8 +173,8 @@ class VideoTracker:
         """
         if self._pixels is None:
             raise InvalidInputError("nothing to save", expected="a session with a frame", got="none yet")
-        settings = {"frame_index": self._frame_index, "color_order": self._order, "pointer_age": self._max_pointer_age}
-        header, arrays = state_of(self.model.backend, self._objects)
+        settings = {"frame_index": self._frame_index, "color_order": self._order, "pointer_age": self._max_obj_ptr_age}
+        header, arrays = dump_objects(self.model.backend, self._objects)
         path = Path(path)
         write_session(path, {**settings, **header}, {**arrays, "pixels": self._pixels})
         return path
@@ -184,30 +186,38 @@ class VideoTracker:
         as it was then. Weights are not compared: load with the checkpoint that the session was made with.
         """
         header, arrays = read_session(Path(path))
-        frame_index, order, pointer_age, objects = load_objects(self.model.backend, header, arrays, str(path))
+        frame_index, order, obj_ptr_age, objects = load_objects(self.model.backend, header, arrays, str(path))
         self._objects, self._pixels, self._features = objects, arrays["pixels"], None
-        self._frame_index, self._order, self._max_pointer_age = frame_index, order, pointer_age
+        self._frame_index, self._order, self._max_obj_ptr_age = frame_index, order, obj_ptr_age
 
-    def _track(self, pixels: NDArray[np.uint8], order: str) -> None:
+    def _advance(self, pixels: NDArray[np.uint8], order: str) -> None:
+        """Makes this the frame at hand and tracks the objects onto it; changes nothing that matters if it fails."""
         features = self._encode(pixels, order)
-        previous = self._current_features()
         objects = list(self._objects.values())
-        remember_all(objects, previous, self._frame_index)
-        found = track_all(objects, features, self._frame_index + 1, self._max_pointer_age)
-        self._begin_frame(pixels, order, features)
-        for tracked, on_frame in zip(objects, found, strict=True):
-            tracked.take(on_frame, was_tracked=True)
-
-    def _begin_frame(self, pixels: NDArray[np.uint8], order: str, features: Features) -> None:
+        found: list[ObjectOnFrame] = []
+        if objects:
+            backend, previous = self.model.backend, self._current_features()
+            remember_all(backend, objects, previous, self._frame_index)
+            found = track_all(backend, objects, features, self._frame_index + 1, self._max_obj_ptr_age)
         # A copy: capture code often fills the same buffer again.
         self._pixels, self._order, self._features = pixels.copy(), order, features
         self._frame_index += 1
+        for tracked, on_frame in zip(objects, found, strict=True):
+            tracked.commit(on_frame, was_tracked=True)
+
+    def _segment(
+        self, tracked: TrackedObject, given: NDArray[np.bool_] | ImagePrompt, size_hw: tuple[int, int]
+    ) -> ObjectOnFrame:
+        backend, features = self.model.backend, self._current_features()
+        if isinstance(given, ImagePrompt):
+            return tracked.segment_prompt(backend, features, self._frame_index, given, size_hw, self._max_obj_ptr_age)
+        return tracked.segment_mask(backend, features, given)
 
     def _encode(self, pixels: NDArray[np.uint8], order: str) -> Features:
-        embedding = self.model.embed_images(
-            pixels, use_embeddings_cache=False, image_hashes="", input_color_format=order
-        )
-        return embedding[0].features
+        started = time.perf_counter()
+        features = self.model.encode(pixels, order)
+        self.model.count_call("frame", started)
+        return features
 
     def _current_features(self) -> Features:
         if self._features is None:  # after `load`
@@ -215,14 +225,7 @@ class VideoTracker:
             self._features = self._encode(self._pixels, self._order)
         return self._features
 
-    def _frame_or_current(self, frame: Any) -> tuple[NDArray[np.uint8], str]:
-        if frame is not None:
-            return self._checked_frame(frame)
-        if self._pixels is None:
-            raise InvalidInputError("no frame yet", expected="a frame", got="None", remedy="prompt(frame, ...)")
-        return self._pixels, self._order
-
-    def _checked_frame(self, frame: Any) -> tuple[NDArray[np.uint8], str]:
+    def _read_frame(self, frame: Any) -> tuple[NDArray[np.uint8], str]:
         pixels, order = frame_to_uint8(frame, self._color_format)
         if self._objects and self._pixels is not None and pixels.shape != self._pixels.shape:
             (height, width), (new_height, new_width) = self._pixels.shape[:2], pixels.shape[:2]
@@ -239,14 +242,14 @@ class VideoTracker:
             return False
         return pixels is self._pixels or (order == self._order and np.array_equal(pixels, self._pixels))
 
-    def _result(self) -> TrackResult:
+    def _make_result(self) -> TrackResult:
         assert self._pixels is not None
         found = [tracked.current for tracked in self._objects.values()]
         logits = np.stack([f.logits for f in found if f is not None])
         size_hw = (self._pixels.shape[0], self._pixels.shape[1])
         return TrackResult(
             self._frame_index,
-            self.object_ids,
+            tuple(self._objects),
             logits_to_masks(logits, size_hw, 0.0, return_logits=False),
             np.array([f.score for f in found if f is not None], np.float32),
             np.array([f.object_score for f in found if f is not None], np.float32),
@@ -254,18 +257,18 @@ class VideoTracker:
         )
 
 
-def _checked_id(object_id: Any) -> int:
+def _read_id(object_id: Any) -> int:
     if isinstance(object_id, (bool, np.bool_)) or not isinstance(object_id, (int, np.integer)):
         raise InvalidInputError("object id cannot be used", expected="a whole number", got=repr(object_id))
     return int(object_id)
 
 
-def _array(value: Any) -> Any:
+def _to_array(value: Any) -> Any:
     """A list would be read as one element an image."""
     return None if value is None else np.asarray(as_numpy(value))
 
 
-def _checked_mask(mask: Any, size_hw: tuple[int, int], with_others: bool) -> NDArray[np.bool_]:
+def _read_mask(mask: Any, size_hw: tuple[int, int], with_others: bool) -> NDArray[np.bool_]:
     if with_others:
         raise InvalidInputError("mask together with points or a box", expected="one of them", got="both")
     inside = as_numpy(mask) != 0

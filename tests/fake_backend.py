@@ -23,6 +23,7 @@ class FakeBackend(Backend):
         self.image_size = image_size
         self.calls: list[tuple] = []
         self.fail_in = ""
+        self.error: Exception | None = None
 
     @classmethod
     def open(cls, request: BackendRequest) -> FakeBackend:
@@ -41,14 +42,17 @@ class FakeBackend(Backend):
         pointers = np.arange(4, dtype=np.float32)[None, :, None] * np.ones((1, 4, self.variant.d_model), np.float32)
         return DecodedPrompts(masks, scores, np.array([[masks.max()]], np.float32), pointers)
 
-    def attend_memory_impl(self, features: Any, recalled: MemoryInputs) -> Any:
-        self._called("attend", recalled)
+    def attend_memory_impl(self, features: Any, memory_inputs: MemoryInputs) -> Any:
+        self._called("attend", memory_inputs)
         return features.with_image_embed(features.tensors["vision_features"] + 7)
 
-    def encode_memory_impl(self, features: Any, mask: Any, object_score: Any, binarise: Any) -> Any:
-        self._called("encode_memory", object_score, binarise)
-        cells = (self.image_size // 16) ** 2
-        return HostFeatures({"memory": np.full((1, cells, self.variant.memory_dim), mask.mean(), np.float32)})
+    def encode_memories_impl(self, features: Any, masks: Any, object_scores: Any, binarise: Any) -> Any:
+        memories = []
+        shape = (1, (self.image_size // 16) ** 2, self.variant.memory_dim)
+        for mask, object_score, flag in zip(masks, object_scores, binarise, strict=True):
+            self._called("encode_memory", object_score, flag)
+            memories.append(HostFeatures({"memory": np.full(shape, mask.mean(), np.float32)}))
+        return memories
 
     def mask_prompt_impl(self, features: Any, mask: Any) -> Any:
         self._called("mask_prompt")
@@ -61,7 +65,7 @@ class FakeBackend(Backend):
     def _called(self, method: str, *what: Any) -> None:
         if self.fail_in == method:
             self.fail_in = ""
-            raise RuntimeError(f"{method} failed")
+            raise self.error or RuntimeError(f"{method} failed")
         self.calls.append((method, *what))
 
 

@@ -65,7 +65,7 @@ def test_one_click_and_tracking_take_the_best_of_three_and_its_pointer(tracker: 
     def pointer() -> float:
         found = tracker._objects[1].current
         assert found is not None
-        return float(found.pointer[0])
+        return float(found.obj_ptr[0])
 
     assert tracker.prompt(bright_square(8), **CLICK).scores[0] == pytest.approx(0.8)
     assert pointer() == 2
@@ -225,7 +225,13 @@ def test_calls_in_the_wrong_order(tracker: VideoTracker, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "frame",
-    [bright_square(8, size_hw=(60, 90)), np.zeros((60, 80, 3), np.int64), np.full((60, 80, 3), 7.0), "frame.jpg", None],
+    [
+        bright_square(8, size_hw=(60, 90)),
+        np.zeros((60, 80, 3), np.int64),
+        np.full((60, 80, 3), 700.0),
+        "frame.jpg",
+        None,
+    ],
     ids=["size", "type", "range", "path", "none"],
 )
 def test_frames_that_cannot_be_used(tracker: VideoTracker, frame: Any) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2edge.contract import ABSENT, BACKGROUND, FOREGROUND
-from sam2edge.imaging.postprocess import LOGIT_LIMIT
+from sam2edge.imaging.frame import LOGIT_LIMIT
 from training.batches import MASK_STRIDE
 from training.prompts import Click, deepest_point, depth_inside, highest
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2edge.contract import FOREGROUND
-from sam2edge.imaging.postprocess import LOGIT_LIMIT
+from sam2edge.imaging.frame import LOGIT_LIMIT
 from training.batches import HELD_OUT_SEED, normalise
 from training.corrections import next_click
 from training.prompts import Click, box_of, box_points, click_inside, deepest_point, edge_distance, slots

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from sam2edge.backends.base import BackendRequest
-from sam2edge.backends.registry import open_backend
+from sam2edge.backends.registry import load_backend
+from sam2edge.datatypes import BackendReport
 from sam2edge.export.to_onnx import export_graphs
 from sam2edge.predictor import ImagePredictor
 from sam2edge.tracker import VideoTracker
@@ -56,9 +57,9 @@ def evaluate_precision(
 def tracker_on(graphs: Path, precision: str) -> VideoTracker:
     """Tracks with the graphs in that folder, on ONNX Runtime's CPU."""
     request = BackendRequest(VARIANT, VARIANT.image_size, "cpu", WEIGHTS, graphs, precision=precision)
-    backend, report = open_backend("onnxruntime", request)
+    backend = load_backend("onnxruntime").open(request)
     assert backend.precision == precision, backend.precision
-    return VideoTracker(ImagePredictor(backend, report), input_color_format="rgb")
+    return VideoTracker(ImagePredictor(backend, BackendReport("onnxruntime")), input_color_format="rgb")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.contract import NUM_POINTER_SLOTS, PADDING
-from sam2edge.imaging.postprocess import LOGIT_LIMIT
+from sam2edge.imaging.frame import LOGIT_LIMIT
 from training.batches import Batch, draw_batch, drawn, normalise
 from training.clip_batches import ClipBatch, draw_clip_batch
 from training.corrections import best_of_three, error_clicks, masks_to_hand_back

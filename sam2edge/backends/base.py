@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2edge.contract import ABSENT, NUM_MASKS, NUM_POINTER_SLOTS
-from sam2edge.datatypes import BackendReport
-from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError
+from sam2edge.contract import ABSENT, NUM_POINTER_SLOTS, PADDING
+from sam2edge.errors import BackendUnavailableError, InvalidInputError
+from sam2edge.store.manifest import EngineManifest
 from sam2edge.store.weights_version import check_weights_version
 from sam2edge.variants import Variant
 
@@ -25,7 +25,7 @@ class HostFeatures:
     """Encoded image, or a memory, in host memory: numpy arrays by contract name."""
 
     def __init__(self, tensors: Mapping[str, FloatArray]) -> None:
-        self.tensors: Mapping[str, Any] = dict(tensors)
+        self.tensors: Mapping[str, Any] = tensors
 
     @property
     def nbytes(self) -> int:
@@ -52,17 +52,22 @@ class DecodedPrompts(NamedTuple):
     object_pointers: FloatArray
 
 
+NO_POINT_XY: FloatArray = np.zeros((1, 1, 2), np.float32)
+NO_POINT_LABEL: IntArray = np.full((1, 1), PADDING, np.int32)
+"""SAM 2 tracks with one point that is labelled as none."""
+
+
 class MemoryInputs(NamedTuple):
     """What a frame remembers of one object: T memories and P object pointers, T and P at least 1.
 
-    memories as `encode_memory` gave them; memory_ages (T,) int32: 0 for a conditioning frame, else 1..6 frames ago;
-    pointers (P, D) float32; pointer_ages (P,) float32, the distance in frames over the greatest in use.
+    memories as `encode_memories` gave them; memory_ages (T,) int32: 0 for a conditioning frame, else 1..6 frames ago;
+    obj_ptrs (P, D) float32; obj_ptr_ages (P,) float32, the distance in frames over the greatest in use.
     """
 
     memories: Sequence[Any]
     memory_ages: IntArray
-    pointers: FloatArray
-    pointer_ages: FloatArray
+    obj_ptrs: FloatArray
+    obj_ptr_ages: FloatArray
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class BackendRequest:
     `image_size` in pixels; `device` as the framework names it (None: its best); `checkpoint` a weight file,
     `graph_dir` and `engine_dir` folders with exported graphs and with engines built of them, each None where there is
     none. `checkpoint_sha256` is set where the caller named the checkpoint: graphs and engines made of another one are
-    then refused. `precision` is "fp32", "fp16" or "auto".
+    then refused. `precision` is "fp32", "fp16" or "auto". `engine_manifests` describe the engines in `engine_dir`, by
+    graph, once their files were checked.
     """
 
     variant: Variant
@@ -83,6 +89,7 @@ class BackendRequest:
     checkpoint_sha256: str | None = None
     precision: str = "auto"
     engine_dir: Path | None = None
+    engine_manifests: Mapping[str, EngineManifest] | None = None
 
     def check_versions(self) -> None:
         """Raises GraphError where the embedded weights and the graphs found beside them are of different versions.
@@ -94,7 +101,11 @@ class BackendRequest:
 
 
 class Backend(ABC):
-    """Runs one model at one image size. Safe to call from several threads."""
+    """Runs one model at one image size. Safe to call from several threads.
+
+    Features (encoded images and memories) may come from any backend: those of another one are read by way of the
+    host, so that a model may change its backend while embeddings and memories are held.
+    """
 
     name: str
     variant: Variant
@@ -103,8 +114,6 @@ class Backend(ABC):
     """Of the arithmetic: "fp32" or "fp16"."""
     accepts_uint8: bool = False
     """Whether `encode_frame` works: normalises where the model runs. `encode` does in any case."""
-    report: BackendReport | None = None
-    """Which backend "auto" took and why no better one; changes when one gives way to the next."""
 
     @classmethod
     @abstractmethod
@@ -150,48 +159,78 @@ class Backend(ABC):
         point_coords (K, N, 2) float32 in model pixels, point_labels (K, N) int32 as `sam2edge.contract` lists them,
         N at least 1; mask_input (K, h, w) float32 logits, h = w = S/4, or None.
         """
-        self._check_prompt(point_coords, point_labels, mask_input)
-        result = self.decode_impl(features, point_coords, point_labels, mask_input)
-        self._check_result(result, len(point_coords))
-        return result
+        side = self.image_size // 4
+        fits = (
+            point_coords.ndim == 3
+            and min(point_coords.shape) > 0
+            and point_coords.shape[2] == 2
+            and point_labels.shape == point_coords.shape[:2]
+            and (mask_input is None or mask_input.shape == (len(point_coords), side, side))
+        )
+        if not fits:
+            raise InvalidInputError(
+                "prompt tensors have unusable shapes",
+                expected=f"coords (K, N, 2), labels (K, N), mask (K, {side}, {side}) or None, none of them empty",
+                got=f"{point_coords.shape}, {point_labels.shape}, {None if mask_input is None else mask_input.shape}",
+            )
+        if self.max_points is not None:
+            used = int((point_labels > ABSENT).sum(axis=1).max())
+            if used > self.max_points:
+                raise InvalidInputError(
+                    "prompt has too many points for the exported mask decoder",
+                    expected=f"at most {self.max_points} points an object (a box counts two)",
+                    got=used,
+                    remedy="use fewer points, the torch backend, or export with more prompt slots",
+                )
+        return self.decode_impl(features, point_coords, point_labels, mask_input)
 
-    def decode_each(
-        self, features: Sequence[Any], point_coords: FloatArray, point_labels: IntArray
-    ) -> list[DecodedPrompts]:
-        """One prompt, (1, N, 2) and (1, N), on several conditionings of one frame, as `attend_memory` gave them.
+    def decode_each(self, features: Sequence[Any]) -> list[DecodedPrompts]:
+        """Without a prompt, on a frame conditioned on each of several objects, as `attend_memory` gave it.
 
         An answer each, K = 1, as `decode` gives it: backends may compute them together.
         """
-        self._check_prompt(point_coords, point_labels, None)
-        results = self.decode_each_impl(features, point_coords, point_labels)
-        for result in results:
-            self._check_result(result, 1)
-        return results
+        return self.decode_each_impl(features)
 
-    def attend_memory(self, features: Any, recalled: MemoryInputs) -> Any:
+    def attend_memory(self, features: Any, memory_inputs: MemoryInputs) -> Any:
         """The features of a frame with its embedding conditioned on what is remembered of one object."""
-        self._check_recalled(recalled)
-        return self.attend_memory_impl(features, recalled)
+        count, pointers = len(memory_inputs.memories), memory_inputs.obj_ptrs
+        fits = (
+            1 <= count <= self.variant.num_mask_slots
+            and memory_inputs.memory_ages.shape == (count,)
+            and pointers.ndim == 2
+            and 1 <= len(pointers) <= NUM_POINTER_SLOTS
+            and memory_inputs.obj_ptr_ages.shape == (len(pointers),)
+        )
+        if not fits:
+            raise InvalidInputError(
+                "memories do not fit the model's slots",
+                expected=f"1..{self.variant.num_mask_slots} memories, 1..{NUM_POINTER_SLOTS} object pointers (P, D), "
+                "an age each",
+                got=f"{count} memories, ages {memory_inputs.memory_ages.shape}, pointers {pointers.shape}, "
+                f"ages {memory_inputs.obj_ptr_ages.shape}",
+            )
+        return self.attend_memory_impl(features, memory_inputs)
 
     def encode_memory(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> Any:
-        """The memory of one object on a frame, in the backend's own memory.
-
-        mask (S, S) float32 logits; object_score a logit (not above 0: hidden); binarise: the frame was prompted.
-        """
-        self._check_mask(mask)
-        return self.encode_memory_impl(features, mask, object_score, binarise)
+        """`encode_memories` of one object, mask (S, S)."""
+        return self.encode_memories(features, mask[None], [object_score], [binarise])[0]
 
     def encode_memories(
         self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
     ) -> list[Any]:
-        """`encode_memory` of N objects on one frame, masks (N, S, S): backends may compute them together."""
-        for mask in masks:
-            self._check_mask(mask)
+        """The memory of each of N objects on one frame, in the backend's own memory.
+
+        masks (N, S, S) float32 logits; object_scores logits (not above 0: hidden); binarise: the object was prompted
+        on this frame. Backends may compute them together.
+        """
+        if masks.ndim != 3 or masks.shape[1:] != (self.image_size,) * 2 or masks.dtype != np.float32:
+            raise self._wrong_mask(masks[0] if masks.ndim else masks)
         return self.encode_memories_impl(features, masks, object_scores, binarise)
 
     def mask_prompt(self, features: Any, mask: FloatArray) -> FloatArray:
         """A given mask (S, S), positive inside, as (4E, 4E) float32: what `decode` takes to find its pointer."""
-        self._check_mask(mask)
+        if mask.shape != (self.image_size,) * 2 or mask.dtype != np.float32:
+            raise self._wrong_mask(mask)
         return self.mask_prompt_impl(features, mask)
 
     @abstractmethod
@@ -208,26 +247,19 @@ class Backend(ABC):
     ) -> DecodedPrompts:
         """`decode` on checked prompts."""
 
-    def decode_each_impl(
-        self, features: Sequence[Any], point_coords: FloatArray, point_labels: IntArray
-    ) -> list[DecodedPrompts]:
-        """`decode_each` on a checked prompt; here one after another."""
-        return [self.decode_impl(one, point_coords, point_labels, None) for one in features]
+    def decode_each_impl(self, features: Sequence[Any]) -> list[DecodedPrompts]:
+        """`decode_each`; here one after another."""
+        return [self.decode_impl(one, NO_POINT_XY, NO_POINT_LABEL, None) for one in features]
 
-    def attend_memory_impl(self, features: Any, recalled: MemoryInputs) -> Any:
+    def attend_memory_impl(self, features: Any, memory_inputs: MemoryInputs) -> Any:
         """`attend_memory` on checked memories."""
-        raise self._cannot_track()
-
-    def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> Any:
-        """`encode_memory` on a checked mask."""
         raise self._cannot_track()
 
     def encode_memories_impl(
         self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
     ) -> list[Any]:
-        """`encode_memories` on checked masks; here one after another."""
-        rows = zip(masks, object_scores, binarise, strict=True)
-        return [self.encode_memory_impl(features, mask, score, flag) for mask, score, flag in rows]
+        """`encode_memories` on checked masks."""
+        raise self._cannot_track()
 
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
         """`mask_prompt` on a checked mask."""
@@ -239,30 +271,6 @@ class Backend(ABC):
     def close(self) -> None:  # noqa: B027  # a backend without memory of its own has nothing to give back
         """Gives the model's memory back; the backend is not used afterwards."""
 
-    def _check_prompt(self, coords: FloatArray, labels: IntArray, mask: FloatArray | None) -> None:
-        side = self.image_size // 4
-        fits = (
-            coords.ndim == 3
-            and min(coords.shape) > 0
-            and coords.shape[2] == 2
-            and labels.shape == coords.shape[:2]
-            and (mask is None or mask.shape == (len(coords), side, side))
-        )
-        if not fits:
-            raise InvalidInputError(
-                "prompt tensors have unusable shapes",
-                expected=f"coords (K, N, 2), labels (K, N), mask (K, {side}, {side}) or None, none of them empty",
-                got=f"{coords.shape}, {labels.shape}, {None if mask is None else mask.shape}",
-            )
-        used = int((labels > ABSENT).sum(axis=1).max())
-        if self.max_points is not None and used > self.max_points:
-            raise InvalidInputError(
-                "prompt has too many points for the exported mask decoder",
-                expected=f"at most {self.max_points} points an object (a box counts two)",
-                got=used,
-                remedy="use fewer points, the torch backend, or export with more prompt slots",
-            )
-
     def _cannot_track(self) -> BackendUnavailableError:
         return BackendUnavailableError(
             f"backend {self.name} segments images alone",
@@ -271,39 +279,9 @@ class Backend(ABC):
             remedy="use backend='onnxruntime' or 'torch' to track",
         )
 
-    def _check_recalled(self, recalled: MemoryInputs) -> None:
-        count, pointers = len(recalled.memories), recalled.pointers
-        fits = (
-            1 <= count <= self.variant.num_mask_slots
-            and recalled.memory_ages.shape == (count,)
-            and pointers.ndim == 2
-            and 1 <= len(pointers) <= NUM_POINTER_SLOTS
-            and recalled.pointer_ages.shape == (len(pointers),)
+    def _wrong_mask(self, mask: NDArray[Any]) -> InvalidInputError:
+        return InvalidInputError(
+            "mask for the memory has an unusable shape or type",
+            expected=f"float32 {(self.image_size,) * 2}",
+            got=f"{mask.dtype} {mask.shape}",
         )
-        if not fits:
-            raise InvalidInputError(
-                "memories do not fit the model's slots",
-                expected=f"1..{self.variant.num_mask_slots} memories, 1..{NUM_POINTER_SLOTS} pointers (P, D), ages",
-                got=f"{count} memories, ages {recalled.memory_ages.shape}, pointers {pointers.shape}, "
-                f"ages {recalled.pointer_ages.shape}",
-            )
-
-    def _check_mask(self, mask: FloatArray) -> None:
-        expected = (self.image_size, self.image_size)
-        if mask.shape != expected or mask.dtype != np.float32:
-            raise InvalidInputError(
-                "mask for the memory has an unusable shape or type",
-                expected=f"float32 {expected}",
-                got=f"{mask.dtype} {mask.shape}",
-            )
-
-    def _check_result(self, result: DecodedPrompts, prompts: int) -> None:
-        side = self.image_size // 4
-        expected = (prompts, NUM_MASKS, side, side)
-        if result.low_res_masks.shape != expected:
-            raise GraphError(
-                f"{self.name} gave masks of another shape than the contract's",
-                expected=expected,
-                got=result.low_res_masks.shape,
-                remedy="export the graphs again",
-            )

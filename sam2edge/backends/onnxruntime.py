@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 
 from sam2edge import contract
-from sam2edge.backends.base import (
-    Backend,
-    BackendRequest,
-    DecodedPrompts,
-    FloatArray,
-    HostFeatures,
-    IntArray,
-    MemoryInputs,
-)
-from sam2edge.backends.slots import memory_attention_feed, memory_encoder_feed, prompt_slots
+from sam2edge.backends.base import BackendRequest, HostFeatures
+from sam2edge.backends.graph_backend import GraphBackend
 from sam2edge.contract import CONTRACT_VERSION, GraphSpec, TensorSpec
 from sam2edge.errors import GraphError, InvalidInputError
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 
 
-class OnnxRuntimeBackend(Backend):
+class OnnxRuntimeBackend(GraphBackend):
     """One model's graphs as sessions: image encoder and mask decoder, and for tracking the two of the memory."""
 
     name = "onnxruntime"
@@ -40,19 +32,17 @@ class OnnxRuntimeBackend(Backend):
                 got="none",
                 remedy=f"python -m sam2edge.export.to_onnx {request.variant.model_id} --checkpoint FILE",
             )
-        self.variant = request.variant
-        self.image_size = request.image_size
-        self._encoder = _open_session(request.graph_dir / f"{contract.IMAGE_ENCODER}.onnx")
-        self._decoder = _open_session(request.graph_dir / f"{contract.MASK_DECODER}.onnx")
-        self.precision = self._encoder.get_modelmeta().custom_metadata_map.get("sam2edge_precision", "fp32")
-        self._slots = _prompt_slots(self._decoder)
-        specs = contract.graph_specs(self.variant, self.image_size, self._slots)
-        for session, name in ((self._encoder, contract.IMAGE_ENCODER), (self._decoder, contract.MASK_DECODER)):
-            check_session(session, specs[name], self.variant.name)
-            _check_weights(session, request.checkpoint_sha256)
         self._graph_dir = request.graph_dir
-        self._memory_sessions: dict[str, ort.InferenceSession] = {}
-        self._memory_lock = threading.Lock()
+        self._checkpoint_sha256 = request.checkpoint_sha256
+        sessions = {name: _open_session(self._graph_dir / f"{name}.onnx") for name in contract.IMAGE_GRAPHS}
+        decoder = sessions[contract.MASK_DECODER]
+        super().__init__(request.variant, request.image_size, _prompt_slots(decoder))
+        for name, session in sessions.items():
+            self._check(name, session)
+        self.precision = decoder.get_modelmeta().custom_metadata_map.get("sam2edge_precision", "fp32")
+        self._checkpoint_sha256 = _checkpoint_of(decoder)  # that of the memory graphs too
+        self._sessions = sessions
+        self._sessions_lock = threading.Lock()
 
     @classmethod
     def open(cls, request: BackendRequest) -> OnnxRuntimeBackend:
@@ -66,62 +56,18 @@ class OnnxRuntimeBackend(Backend):
         request.check_versions()
         return cls(request)
 
-    @property
-    def max_points(self) -> int | None:
-        return self._slots
+    def run(self, graph: str, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> HostFeatures:
+        session, spec = self._session(graph), self.specs[graph]
+        names = outputs or [tensor.name for tensor in spec.outputs]
+        # Session.run gives new arrays, so no embedding shares memory with a later call.
+        values = session.run(names, {tensor.name: feed[tensor.name] for tensor in spec.inputs})
+        return HostFeatures(dict(zip(names, values, strict=True)))
 
-    def encode_impl(self, image: FloatArray) -> HostFeatures:
-        names = [output.name for output in self._encoder.get_outputs()]
-        # Session.run hands out fresh arrays, so no embedding shares memory with a later call.
-        return HostFeatures(dict(zip(names, self._encoder.run(names, {"image": image}), strict=True)))
-
-    def decode_impl(
-        self, features: Any, point_coords: FloatArray, point_labels: IntArray, mask_input: FloatArray | None
-    ) -> DecodedPrompts:
-        tensors = features.to_host().tensors
-        feed = {name: tensors[name] for name in ("image_embed", "high_res_0", "high_res_1")}
-        side = self.image_size // 4
-        rows = []
-        for k in range(len(point_coords)):
-            coords, labels = prompt_slots(point_coords[k], point_labels[k], self._slots)
-            mask = np.zeros((1, 1, side, side), np.float32) if mask_input is None else mask_input[k][None, None]
-            given = np.array([mask_input is not None], np.float32)
-            prompt = {"point_coords": coords, "point_labels": labels, "mask_input": mask, "has_mask": given}
-            rows.append(self._decoder.run(list(DecodedPrompts._fields), {**feed, **prompt}))
-        return DecodedPrompts(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
-
-    def attend_memory_impl(self, features: Any, recalled: MemoryInputs) -> HostFeatures:
-        slots = self.variant.num_mask_slots
-        memory = np.zeros((1, slots, (self.image_size // 16) ** 2, self.variant.memory_dim), np.float32)
-        for slot, remembered in enumerate(recalled.memories):
-            memory[0, slot] = remembered.to_host().tensors["memory"][0]
-        feed = {"memory": memory, **memory_attention_feed(recalled, slots)}
-        host = features.to_host()
-        image_embed = self._run_memory_graph(contract.MEMORY_ATTENTION, "image_embed", host, feed)
-        return host.with_image_embed(image_embed)
-
-    def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> HostFeatures:
-        feed = memory_encoder_feed(mask, object_score, binarise)
-        return HostFeatures(
-            {"memory": self._run_memory_graph(contract.MEMORY_ENCODER, "memory", features.to_host(), feed)}
-        )
-
-    def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
-        feed = memory_encoder_feed(mask, 1.0, True)
-        return self._run_memory_graph(contract.MEMORY_ENCODER, "mask_prompt", features.to_host(), feed)[0, 0]
-
-    def _run_memory_graph(self, name: str, output: str, host: HostFeatures, feed: dict[str, Any]) -> FloatArray:
-        session = self._memory_session(name)
-        feed = {**feed, "vision_features": host.tensors["vision_features"]}
-        wanted = {tensor.name for tensor in session.get_inputs()}  # SAM 2.0 has fewer
-        result: FloatArray = session.run([output], {k: v for k, v in feed.items() if k in wanted})[0]
-        return result
-
-    def _memory_session(self, name: str) -> ort.InferenceSession:
-        """Opened at first use: images need none of it, and a model may come without."""
-        with self._memory_lock:
-            if name not in self._memory_sessions:
-                path = self._graph_dir / f"{name}.onnx"
+    def _session(self, graph: str) -> ort.InferenceSession:
+        """Those of the memory are opened at first use: images need none of them, and a model may come without."""
+        with self._sessions_lock:
+            if graph not in self._sessions:
+                path = self._graph_dir / f"{graph}.onnx"
                 if not path.is_file():
                     raise GraphError(
                         f"{self.variant.model_id} cannot track: a graph of its memory is missing",
@@ -130,10 +76,20 @@ class OnnxRuntimeBackend(Backend):
                         remedy="export again with python -m sam2edge.export.to_onnx, or use the torch backend",
                     )
                 session = _open_session(path)
-                check_session(session, contract.graph_specs(self.variant, self.image_size)[name], self.variant.name)
-                _check_weights(session, _checkpoint_of(self._encoder))
-                self._memory_sessions[name] = session
-            return self._memory_sessions[name]
+                self._check(graph, session)
+                self._sessions[graph] = session
+            return self._sessions[graph]
+
+    def _check(self, graph: str, session: ort.InferenceSession) -> None:
+        check_session(session, self.specs[graph], self.variant.name)
+        made_of = _checkpoint_of(session)
+        if self._checkpoint_sha256 not in (None, made_of):
+            raise GraphError(
+                "the exported graphs were made of another checkpoint",
+                expected=f"SHA-256 {str(self._checkpoint_sha256)[:16]}...",
+                got=f"{str(made_of)[:16]}...",
+                remedy="export this checkpoint with python -m sam2edge.export.to_onnx MODEL --checkpoint FILE",
+            )
 
 
 def _open_session(path: Path) -> ort.InferenceSession:
@@ -162,17 +118,6 @@ def _open_session(path: Path) -> ort.InferenceSession:
 def _checkpoint_of(session: ort.InferenceSession) -> str | None:
     made_of: str | None = session.get_modelmeta().custom_metadata_map.get("sam2edge_checkpoint_sha256")
     return made_of
-
-
-def _check_weights(session: ort.InferenceSession, checkpoint_sha256: str | None) -> None:
-    made_of = _checkpoint_of(session)
-    if checkpoint_sha256 is not None and made_of != checkpoint_sha256:
-        raise GraphError(
-            "the exported graphs were made of another checkpoint",
-            expected=f"SHA-256 {checkpoint_sha256[:16]}...",
-            got=f"{str(made_of)[:16]}...",
-            remedy="export this checkpoint with python -m sam2edge.export.to_onnx MODEL --checkpoint FILE",
-        )
 
 
 def _prompt_slots(session: ort.InferenceSession) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 
 from sam2edge.backends.base import (
+    NO_POINT_LABEL,
+    NO_POINT_XY,
     Backend,
     BackendRequest,
     DecodedPrompts,
@@ -41,6 +44,23 @@ class TorchFeatures:
 
     def with_image_embed(self, image_embed: torch.Tensor) -> TorchFeatures:
         return TorchFeatures({**self.tensors, "image_embed": image_embed})
+
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
+
+
+def _computes(call: _Call) -> _Call:
+    """Without gradients; a GPU that has no memory left is told as the other backends tell it."""
+
+    @functools.wraps(call)
+    @torch.inference_mode()
+    def compute(*arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except torch.cuda.OutOfMemoryError as error:
+            raise OutOfMemoryError("torch ran out of device memory", remedy="use a smaller model or size") from error
+
+    return cast(_Call, compute)
 
 
 class TorchBackend(Backend):
@@ -80,83 +100,79 @@ class TorchBackend(Backend):
     def max_points(self) -> int | None:
         return None
 
-    @torch.inference_mode()
+    @_computes
     def encode_impl(self, image: FloatArray) -> TorchFeatures:
-        try:
-            features = self._model.encode_image(torch.from_numpy(image).to(self.device))
-        except torch.cuda.OutOfMemoryError as error:
-            raise OutOfMemoryError("torch ran out of device memory", remedy="use a smaller model or size") from error
-        return TorchFeatures(features._asdict())
+        return TorchFeatures(self._model.encode_image(torch.from_numpy(image).to(self.device))._asdict())
 
-    @torch.inference_mode()
+    @_computes
     def decode_impl(
         self, features: Any, point_coords: FloatArray, point_labels: IntArray, mask_input: FloatArray | None
     ) -> DecodedPrompts:
         mask = None if mask_input is None else self._to_device(np.ascontiguousarray(mask_input[:, None]))
-        embed = self._to_device(features.tensors["image_embed"])
-        return self._decoded(features, embed, point_coords, point_labels, mask)
+        tensors = self._load(features)
+        return self._decode(tensors, tensors["image_embed"], point_coords, point_labels, mask)
 
-    @torch.inference_mode()
-    def decode_each_impl(
-        self, features: Sequence[Any], point_coords: FloatArray, point_labels: IntArray
-    ) -> list[DecodedPrompts]:
+    @_computes
+    def decode_each_impl(self, features: Sequence[Any]) -> list[DecodedPrompts]:
         if not self._together:
-            return super().decode_each_impl(features, point_coords, point_labels)
-        embeds = torch.cat([self._to_device(one.tensors["image_embed"]) for one in features])
-        count = len(features)
-        coords, labels = np.repeat(point_coords, count, axis=0), np.repeat(point_labels, count, axis=0)
-        found = self._decoded(features[0], embeds, coords, labels, None)
-        return [DecodedPrompts(*(part[k : k + 1] for part in found)) for k in range(count)]
+            return super().decode_each_impl(features)
+        loaded = [self._load(one) for one in features]
+        embeds = torch.cat([tensors["image_embed"] for tensors in loaded])
+        coords, labels = np.repeat(NO_POINT_XY, len(loaded), axis=0), np.repeat(NO_POINT_LABEL, len(loaded), axis=0)
+        found = self._decode(loaded[0], embeds, coords, labels, None)
+        return [DecodedPrompts(*(part[k : k + 1] for part in found)) for k in range(len(loaded))]
 
-    def _decoded(
-        self, features: Any, embeds: torch.Tensor, coords: FloatArray, labels: IntArray, mask: torch.Tensor | None
+    def _decode(
+        self,
+        tensors: dict[str, torch.Tensor],
+        embeds: torch.Tensor,
+        coords: FloatArray,
+        labels: IntArray,
+        mask: torch.Tensor | None,
     ) -> DecodedPrompts:
-        high_0, high_1 = (self._to_device(features.tensors[name]) for name in ("high_res_0", "high_res_1"))
-        out = self._model.decode(embeds, high_0, high_1, self._to_device(coords), self._to_device(labels), mask)
+        high_res = tensors["high_res_0"], tensors["high_res_1"]
+        out = self._model.decode(embeds, *high_res, self._to_device(coords), self._to_device(labels), mask)
         pointers = self._model.object_pointers(out.mask_tokens, out.object_score)
         parts = (out.low_res_masks, out.iou_scores, out.object_score, pointers)
         return DecodedPrompts(*(p.float().cpu().numpy() for p in parts))
 
-    @torch.inference_mode()
-    def attend_memory_impl(self, features: Any, recalled: MemoryInputs) -> TorchFeatures:
-        memory = torch.stack([self._to_device(m.tensors["memory"]) for m in recalled.memories], dim=1)
-        pointers = self._to_device(recalled.pointers)[None]
+    @_computes
+    def attend_memory_impl(self, features: Any, memory_inputs: MemoryInputs) -> TorchFeatures:
+        tensors = self._load(features)
         image_embed = self._model.attend_memory(
-            self._to_device(features.tensors["vision_features"]),
-            memory,
-            self._to_device(recalled.memory_ages)[None],
-            pointers,
-            self._to_device(recalled.pointer_ages)[None],
+            tensors["vision_features"],
+            torch.stack([self._load(memory)["memory"] for memory in memory_inputs.memories], dim=1),
+            self._to_device(memory_inputs.memory_ages)[None],
+            self._to_device(memory_inputs.obj_ptrs)[None],
+            self._to_device(memory_inputs.obj_ptr_ages)[None],
         )
-        on_device = {name: self._to_device(tensor) for name, tensor in features.tensors.items()}
-        return TorchFeatures(on_device).with_image_embed(image_embed)
+        return TorchFeatures(tensors).with_image_embed(image_embed)
 
-    def encode_memory_impl(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> TorchFeatures:
-        return TorchFeatures({"memory": self._memories(features, mask[None], [object_score], [binarise])})
-
+    @_computes
     def encode_memories_impl(
         self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
     ) -> list[TorchFeatures]:
-        if not self._together:
-            return super().encode_memories_impl(features, masks, object_scores, binarise)
-        memories = self._memories(features, masks, object_scores, binarise)
-        # Copies: a part of the whole would keep all of it from being freed.
-        return [TorchFeatures({"memory": memory.clone()}) for memory in memories.split(1)]
-
-    @torch.inference_mode()
-    def _memories(
-        self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
-    ) -> torch.Tensor:
-        vision_features = self._to_device(features.tensors["vision_features"])
+        vision_features = self._load(features)["vision_features"]
         flags = vision_features.new_tensor(binarise)[:, None, None, None]
         scores = vision_features.new_tensor(object_scores)[:, None]
         memory_input = self._model.memory_input(self._to_device(masks)[:, None], flags)
-        return self._model.encode_memory(vision_features, memory_input, scores)
+        count = len(masks) if self._together else 1
+        memories = [
+            self._model.encode_memory(vision_features, memory_input[k : k + count], scores[k : k + count])
+            for k in range(0, len(masks), count)
+        ]
+        # Copies: a part of the whole would keep all of it from being freed.
+        return [TorchFeatures({"memory": one.clone()}) for part in memories for one in part.split(1)]
 
-    @torch.inference_mode()
+    @_computes
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
         prompt: FloatArray = self._model.mask_prompt(self._to_device(mask)[None, None])[0, 0].float().cpu().numpy()
         return prompt
+
+    def _load(self, features: Any) -> dict[str, torch.Tensor]:
+        """The tensors of features on this device; those of another backend come by way of the host."""
+        tensors = features.tensors if isinstance(features, TorchFeatures) else features.to_host().tensors
+        return {name: self._to_device(tensor) for name, tensor in tensors.items()}
 
     def _to_device(self, value: torch.Tensor | FloatArray | IntArray) -> torch.Tensor:
         tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(value)

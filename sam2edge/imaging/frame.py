@@ -1,19 +1,33 @@
-"""An image as a caller has it (numpy, torch, PIL, a file) -> (H, W, 3) uint8 pixels and their colour order."""
+"""The way in and out: numpy, torch, PIL or a file -> uint8 pixels -> model input; logits -> masks at frame size."""
 
 from __future__ import annotations
 
 from os import PathLike
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.photo import read_photo
 
+FloatArray = NDArray[np.float32]
+
 COLOR_FORMATS = ("bgr", "rgb")
 # PIL's modes that numpy reads as grey, grey 16-bit, RGB or RGBA; PIL converts every other one to RGB first.
 _PIL_PLAIN_MODES = ("L", "I;16", "RGB", "RGBA")
+
+# ImageNet's mean and standard deviation of RGB in 0..1, which SAM 2 was trained with.
+MEAN_RGB = (0.485, 0.456, 0.406)
+STD_RGB = (0.229, 0.224, 0.225)
+
+# SAM 2's published settings for falling back from the single mask to the best of three.
+STABILITY_DELTA = 0.05
+STABILITY_THRESHOLD = 0.98
+
+LOGIT_LIMIT = 32.0
+"""Returned logits are clipped to this, as the official predictor does."""
 
 
 def is_torch_tensor(value: object) -> bool:
@@ -56,6 +70,78 @@ def frame_to_uint8(image: Any, color_format: str | None = None) -> tuple[NDArray
     return _to_three_channels(pixels, type(image).__name__), order if color_format is None else color_format.lower()
 
 
+def image_to_input(pixels: NDArray[np.uint8], color_order: str, image_size: int) -> FloatArray:
+    """(H, W, 3) uint8 -> (1, 3, S, S) float32 RGB, normalised; the aspect ratio is not kept (as SAM 2 does it).
+
+    A side that shrinks is averaged over its area, which stands for the antialiased bilinear filter of the original.
+    """
+    return normalise(_resize(pixels, image_size), color_order)
+
+
+def shrink_frame(pixels: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8] | None:
+    """(S, S, 3) uint8, to be normalised elsewhere; None where a side grows, whose fractions uint8 would round away."""
+    return None if min(pixels.shape[:2]) < image_size else np.ascontiguousarray(_resize(pixels, image_size))
+
+
+def normalise(resized: NDArray[Any], color_order: str) -> FloatArray:
+    """(S, S, 3) in 0..255 -> (1, 3, S, S) float32 RGB: (x / 255 - mean) / std, ImageNet's."""
+    out = np.empty((1, 3, *resized.shape[:2]), np.float32)
+    for channel, (mean, std) in enumerate(zip(MEAN_RGB, STD_RGB, strict=True)):
+        source = channel if color_order == "rgb" else 2 - channel
+        np.multiply(resized[..., source], 1.0 / (255.0 * std), out=out[0, channel], dtype=np.float32)
+        out[0, channel] -= mean / std
+    return out
+
+
+def select_masks(
+    low_res_masks: FloatArray, iou_scores: FloatArray, multi_mask_output: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Of the decoder's four masks (K, 4, h, w) with scores (K, 4): the three alternatives, or one.
+
+    The one is the single-mask output where that is stable, else the best-scored alternative ("dynamic multi-mask via
+    stability" of the official code).
+    """
+    if multi_mask_output:
+        return low_res_masks[:, 1:], iou_scores[:, 1:]
+    stable = stability(low_res_masks[:, 0], STABILITY_DELTA) >= STABILITY_THRESHOLD
+    chosen = np.where(stable, 0, 1 + iou_scores[:, 1:].argmax(axis=1))
+    rows = np.arange(len(chosen))
+    return low_res_masks[rows, chosen][:, None], iou_scores[rows, chosen][:, None]
+
+
+def stability(logits: FloatArray, delta: float) -> NDArray[np.float64]:
+    """IoU of each mask (..., h, w) thresholded at +delta with itself at -delta; 1 where both are empty."""
+    inner = np.count_nonzero(logits > delta, axis=(-2, -1))
+    outer = np.count_nonzero(logits > -delta, axis=(-2, -1))
+    return np.where(outer > 0, inner / np.maximum(outer, 1), 1.0)
+
+
+def logits_to_masks(
+    logits: FloatArray, image_size_hw: tuple[int, int], mask_threshold: float, return_logits: bool
+) -> NDArray[Any]:
+    """Logits (..., h, w) -> masks (..., H, W) at photo size: bool (logit > threshold), or float32 logits.
+
+    Bilinear, pixel centres at half: what torch's interpolate(align_corners=False) gives.
+    """
+    height, width = image_size_hw
+    flat = logits.reshape(-1, *logits.shape[-2:])
+    out = np.empty((len(flat), height, width), np.float32 if return_logits else np.bool_)
+    for i, plane in enumerate(flat):
+        enlarged = cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
+        out[i] = enlarged if return_logits else enlarged > mask_threshold
+    return out.reshape(*logits.shape[:-2], height, width)
+
+
+def antialiased_resize(plane: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
+    """(H, W) float32 resized as torch's antialiased bilinear interpolation does it, pixel centres at half.
+
+    For masks that are given as prompts; OpenCV has no such filter.
+    """
+    height, width = size_hw
+    rows, columns = _triangle_filter(plane.shape[0], height), _triangle_filter(plane.shape[1], width)
+    return np.ascontiguousarray(rows @ plane @ columns.T, dtype=np.float32)
+
+
 def _to_three_channels(pixels: NDArray[Any], kind: str) -> NDArray[np.uint8]:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -92,3 +178,24 @@ def _to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
             remedy="pass the image before it is normalised",
         )
     return np.rint(pixels if high > 1.0 else pixels * 255.0).astype(np.uint8)
+
+
+def _resize(pixels: NDArray[np.uint8], size: int) -> NDArray[Any]:
+    height, width = pixels.shape[:2]
+    shrunk_wh = (min(width, size), min(height, size))
+    if shrunk_wh != (width, height):
+        pixels = cv2.resize(pixels, shrunk_wh, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    if shrunk_wh == (size, size):
+        return pixels
+    # Enlarging in float32 keeps the fractions that uint8 would round away.
+    return cv2.resize(pixels.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def _triangle_filter(source: int, target: int) -> FloatArray:
+    """The matrix (target, source) of one axis: triangles as wide as the step, at least one source pixel."""
+    scale = source / target
+    support = max(scale, 1.0)
+    centre = (np.arange(target)[:, None] + 0.5) * scale
+    distance = np.abs(np.arange(source)[None] + 0.5 - centre) / support
+    weight = np.maximum(0.0, 1.0 - distance)
+    return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a caller hands in as points, boxes and masks -> one checked `ImagePrompt` an image."""
+"""Points, boxes and masks of a caller -> one checked `ImagePrompt` an image -> what the mask decoder takes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2edge.contract import ABSENT, BACKGROUND, FOREGROUND, PADDING
+from sam2edge.contract import ABSENT, BACKGROUND, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND, PADDING
 from sam2edge.datatypes import FloatArray, ImagePrompt, IntArray, Sam2Prediction, ScoredLogits
 from sam2edge.errors import InvalidInputError
-from sam2edge.imaging.frame import as_numpy
-from sam2edge.imaging.postprocess import stability
+from sam2edge.imaging.frame import as_numpy, stability
 
 # Segment Anything's published offset for ranking masks by stability.
 _RANKING_DELTA = 1.0
@@ -55,6 +54,27 @@ def read_prompts(
         )
         for i, size_hw in enumerate(image_sizes_hw)
     ]
+
+
+def prompts_to_model(
+    prompt: ImagePrompt, image_size_hw: tuple[int, int], image_size: int
+) -> tuple[FloatArray, IntArray]:
+    """The prompts as the mask decoder takes them: coords (K, N', 2) in model pixels, labels (K, N').
+
+    A box becomes its two corners, placed before the clicks. At least one slot comes out: an absent one where the
+    prompt is a mask alone.
+    """
+    height, width = image_size_hw
+    scale = np.array([image_size / width, image_size / height], np.float32)
+    coords, labels = prompt.point_coords * scale, prompt.point_labels
+    if prompt.boxes_xyxy is not None:
+        corners = prompt.boxes_xyxy.reshape(-1, 2, 2) * scale
+        kinds = np.tile(np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.int32), (prompt.num_objects, 1))
+        coords, labels = np.concatenate((corners, coords), axis=1), np.concatenate((kinds, labels), axis=1)
+    if coords.shape[1] == 0:
+        coords = np.zeros((prompt.num_objects, 1, 2), np.float32)
+        labels = np.full((prompt.num_objects, 1), ABSENT, np.int32)
+    return coords.astype(np.float32), labels.astype(np.int32)
 
 
 def _per_image(name: str, value: Any, count: int) -> list[Any]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,35 +30,20 @@ class Latency:
     p99_ms: float
 
 
+@dataclass
 class CallTimes:
-    """Collects the times of calls by kind, from any thread; a microsecond or two a call, in bounded memory."""
+    """Times of one kind of call, in bounded memory; who adds to them and copies them does so under a lock."""
 
-    def __init__(self, window: int = WINDOW) -> None:
-        self._window = window
-        self._lock = threading.Lock()
-        self._latest: dict[str, deque[float]] = {}
-        self._totals: dict[str, tuple[int, float]] = {}
+    count: int = 0
+    total_seconds: float = 0.0
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
-    @contextmanager
-    def timed(self, kind: str) -> Iterator[None]:
-        """Times the block; one that raises is not counted."""
-        started = time.perf_counter()
-        yield
-        self.add(kind, time.perf_counter() - started)
+    def copy(self) -> CallTimes:
+        return CallTimes(self.count, self.total_seconds, self.latest.copy())
 
-    def add(self, kind: str, seconds: float) -> None:
-        with self._lock:
-            count, total = self._totals.get(kind, (0, 0.0))
-            self._totals[kind] = (count + 1, total + seconds)
-            self._latest.setdefault(kind, deque(maxlen=self._window)).append(seconds)
-
-    def latencies(self) -> dict[str, Latency]:
-        with self._lock:
-            copies = {kind: (*self._totals[kind], sorted(times)) for kind, times in self._latest.items()}
-        return {
-            kind: Latency(count, total, 1e3 * _quantile(times, 0.5), 1e3 * _quantile(times, 0.99))
-            for kind, (count, total, times) in copies.items()
-        }
+    def summarise(self) -> Latency:
+        times = sorted(self.latest)
+        return Latency(self.count, self.total_seconds, 1e3 * _quantile(times, 0.5), 1e3 * _quantile(times, 0.99))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sam2edge.backends.registry import AUTO_ORDER
 from sam2edge.contract import MEMORY_ATTENTION
 from sam2edge.errors import GraphError, OutOfMemoryError
 from sam2edge.machine.board import read_board
@@ -47,8 +48,6 @@ RULES = (
 )
 
 _SIZE_ORDER = ("micro", "tiny", "small", "base_plus", "large")
-# The fastest first, as the registry tries them.
-_WAYS = (("tensorrt", "cuda"), ("torch", "cuda"), ("onnxruntime", "cpu"), ("torch", "cpu"))
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Candidate:
     @property
     def rank(self) -> tuple[int, bool, int, int]:
         """Larger is better; says nothing of memory, so that more memory can only make the pick larger."""
-        way = _WAYS.index((self.backend, self.device))
+        way = AUTO_ORDER.index((self.backend, self.device))
         return (_SIZE_ORDER.index(self.variant.size), self.variant.is_2_1, self.image_size, -way)
 
     def __str__(self) -> str:

@@ -18,32 +18,34 @@ _FORMAT = 1
 _MAX_FRAMES = MAX_COND_FRAMES + NUM_POINTER_SLOTS
 
 
-def state_of(backend: Backend, objects: Mapping[int, TrackedObject]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def dump_objects(
+    backend: Backend, objects: Mapping[int, TrackedObject]
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """What `load_objects` takes, without the parts that the tracker adds itself."""
     arrays: dict[str, NDArray[Any]] = {}
-    described = []
+    stored = []
     for number, (object_id, tracked) in enumerate(objects.items()):
         assert tracked.current is not None
         found, frames = tracked.current, []
-        arrays[f"{number}/logits"], arrays[f"{number}/pointer"] = found.logits, found.pointer
-        for frame, conditioning, remembered in tracked.bank.items():
-            arrays[f"{number}/{frame}/pointer"] = remembered.pointer
-            if remembered.memory is not None:
-                arrays[f"{number}/{frame}/memory"] = remembered.memory.to_host().tensors["memory"]
-            frames.append([frame, conditioning, remembered.memory is not None])
-        described.append(
+        arrays[f"{number}/logits"], arrays[f"{number}/pointer"] = found.logits, found.obj_ptr
+        for frame, is_cond_frame, entry in tracked.bank.items():
+            arrays[f"{number}/{frame}/pointer"] = entry.obj_ptr
+            if entry.memory is not None:
+                arrays[f"{number}/{frame}/memory"] = entry.memory.to_host().tensors["memory"]
+            frames.append([frame, is_cond_frame, entry.memory is not None])
+        stored.append(
             {
                 "id": object_id,
                 "was_tracked": tracked.was_tracked,
                 "is_remembered": tracked.is_remembered,
                 "score": found.score,
                 "object_score": found.object_score,
-                "prompted": found.prompted,
+                "prompted": found.is_prompted,
                 "frames": frames,
             }
         )
     made_by = {"format": _FORMAT, "model": backend.variant.name, "image_size": backend.image_size}
-    return {**made_by, "objects": described}, arrays
+    return {**made_by, "objects": stored}, arrays
 
 
 def load_objects(
@@ -63,15 +65,15 @@ def load_objects(
             remedy="load it with the model that saved it",
         )
     try:
-        frame_index, order, pointer_age = header["frame_index"], header["color_order"], header["pointer_age"]
+        frame_index, order, obj_ptr_age = header["frame_index"], header["color_order"], header["pointer_age"]
         _require(type(frame_index) is int and frame_index >= 0 and order in ("bgr", "rgb"), "frame")
-        _require(type(pointer_age) is int and 1 <= pointer_age < NUM_POINTER_SLOTS, "pointer_age")
+        _require(type(obj_ptr_age) is int and 1 <= obj_ptr_age < NUM_POINTER_SLOTS, "pointer_age")
         pixels = arrays["pixels"]
         _require(pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size > 0, "pixels")
         objects = {}
-        for number, described in enumerate(header["objects"]):
-            _require(type(described["id"]) is int, "object id")
-            objects[described["id"]] = _load_object(backend, number, described, arrays)
+        for number, stored in enumerate(header["objects"]):
+            _require(type(stored["id"]) is int, "object id")
+            objects[stored["id"]] = _load_object(backend, number, stored, arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(
             "session file is incomplete, or not as save writes it",
@@ -79,31 +81,31 @@ def load_objects(
             got=f"{source}: {error}",
             remedy="save the session again",
         ) from error
-    return frame_index, order, pointer_age, objects
+    return frame_index, order, obj_ptr_age, objects
 
 
 def _load_object(
-    backend: Backend, number: int, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    backend: Backend, number: int, stored: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> TrackedObject:
     side, d = backend.image_size // 4, backend.variant.d_model
     memory_shape = (1, (backend.image_size // 16) ** 2, backend.variant.memory_dim)
-    tracked = TrackedObject(backend)
-    _require(len(described["frames"]) <= _MAX_FRAMES, "more frames than a bank keeps")
-    for frame, conditioning, has_memory in described["frames"]:
-        _require(type(frame) is int and (has_memory or not conditioning), "remembered frame")
-        pointer = _float_array(arrays, f"{number}/{frame}/pointer", (d,))
+    tracked = TrackedObject(backend.variant.num_mask_slots)
+    _require(len(stored["frames"]) <= _MAX_FRAMES, "more frames than a bank keeps")
+    for frame, is_cond_frame, has_memory in stored["frames"]:
+        _require(type(frame) is int and (has_memory or not is_cond_frame), "remembered frame")
+        obj_ptr = _float_array(arrays, f"{number}/{frame}/pointer", (d,))
         memory = None
         if has_memory:
             memory = HostFeatures({"memory": _float_array(arrays, f"{number}/{frame}/memory", memory_shape)})
-        tracked.bank.restore(frame, bool(conditioning), MemoryEntry(memory, pointer))
+        tracked.bank.restore(frame, bool(is_cond_frame), MemoryEntry(memory, obj_ptr))
     tracked.current = ObjectOnFrame(
         _float_array(arrays, f"{number}/logits", (side, side)),
         _float_array(arrays, f"{number}/pointer", (d,)),
-        float(described["score"]),
-        float(described["object_score"]),
-        bool(described["prompted"]),
+        float(stored["score"]),
+        float(stored["object_score"]),
+        bool(stored["prompted"]),
     )
-    tracked.was_tracked, tracked.is_remembered = bool(described["was_tracked"]), bool(described["is_remembered"])
+    tracked.was_tracked, tracked.is_remembered = bool(stored["was_tracked"]), bool(stored["is_remembered"])
     _require(bool(len(tracked.bank)) or not (tracked.was_tracked or tracked.is_remembered), "object without memory")
     return tracked
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2edge import AutoModel
+from sam2edge import AutoModel, VideoTracker
 from sam2edge.backends import registry
 from sam2edge.backends.base import BackendRequest, HostFeatures
 from sam2edge.backends.onnxruntime import OnnxRuntimeBackend
@@ -34,7 +35,7 @@ class _Failing(OnnxRuntimeBackend):
     @classmethod
     def open(cls, request: BackendRequest) -> _Failing:
         backend = cls(request)
-        backend.closed = 0
+        backend._perhaps("open")
         return backend
 
     def encode_impl(self, image: Any) -> Any:
@@ -42,9 +43,16 @@ class _Failing(OnnxRuntimeBackend):
         return _OnDevice(super().encode_impl(image).tensors)
 
     def decode_impl(self, features: Any, *prompt: Any) -> Any:
-        assert isinstance(features, _OnDevice)
         self._perhaps("decode")
         return super().decode_impl(features, *prompt)
+
+    def attend_memory_impl(self, *given: Any) -> Any:
+        self._perhaps("attend")
+        return super().attend_memory_impl(*given)
+
+    def encode_memories_impl(self, *given: Any) -> Any:
+        self._perhaps("remember")
+        return [_OnDevice(memory.tensors) for memory in super().encode_memories_impl(*given)]
 
     def close(self) -> None:
         type(self).closed += 1
@@ -59,6 +67,9 @@ class _OnDevice(HostFeatures):
 
     def to_host(self) -> HostFeatures:
         return HostFeatures(self.tensors)
+
+    def with_image_embed(self, image_embed: Any) -> _OnDevice:
+        return _OnDevice({**self.tensors, "image_embed": image_embed})
 
 
 @pytest.fixture
@@ -86,25 +97,82 @@ def test_engines_are_the_first_choice(failing: type[_Failing]) -> None:
     assert (model.backend_name, str(model.report)) == ("tensorrt", "tensorrt on cuda: in use")
 
 
-@pytest.mark.parametrize("error", [OutOfMemoryError("no memory"), GraphError("bad plan"), RuntimeError("cuda 700")])
-@pytest.mark.parametrize("kind", ["encode", "decode"])
-def test_a_failure_in_the_first_inference(
-    failing: type[_Failing], kind: str, error: Exception, photo_bgr: np.ndarray, expected_mask: np.ndarray
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OutOfMemoryError("no memory"), "no memory"),
+        (GraphError("bad plan"), "bad plan"),
+        (TypeError("pybind11::init():\n factory function returned nullptr"), "TypeError: pybind11::init(): factory"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["open", "encode", "decode"])
+def test_a_candidate_that_fails_is_not_taken(
+    failing: type[_Failing], kind: str, error: Exception, reason: str, photo_bgr: np.ndarray, expected_mask: np.ndarray
 ) -> None:
     failing.fails = {kind: error}
     model = AutoModel.from_pretrained()
-    embedding = model.embed_images(photo_bgr)[0]
-    for _ in range(2):
-        found = model.segment_images(embeddings=embedding, boxes=BOX)[0]
-        np.testing.assert_array_equal(found.best_masks, expected_mask)
+    assert (model.backend_name, model.report.chosen) == ("onnxruntime", "onnxruntime on cpu")
+    label, told = model.report.skipped[0]
+    assert label == "tensorrt on cuda" and told.startswith(reason)
+    assert failing.closed == (kind != "open")
+    assert model.stats().fallbacks == ()
     np.testing.assert_array_equal(model.segment_images(photo_bgr, boxes=BOX)[0].best_masks, expected_mask)
+
+
+@pytest.mark.parametrize("part", ["attend", "remember"])
+def test_one_that_cannot_track_is_not_taken_for_tracking(failing: type[_Failing], part: str) -> None:
+    failing.fails = {part: GraphError("bad plan")}
+    assert AutoModel.from_pretrained().backend_name == "tensorrt"
+    assert AutoModel.from_pretrained(tracking=True).backend_name == "onnxruntime"
+
+
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+def test_memory_that_runs_out_later(
+    failing: type[_Failing], kind: str, photo_bgr: np.ndarray, expected_mask: np.ndarray, caplog: Any
+) -> None:
+    model = AutoModel.from_pretrained()
+    before = model.embed_images(photo_bgr)[0]
+    failing.fails = {kind: OutOfMemoryError("no device memory for 20 MiB")}
+    after = model.embed_images(255 - photo_bgr)[0]
+    for _ in range(2):
+        found = model.segment_images(embeddings=before, boxes=BOX)[0]
+        np.testing.assert_array_equal(found.best_masks, expected_mask)
+    model.segment_images(embeddings=after, boxes=BOX)
     assert model.backend_name == "onnxruntime"
     assert model.report.chosen == "onnxruntime on cpu"
-    assert ("tensorrt on cuda", str(error)) in model.report.skipped
+    assert caplog.text.count("tensorrt has no memory left (no device memory for 20 MiB)") == 1
+    assert model.stats().fallbacks[0] == ("tensorrt on cuda", "no device memory for 20 MiB")
     assert failing.closed == 1
 
 
-def test_later_failures_are_raised(failing: type[_Failing], photo_bgr: np.ndarray) -> None:
+def test_memory_that_runs_out_in_several_threads(
+    failing: type[_Failing], photo_bgr: np.ndarray, expected_mask: np.ndarray
+) -> None:
+    model = AutoModel.from_pretrained()
+    failing.fails = {"encode": OutOfMemoryError("no memory")}
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: model.segment_images(photo_bgr, boxes=BOX)[0].best_masks, range(3)))
+    for mask in found:
+        np.testing.assert_array_equal(mask, expected_mask)
+    assert failing.closed == 1
+    assert len(model.report.skipped) == 2  # engines and torch, once each
+
+
+def test_a_tracker_goes_on_where_memory_runs_out(failing: type[_Failing], photo_bgr: np.ndarray) -> None:
+    results = []
+    for part in ("", "encode", "remember", "attend", "decode"):
+        failing.fails = {}
+        tracker = VideoTracker.from_pretrained()
+        tracker.prompt(photo_bgr, box=BOX)
+        tracker.track(np.roll(photo_bgr, 3, axis=1))
+        failing.fails = {part: OutOfMemoryError("no memory")}
+        results.append(tracker.track(np.roll(photo_bgr, 6, axis=1)))
+        assert (tracker.frame_index, tracker.model.backend_name) == (2, "onnxruntime" if part else "tensorrt")
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.logits, results[0].logits)
+
+
+def test_other_failures_later_are_raised(failing: type[_Failing], photo_bgr: np.ndarray) -> None:
     model = AutoModel.from_pretrained()
     model.segment_images(photo_bgr, boxes=BOX)
     failing.fails = {"decode": GraphError("a cosmic ray")}
@@ -126,9 +194,14 @@ def test_with_nothing_left_the_failure_is_raised(
 ) -> None:
     entry = registry.BACKENDS["onnxruntime"]._replace(location="no_onnxruntime:Class")
     monkeypatch.setitem(registry.BACKENDS, "onnxruntime", entry)
-    failing.fails = {"encode": GraphError("bad plan")}
-    with pytest.raises(GraphError, match="bad plan"):
-        AutoModel.from_pretrained().embed_images(photo_bgr)
+    model = AutoModel.from_pretrained()
+    failing.fails = {"encode": OutOfMemoryError("no memory")}
+    with pytest.raises(OutOfMemoryError, match="no memory"):
+        model.embed_images(photo_bgr)
+    with pytest.raises(
+        BackendUnavailableError, match="no backend can run.*tensorrt on cuda: no memory | torch on cuda"
+    ):
+        AutoModel.from_pretrained()
 
 
 def test_by_name_there_is_no_fallback(failing: type[_Failing], written_engines: Path, photo_bgr: np.ndarray) -> None:

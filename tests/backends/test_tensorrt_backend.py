@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam2edge import AutoModel, ImagePredictor
+from sam2edge import AutoModel, ImagePredictor, VideoTracker
 from sam2edge.contract import TensorSpec
 from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError
 from tests.backends.conftest import ASSETS, MODULES, rewrite_engine
@@ -85,10 +85,9 @@ def test_an_engine_that_does_not_load_or_run(
     with pytest.raises(GraphError, match=r"image_encoder could not be run; got Cuda Runtime \(an illegal memory acc"):
         by_name.embed_images(photo_bgr)
     model = AutoModel.from_pretrained("sam2/hiera_micro")
-    assert model.backend_name == "tensorrt"
-    assert model.segment_images(photo_bgr, boxes=BOX)[0].masks.any()
     assert model.backend_name != "tensorrt"
     assert "illegal memory access" in str(model.report)
+    assert model.segment_images(photo_bgr, boxes=BOX)[0].masks.any()
     rewrite_engine(written_engines / "mask_decoder.engine", b"unreadable")
     with pytest.raises(GraphError, match="mask_decoder cannot be loaded; got Serialization assertion failed"):
         AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
@@ -258,7 +257,7 @@ def normalising(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("order", ["bgr", "rgb"])
 def test_the_kernel_normalises_as_the_cpu_does(normalising: None, device: Any, order: str) -> None:
-    from sam2edge.imaging.preprocess import normalised
+    from sam2edge.imaging.frame import normalise
 
     module = importlib.import_module("sam2edge.backends.tensorrt.device_normalise")
     frame = np.random.default_rng(0).integers(0, 256, (37, 37, 3), np.uint8)
@@ -266,7 +265,7 @@ def test_the_kernel_normalises_as_the_cpu_does(normalising: None, device: Any, o
     device.upload(np.float32(7), image["behind"])
     module.FrameNormaliser(device, 37)(frame, order, image["image"])
     found, behind = device.download(list(image.values()))
-    np.testing.assert_allclose(found, normalised(frame, order), atol=1e-6)
+    np.testing.assert_allclose(found, normalise(frame, order), atol=1e-6)
     assert (behind == 7).all(), "threads beyond the last pixel write nothing"
 
 
@@ -306,12 +305,36 @@ def test_without_the_kernel_frames_are_normalised_on_the_cpu(
 
 
 def test_a_backend_that_took_frames_gives_way_to_one_that_does_not(
-    normalising: None, tensorrt: FakeTensorRt, micro_onnx: ImagePredictor, photo_bgr: np.ndarray
+    normalising: None,
+    tensorrt: FakeTensorRt,
+    driver: FakeDriver,
+    micro_onnx: ImagePredictor,
+    photo_bgr: np.ndarray,
 ) -> None:
-    tensorrt.fails_to_run = True
     large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
     model: Any = AutoModel.from_pretrained("sam2/hiera_micro")
     assert model.backend.accepts_uint8
+    driver.limit = driver.used
     found = model.segment_images(large, boxes=2 * BOX)[0].best_masks
     assert not model.backend.accepts_uint8
     np.testing.assert_array_equal(found, micro_onnx.segment_images(large, boxes=2 * BOX)[0].best_masks)
+
+
+def test_a_stream_goes_on_elsewhere_when_memory_runs_out(
+    tensorrt: FakeTensorRt, driver: FakeDriver, micro_onnx: Any, photo_bgr: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, tracker = VideoTracker(micro_onnx), VideoTracker.from_pretrained("sam2/hiera_micro", device=None)
+    mask = np.zeros(photo_bgr.shape[:2], bool)
+    mask[100:300, 150:350] = True
+    for one in (expected, tracker):
+        one.prompt(photo_bgr, 1, mask=mask)
+        one.prompt(None, 2, box=BOX)
+        one.track(np.roll(photo_bgr, 4, axis=1))
+    assert tracker.model.backend_name == "tensorrt"
+    driver.limit = driver.used
+    for shift in (8, 12):
+        found, wanted = (one.track(np.roll(photo_bgr, shift, axis=1)) for one in (tracker, expected))
+        np.testing.assert_allclose(found.logits, wanted.logits, atol=1e-2)
+    assert tracker.model.backend_name != "tensorrt"
+    assert caplog.text.count("tensorrt has no memory left") == 1
+    assert [label for label, _ in tracker.stats().fallbacks] == ["tensorrt on cuda", "torch on cuda"]

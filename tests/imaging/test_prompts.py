@@ -8,8 +8,7 @@ import pytest
 from sam2edge.contract import ABSENT
 from sam2edge.datatypes import ImagePrompt, ScoredLogits
 from sam2edge.errors import InvalidInputError
-from sam2edge.imaging.preprocess import prompts_to_model
-from sam2edge.imaging.prompts import read_prompts
+from sam2edge.imaging.prompts import prompts_to_model, read_prompts
 
 SIZE_HW = (400, 600)
 POINT, LABEL = np.array([[300, 200]]), np.array([1])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import threading
+import time
+from collections import deque
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -59,7 +61,7 @@ def test_backends_given_up_after_loading() -> None:
     before = (("tensorrt on cuda", "no engine"),)
     model = ImagePredictor(backend, BackendReport("torch on cuda", before))
     assert model.stats().fallbacks == ()
-    backend.report = BackendReport("onnxruntime on cpu", (*before, ("torch on cuda", "out of memory")))
+    model.report = BackendReport("onnxruntime on cpu", (*before, ("torch on cuda", "out of memory")))
     assert model.stats().fallbacks == (("torch on cuda", "out of memory"),)
     assert "sam2edge_fallbacks_total" in model.stats().to_prometheus()
 
@@ -81,22 +83,22 @@ def test_the_cache_gives_way_when_memory_runs_short() -> None:
 
 
 def test_median_and_p99_of_the_latest_calls() -> None:
-    times = CallTimes(window=100)
-    for milliseconds in [5000, *range(1, 101)]:
-        times.add("embed", milliseconds / 1000)
-    found = times.latencies()["embed"]
+    milliseconds = [5000, *range(1, 101)]
+    times = CallTimes(len(milliseconds), sum(milliseconds) / 1000, deque((m / 1000 for m in milliseconds), maxlen=100))
+    found = times.summarise()
     assert (found.count, found.median_ms, found.p99_ms) == (101, pytest.approx(50), pytest.approx(99))
     assert found.total_seconds == pytest.approx(5 + 5.05)
 
 
 def test_calls_from_many_threads() -> None:
-    times = CallTimes(window=10)
-    threads = [threading.Thread(target=lambda: [times.add("embed", 0.001) for _ in range(500)]) for _ in range(8)]
+    model = fake_model()
+    started = time.perf_counter()
+    threads = [Thread(target=lambda: [model.count_call("embed", started) for _ in range(500)]) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert times.latencies()["embed"].count == 4000
+    assert model.stats().calls["embed"].count == 4000
 
 
 def test_the_machines_part(tmp_path: Path) -> None:

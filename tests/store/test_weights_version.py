@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sam2edge.backends.base import BackendRequest
-from sam2edge.backends.registry import open_backend
+from sam2edge.backends.registry import load_backend
 from sam2edge.contract import IMAGE_GRAPHS, MEMORY_GRAPHS
 from sam2edge.errors import GraphError
 from sam2edge.store.weights_version import GRAPH_KEY, WEIGHTS_KEY, check_weights_version, weights_version
@@ -86,7 +86,7 @@ def test_backends_refuse_a_mix(assets: Path, backend: str) -> None:
     _state(assets / WEIGHTS, "9")
     request = BackendRequest(MICRO, MICRO.image_size, "cpu", assets / WEIGHTS, assets)
     with pytest.raises(GraphError, match="different versions"):
-        open_backend(backend, request)
+        load_backend(backend).open(request)
 
 
 def test_own_weights_run_in_torch_beside_the_graphs_that_ship(assets: Path) -> None:
@@ -94,4 +94,4 @@ def test_own_weights_run_in_torch_beside_the_graphs_that_ship(assets: Path) -> N
     pytest.importorskip("torch")
     _state(assets / WEIGHTS, "9")
     request = BackendRequest(MICRO, MICRO.image_size, "cpu", assets / WEIGHTS, ASSETS, "0" * 64)
-    assert open_backend("torch", request)[0].name == "torch"
+    assert load_backend("torch").open(request).name == "torch"

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
 
-from sam2edge.imaging.preprocess import image_to_input  # noqa: E402
+from sam2edge.imaging.frame import image_to_input  # noqa: E402
 from sam2edge.torch_sam2.checkpoint import load_model  # noqa: E402
 from sam2edge.torch_sam2.model import Sam2  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402

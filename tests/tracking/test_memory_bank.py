@@ -13,10 +13,10 @@ def _remembered(frame: int) -> MemoryEntry:
     return MemoryEntry(HostFeatures({"memory": np.full(8, frame, np.float32)}), np.full(4, frame, np.float32))
 
 
-def _bank(last: int, conditioning: tuple[int, ...] = (0,)) -> MemoryBank:
+def _bank(last: int, cond_frames: tuple[int, ...] = (0,)) -> MemoryBank:
     bank = MemoryBank(SLOTS, POINTERS)
     for frame in range(last + 1):
-        bank.add(frame, frame in conditioning, _remembered(frame))
+        bank.add(frame, frame in cond_frames, _remembered(frame))
     return bank
 
 
@@ -24,14 +24,14 @@ def _frames(bank: MemoryBank, frame: int, max_age: int = 15) -> tuple[list[int],
     """Frames of the memories that are recalled, their ages, frames of the pointers."""
     recalled = bank.recall(frame, max_age)
     memories = [int(memory.tensors["memory"][0]) for memory in recalled.memories]
-    return memories, recalled.memory_ages.tolist(), recalled.pointers[:, 0].astype(int).tolist()
+    return memories, recalled.memory_ages.tolist(), recalled.obj_ptrs[:, 0].astype(int).tolist()
 
 
 def test_the_second_frame_recalls_the_first() -> None:
     assert _frames(_bank(0), 1) == ([0], [0], [0])
 
 
-def test_six_frames_and_the_conditioning_one() -> None:
+def test_six_frames_and_the_cond_frame() -> None:
     memories, ages, pointers = _frames(_bank(29), 30)
     assert memories == [0, 29, 28, 27, 26, 25, 24]
     assert ages == [0, 1, 2, 3, 4, 5, 6]
@@ -40,27 +40,27 @@ def test_six_frames_and_the_conditioning_one() -> None:
 
 def test_ages_of_pointers_are_shares_of_the_greatest() -> None:
     recalled = _bank(3).recall(4, 5)
-    np.testing.assert_allclose(recalled.pointer_ages, [4 / 5, 1 / 5, 2 / 5, 3 / 5])
-    assert recalled.pointer_ages.dtype == np.float32
+    np.testing.assert_allclose(recalled.obj_ptr_ages, [4 / 5, 1 / 5, 2 / 5, 3 / 5])
+    assert recalled.obj_ptr_ages.dtype == np.float32
 
 
 def test_a_short_clip_recalls_fewer_pointers() -> None:
     assert _frames(_bank(9), 10, max_age=5)[2] == [0, 9, 8, 7, 6, 5]
 
 
-def test_conditioning_frames_come_before_old_tracked_ones() -> None:
+def test_cond_frames_come_before_old_tracked_ones() -> None:
     memories, ages, pointers = _frames(_bank(29, (0, 10, 20)), 30)
     assert memories == [0, 10, 20, 29, 28, 27, 26]
     assert ages == [0, 0, 0, 1, 2, 3, 4]
     assert pointers == [0, 10, 20, *(f for f in range(29, 15, -1) if f != 20)][:POINTERS]
 
 
-def test_the_first_conditioning_frame_and_the_latest_three_are_kept() -> None:
+def test_the_first_cond_frame_and_the_latest_three_are_kept() -> None:
     bank = _bank(60, (0, 10, 20, 30, 40, 50))
-    assert [frame for frame, conditioning, _ in bank.items() if conditioning] == [0, 30, 40, 50]
+    assert [frame for frame, is_cond_frame, _ in bank.items() if is_cond_frame] == [0, 30, 40, 50]
 
 
-def test_a_conditioning_frame_that_gives_way_counts_as_tracked_while_it_is_near() -> None:
+def test_a_cond_frame_that_gives_way_counts_as_tracked_while_it_is_near() -> None:
     memories, ages, _ = _frames(_bank(5, (0, 1, 2, 3, 4)), 6)
     assert (memories, ages) == ([0, 2, 3, 4, 5, 1], [0, 0, 0, 0, 1, 5])
 
@@ -86,7 +86,7 @@ def test_it_does_not_grow(every: int) -> None:
 
 def test_what_is_put_back_is_as_it_was() -> None:
     bank, restored = _bank(29, (0, 20)), MemoryBank(SLOTS, POINTERS)
-    for frame, conditioning, remembered in bank.items():
-        restored.restore(frame, conditioning, remembered)
+    for frame, is_cond_frame, entry in bank.items():
+        restored.restore(frame, is_cond_frame, entry)
     assert _frames(restored, 30) == _frames(bank, 30)
     assert restored.nbytes == bank.nbytes

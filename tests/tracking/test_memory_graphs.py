@@ -83,7 +83,7 @@ def test_several_objects_at_once_are_as_one_at_a_time(
     for backend in backends:
         features = backend.encode(image)
         conditioned = [backend.attend_memory(features, _recalled(backend, features, logits, n)) for n in (1, 2, 3)]
-        for one, together in zip(conditioned, backend.decode_each(conditioned, *prompt), strict=True):
+        for one, together in zip(conditioned, backend.decode_each(conditioned), strict=True):
             for alone, row in zip(backend.decode(one, *prompt), together, strict=True):
                 np.testing.assert_allclose(row, alone, atol=1e-4)
         memories = backend.encode_memories(features, masks, scores, flags)
@@ -110,8 +110,8 @@ def test_what_does_not_fit_the_slots_is_refused(
         for wrong in (
             recalled._replace(memories=[]),
             recalled._replace(memories=[*recalled.memories] * 4),
-            recalled._replace(pointer_ages=recalled.pointer_ages[:1]),
-            recalled._replace(pointers=np.zeros((17, MICRO.d_model), np.float32)),
+            recalled._replace(obj_ptr_ages=recalled.obj_ptr_ages[:1]),
+            recalled._replace(obj_ptrs=np.zeros((17, MICRO.d_model), np.float32)),
         ):
             with pytest.raises(InvalidInputError, match="slots"):
                 backend.attend_memory(features, wrong)
@@ -173,7 +173,7 @@ def test_exported_graphs_of_sam_2_0_track_as_torch_does(
 def test_a_backend_without_memory_says_so(image: np.ndarray, logits: np.ndarray) -> None:
     class ImagesAlone(FakeBackend):
         attend_memory_impl = Backend.attend_memory_impl
-        encode_memory_impl = Backend.encode_memory_impl
+        encode_memories_impl = Backend.encode_memories_impl
         mask_prompt_impl = Backend.mask_prompt_impl
 
     backend = ImagesAlone(MICRO.image_size)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sam2edge.contract import ABSENT, BACKGROUND, FOREGROUND
-from sam2edge.imaging.postprocess import LOGIT_LIMIT
+from sam2edge.imaging.frame import LOGIT_LIMIT
 from sam2edge.torch_sam2.model import Sam2
 from tests.training.test_train import OPTIONS, SMALL
 from training.batches import draw_batch

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.contract import TensorSpec
-from sam2edge.imaging.preprocess import MEAN_RGB, STD_RGB
+from sam2edge.imaging.frame import MEAN_RGB, STD_RGB
 
 if TYPE_CHECKING:  # it imports pycuda, which this file does without
     from sam2edge.backends.tensorrt.memory import CudaDevice, DeviceTensor

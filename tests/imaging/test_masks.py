@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sam2edge.imaging.postprocess import logits_to_masks, select_masks, stability
+from sam2edge.imaging.frame import logits_to_masks, select_masks, stability
 
 
 def test_masks_equal_torchs_bilinear_interpolation() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sam2edge.imaging.preprocess import MEAN_RGB, STD_RGB, image_to_input
+from sam2edge.imaging.frame import MEAN_RGB, STD_RGB, image_to_input
 
 
 def test_enlarging_equals_torchs_bilinear(photo_bgr: np.ndarray) -> None:
