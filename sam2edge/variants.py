@@ -34,7 +34,8 @@ class Variant:
     """One model: its names, its dimensions, its checkpoint.
 
     Lengths are in channels or blocks, `window_sizes` in tokens of each trunk stage, `pos_embed_hw` in cells of the
-    learned position grid, `image_size` in pixels (the side of the square model input).
+    learned position grid, `image_size` in pixels (the side of the square model input). `trunk` is "hiera" or "lite"
+    (EfficientNet-Lite0); `trunk_dims` are the channels of its outputs where they are no multiples of `embed_dim`.
     """
 
     name: str
@@ -54,6 +55,8 @@ class Variant:
     memory_mlp_dim: int = 2048
     num_mask_slots: int = 7
     image_size: int = 1024
+    trunk: str = "hiera"
+    trunk_dims: tuple[int, int, int, int] | None = None
     checkpoint: Checkpoint | None = None
 
     @property
@@ -68,8 +71,9 @@ class Variant:
 
     @property
     def stage_dims(self) -> tuple[int, int, int, int]:
+        """Channels of the trunk's outputs at strides 4, 8, 16, 32."""
         d = self.embed_dim
-        return (d, 2 * d, 4 * d, 8 * d)
+        return self.trunk_dims or (d, 2 * d, 4 * d, 8 * d)
 
 
 _SHORT = {"base_plus": "b_plus"}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sam2edge.torch_sam2.layers import MLP, attention
 from sam2edge.torch_sam2.linear import apply_linear, linear
 from sam2edge.torch_sam2.position import Positioned, bicubic_matrix
+from sam2edge.torch_sam2.trunk import Trunk
 from sam2edge.variants import Variant
 
 STRIP_ROWS = 32
@@ -151,8 +152,8 @@ class PatchEmbed(nn.Module):
         return self.proj(x).permute(0, 2, 3, 1)
 
 
-class Hiera(Positioned):
-    """Image (B, 3, S, S) -> the last output of each stage, (B, S/4/2^i, S/4/2^i, C_i) for i = 0..3.
+class Hiera(Positioned, Trunk):
+    """Image (B, 3, S, S) -> the last output of each stage, (B, C_i, S/4/2^i, S/4/2^i) for i = 0..3.
 
     `tiled` trades few large operations for many small ones, with the same result: blocks that look no further than
     their windows run strip by strip, global attention (in a graph) some queries at a time. Quicker and far smaller on
@@ -161,7 +162,6 @@ class Hiera(Positioned):
 
     def __init__(self, variant: Variant, image_size: int) -> None:
         super().__init__()
-        self.tiled = False
         self.patch_embed = PatchEmbed(variant.embed_dim)
         grid = self.grid = image_size // 4
         rows, cols = variant.pos_embed_hw
@@ -187,7 +187,8 @@ class Hiera(Positioned):
             x = torch.cat([last for _, last in runs], dim=1)
             grid >>= sum(self._block(i).pool_queries for i in early)
         late = range(len(early), len(self.blocks))
-        return outputs + self._run(x, (grid, grid), late)[0]
+        outputs += self._run(x, (grid, grid), late)[0]
+        return [output.permute(0, 3, 1, 2) for output in outputs]
 
     def _run(self, x: Tensor, grid_hw: tuple[int, int], blocks: range) -> tuple[list[Tensor], Tensor]:
         """Some blocks on the grid or a strip of it: the outputs of the stages that end in them, and the last one."""

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.torch_sam2.hiera import Hiera
+from sam2edge.torch_sam2.lite import Lite
+from sam2edge.torch_sam2.trunk import Trunk
 from sam2edge.variants import Variant
 
 
@@ -30,34 +32,39 @@ class FpnNeck(nn.Module):
         self.convs = nn.ModuleList(_Lateral(c, variant.d_model) for c in reversed(variant.stage_dims))
 
     def fuse(self, stride_16: Tensor, stride_32: Tensor) -> Tensor:
-        """Trunk outputs (B, E, E, C), (B, E/2, E/2, C') -> the embedding (B, d_model, E, E)."""
+        """Trunk outputs (B, C, E, E), (B, C', E/2, E/2) -> the embedding (B, d_model, E, E)."""
         coarse = F.interpolate(conv_1x1(stride_32, self._conv(0)), scale_factor=2.0, mode="nearest")
         return conv_1x1(stride_16, self._conv(1)) + coarse
 
-    def detail(self, tokens: Tensor, stage: int, head: nn.Conv2d) -> Tensor:
+    def detail(self, features: Tensor, stage: int, head: nn.Conv2d) -> Tensor:
         """A fine stage (0 or 1) through its lateral and then `head`, the decoder's own 1x1 convolution.
 
-        The product of the two is applied: the d_model channels between them are never made. (B, H, W, C) in,
+        The product of the two is applied: the d_model channels between them are never made. (B, C, H, W) in,
         (B, out channels of the head, H, W) out.
         """
         lateral = self._conv(3 - stage)
         weight = head.weight.flatten(1) @ lateral.weight.flatten(1)
         bias = head.weight.flatten(1) @ cast(Tensor, lateral.bias) + cast(Tensor, head.bias)
-        return _apply_1x1(tokens, weight, bias)
+        return _apply_1x1(features, weight, bias)
 
     def _conv(self, index: int) -> nn.Conv2d:
         return cast(_Lateral, self.convs[index]).conv
 
 
-def conv_1x1(tokens: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution of (B, H, W, C), giving (B, C', H, W): one matrix product, no change of layout before it."""
-    return _apply_1x1(tokens, conv.weight.flatten(1), cast(Tensor, conv.bias))
+def conv_1x1(features: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution of (B, C, H, W), giving (B, C', H, W): one matrix product, whatever the strides of the input."""
+    return _apply_1x1(features, conv.weight.flatten(1), cast(Tensor, conv.bias))
 
 
-def _apply_1x1(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    size_hw = (tokens.shape[1], tokens.shape[2])
-    out = torch.matmul(weight, tokens.flatten(1, 2).transpose(1, 2)) + bias[:, None]
+def _apply_1x1(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    size_hw = (features.shape[2], features.shape[3])
+    out = torch.matmul(weight, features.flatten(2)) + bias[:, None]
     return out.unflatten(-1, size_hw)
+
+
+def make_trunk(variant: Variant, image_size: int) -> Trunk:
+    """The trunk that `variant` names, its weights not loaded."""
+    return Lite() if variant.trunk == "lite" else Hiera(variant, image_size)
 
 
 class ImageEncoder(nn.Module):
@@ -65,5 +72,5 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, variant: Variant, image_size: int) -> None:
         super().__init__()
-        self.trunk = Hiera(variant, image_size)
+        self.trunk = make_trunk(variant, image_size)
         self.neck = FpnNeck(variant)
