@@ -52,7 +52,7 @@ class FpnNeck(nn.Module):
 
 
 def conv_1x1(features: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution of (B, C, H, W), giving (B, C', H, W): one matrix product, whatever the strides of the input."""
+    """A 1x1 convolution of (B, C, H, W), giving (B, C', H, W): one matrix product, whatever its strides."""
     return _apply_1x1(features, conv.weight.flatten(1), cast(Tensor, conv.bias))
 
 
