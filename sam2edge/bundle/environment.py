@@ -7,10 +7,12 @@ known.
 from __future__ import annotations
 
 import configparser
+import ctypes
 import importlib.metadata
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -25,6 +27,7 @@ from sam2edge.bundle.journal import Journal
 from sam2edge.errors import BundleError
 
 VENV, TARGET, CURRENT = "venv", "target", "current"
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _NEEDED = ("click", "cv2", "numpy", "onnxruntime", "platformdirs", "rich", "sam2edge.cli.main")
 
 
@@ -111,7 +114,9 @@ def _pip(place: Place, wheels: Path, arguments: list[str]) -> None:
     options = ["--no-index", "--find-links", str(wheels), "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
     quiet = ["--no-warn-script-location", "--root-user-action=ignore", "--quiet"]
     command = [place.python, str(pip / "pip"), "install", *options, *quiet, *arguments]
-    result = subprocess.run(command, env=place.environment(), cwd=wheels, capture_output=True, text=True)
+    result = subprocess.run(
+        command, env=place.environment(), cwd=wheels, capture_output=True, text=True, preexec_fn=_end_with_parent
+    )
     if result.returncode != 0:
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or result.stderr.splitlines()
         raise BundleError(
@@ -119,6 +124,11 @@ def _pip(place: Place, wheels: Path, arguments: list[str]) -> None:
             got=" ".join(lines[-2:])[:400] or f"status {result.returncode} of pip",
             remedy="make room, or make the bundle for this Python and machine (--target)",
         )
+
+
+def _end_with_parent() -> None:
+    """An installer that is killed takes pip along, or pip would go on changing what the next run takes back."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _try(place: Place, version: str, folder: Path) -> None:
@@ -167,6 +177,9 @@ def _note_changes(planned: list[Path], journal: Journal) -> None:
     for path in sorted(paths):
         if os.path.lexists(path):
             journal.will_change(path)
+            aside = path.with_name(f"~{path.name[1:]}")  # where pip keeps it until it is done
+            if not os.path.lexists(aside):
+                journal.will_make(aside)
         else:
             journal.make_parent(path)
             journal.will_make(path)

@@ -7,6 +7,7 @@ is made, so that a failure, or the next run after a power cut, takes it back.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -20,7 +21,7 @@ from typing import Any, NoReturn
 
 from sam2edge.bundle.archive import STORE, WHEELS, Bundle, extract, read_bundle
 from sam2edge.bundle.environment import CURRENT, TARGET, VENV, Place, check_place, install_wheels
-from sam2edge.bundle.journal import Journal
+from sam2edge.bundle.journal import Journal, UnusableJournal
 from sam2edge.errors import BundleError, Sam2EdgeError
 from sam2edge.files import file_sha256, locked
 
@@ -49,7 +50,7 @@ def install_bundle(path: Path, place: Place, store: Path, replace: bool = False,
     try:
         with locked(store / ".locks" / "bundle"):
             for left in sorted(store.glob(f"{_STAGING}*")):
-                Journal(left).undo()
+                _undo_earlier(left)
             bundle = read_bundle(path)
             check_target(bundle)
             check_place(place, bundle.version, downgrade)
@@ -73,6 +74,21 @@ def install_bundle(path: Path, place: Place, store: Path, replace: bool = False,
             got=f"{error.strerror or error} ({error.filename or store})",
             remedy="make room or see to the owner of the folders, then run it again",
         ) from error
+
+
+def _undo_earlier(left: Path) -> None:
+    """Takes back what a killed installation did; a journal that cannot be trusted is told and moved aside."""
+    try:
+        Journal(left).undo()
+    except UnusableJournal as error:
+        aside = left.with_name(f".unusable-{left.name.lstrip('.')}")
+        with contextlib.suppress(OSError):
+            left.rename(aside)
+        print(
+            f"sam2edge: note: the journal of an earlier installation was not obeyed: {error}; it lies in {aside}, "
+            "remove it once you have looked at it",
+            file=sys.stderr,
+        )
 
 
 def check_target(bundle: Bundle) -> None:

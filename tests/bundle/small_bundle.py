@@ -87,14 +87,18 @@ def make_bundle(
     engines: bool = False,
     library: str = "1.0",
     pip: bool = False,
+    quick_pip: str = _QUICK_PIP,
 ) -> Path:
-    """`library` is the version of the one wheel with all other modules; `pip` is whether the real one is in it."""
+    """`library` is the version of the one wheel with all other modules; `pip` is whether the real one is in it.
+
+    `quick_pip` is the program that stands for it otherwise.
+    """
 
     def gather(folder: Path, target: Target, extra: tuple[Path, ...] = ()) -> list[str]:
         if pip:
             real_pip(folder)
         else:
-            write_wheel(folder, "pip", "1.0", {"pip/__main__.py": _QUICK_PIP})
+            write_wheel(folder, "pip", "1.0", {"pip/__main__.py": quick_pip})
         modules = {f"{name}.py": f"version = {library!r}\n" for name in MODULES}
         write_wheel(folder, "stand_ins", library, modules)
         needs = (f"stand-ins=={library}",)

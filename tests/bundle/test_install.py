@@ -224,6 +224,58 @@ def test_a_kill_in_the_middle_is_repaired_by_the_next_run(
     assert not list((tmp_path / "store").glob(".bundle-*"))
 
 
+def test_a_journal_of_zeros_is_told_and_moved_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = make_bundle(tmp_path / "bundle.zip", monkeypatch)
+    left = tmp_path / "store" / ".bundle-left"
+    left.mkdir(parents=True, mode=0o700)
+    (left / "journal.jsonl").write_bytes(bytes(512))
+    (left / "journal.jsonl").chmod(0o600)
+    result = run(bundle, "install", "--target", tmp_path / "packages", "--store", tmp_path / "store")
+    assert result.returncode == 0, result.stderr
+    assert "was not obeyed: it is damaged, as by a power cut" in result.stderr
+    assert (tmp_path / "store" / ".unusable-bundle-left" / "journal.jsonl").exists()
+    result = run(bundle, "install", "--target", tmp_path / "more", "--store", tmp_path / "store")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_killed_installer_takes_pip_along_and_leaves_nothing(
+    environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the installer is killed, while its pip is at work; pip has moved what it replaces to `~am2edge` by then."""
+    mark = tmp_path / "mark"
+    pip = f"""
+import json, os, sys, sysconfig, time
+from pathlib import Path
+if "--report" in sys.argv:
+    wheels = Path(sys.argv[sys.argv.index("--find-links") + 1]).glob("sam2edge*.whl")
+    plan = {{"install": [{{"download_info": {{"url": wheel.as_uri()}}}} for wheel in wheels]}}
+    Path(sys.argv[sys.argv.index("--report") + 1]).write_text(json.dumps(plan))
+    sys.exit()
+site = Path(sysconfig.get_path("purelib"))
+(site / "sam2edge").rename(site / "~am2edge")
+Path({str(mark)!r}).write_text(str(os.getpid()))
+time.sleep(60)
+"""
+    stuck = make_bundle(tmp_path / "stuck.zip", monkeypatch, version="0.3.0", quick_pip=pip)
+    before = tree(environment)
+    command = [str(python_of(environment)), str(stuck), "install", "--store", str(tmp_path / "store")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not mark.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        finally:
+            process.kill()
+    number = int(mark.read_text())
+    while Path(f"/proc/{number}/cmdline").exists() and Path(f"/proc/{number}/cmdline").read_bytes():
+        assert time.monotonic() < deadline + 10, "pip is still there"
+        time.sleep(0.05)
+    assert tree(environment) != before
+    (tmp_path / "no.zip").write_bytes(b"")
+    main(["install", str(tmp_path / "no.zip"), "--store", str(tmp_path / "store")])
+    assert tree(environment) == before
+
+
 def test_other_files_in_the_store_are_kept(tmp_path: Path, graphs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make_bundle(tmp_path / "bundle.zip", monkeypatch, variants=(TINY,))
     there = tmp_path / "store"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from sam2edge.bundle.journal import Journal
+from sam2edge.bundle.journal import Journal, UnusableJournal
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal").mkdir(mode=0o700)
     return Journal(tmp_path / "journal")
 
 
@@ -94,3 +95,76 @@ def test_what_is_committed_stays(journal: Journal, tmp_path: Path) -> None:
     assert not journal.folder.exists()
     assert (folder / "file").read_text() == "new"
     assert (folder / "a" / "b" / "made").is_file()
+
+
+def test_a_folder_with_something_else_in_it_stays(journal: Journal, tmp_path: Path) -> None:
+    journal.make_parent(tmp_path / "a" / "b" / "made")
+    (tmp_path / "a" / "mine").write_text("made since")
+    journal.undo()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["mine"]
+
+
+def _plant(folder: Path, *steps: dict[str, str], mode: int = 0o600) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / "journal.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    (folder / "journal.jsonl").chmod(mode)
+    (folder / "backup-0").write_text("planted")
+
+
+@pytest.mark.parametrize("how", ["another owner", "folder of all", "list of all", "link to a folder", "link to a list"])
+def test_a_planted_journal_is_not_obeyed(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    precious, planted = tmp_path / "precious", tmp_path / "planted"
+    precious.write_text("precious")
+    _plant(planted, {"remove": str(precious)}, {"restore": str(precious), "from": "backup-0"})
+    if how == "another owner":
+        monkeypatch.setattr("os.geteuid", lambda: 12345)
+    elif how == "folder of all":
+        planted.chmod(0o777)
+    elif how == "list of all":
+        (planted / "journal.jsonl").chmod(0o666)
+    elif how == "link to a folder":
+        planted.rename(tmp_path / "other")
+        planted.symlink_to("other")
+    else:
+        (planted / "journal.jsonl").rename(tmp_path / "list")
+        (planted / "journal.jsonl").symlink_to(tmp_path / "list")
+    with pytest.raises(UnusableJournal):
+        Journal(planted).undo()
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize("backup", ["../precious", "/etc/passwd", "backup-0/../../precious"])
+def test_backups_come_from_the_journals_own_folder_alone(backup: str, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    _plant(tmp_path / "planted", {"restore": str(tmp_path / "target"), "from": backup})
+    with pytest.raises(UnusableJournal):
+        Journal(tmp_path / "planted").undo()
+    assert (tmp_path / "precious").exists() and not (tmp_path / "target").exists()
+
+
+def test_nothing_is_undone_through_a_link(journal: Journal, tmp_path: Path) -> None:
+    """The owner of the store puts a link where the installer had made a folder."""
+    store, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    (store / "graphs").mkdir(parents=True)
+    (store / "graphs" / "old").write_text("old")
+    elsewhere.mkdir()
+    for name in ("made", "old"):
+        (elsewhere / name).write_text("precious")
+    journal.will_make(store / "graphs" / "made")
+    journal.will_change(store / "graphs" / "old")
+    shutil.rmtree(store / "graphs")
+    (store / "graphs").symlink_to(elsewhere)
+    with pytest.raises(UnusableJournal, match="is a link now"):
+        journal.undo()
+    assert {path.name: path.read_text() for path in elsewhere.iterdir()} == {"made": "precious", "old": "precious"}
+
+
+@pytest.mark.parametrize("content", [b"\0" * 4096, b"not json\n", b'{"remove": 1}\n', b'["remove"]\n', b"{}\n"])
+def test_a_damaged_journal_is_told_after_what_can_be_read(content: bytes, journal: Journal, tmp_path: Path) -> None:
+    journal.will_make(tmp_path / "made")
+    (tmp_path / "made").write_text("new")
+    with (journal.folder / "journal.jsonl").open("ab") as file:
+        file.write(content)
+    with pytest.raises(UnusableJournal, match="damaged"):
+        Journal(journal.folder).undo()
+    assert not (tmp_path / "made").exists() and journal.folder.exists()
