@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sam2edge.cli.prompt_options import Box, Point
+from sam2edge.cli.prompt_options import Box, Point, group_prompts
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.prompts import read_prompts
 
@@ -43,12 +44,10 @@ class FramePrompt:
             ) from error
 
 
-def prompt_of_options(points: tuple[Point, ...], box: Box | None) -> FramePrompt:
-    """Object 1 on the first frame."""
-    arguments: dict[str, Any] = {} if box is None else {"box": list(box)}
-    if points:
-        arguments.update(points=[[p.x, p.y] for p in points], labels=[p.label for p in points])
-    return FramePrompt(0, 1, arguments)
+def prompts_of_options(points: Sequence[tuple[Point, ...]], boxes: Sequence[Box]) -> list[FramePrompt]:
+    """Objects 1, 2, ... on the first frame, see `group_prompts`."""
+    grouped = enumerate(group_prompts(points, boxes), 1)
+    return [FramePrompt(0, number, prompt.arguments()) for number, prompt in grouped]
 
 
 def read_prompt_file(path: Path) -> list[FramePrompt]:

@@ -1,8 +1,10 @@
-"""`sam2edge segment`: a photo and a click in, a mask and a picture of it out."""
+"""`sam2edge segment`: photos and clicks in, masks and pictures of them out."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,86 +12,164 @@ from typing import Any
 import click
 import numpy as np
 
+from sam2edge.cli.hints import hint_once, note
+from sam2edge.cli.mask_files import (
+    DEFAULT_FORMATS,
+    FORMATS,
+    FoundMask,
+    PhotoResult,
+    coco_entry,
+    describe_mask,
+    make_files,
+)
 from sam2edge.cli.model_options import FileName, model_options
-from sam2edge.cli.prompt_options import Box, BoxType, Point, PointType
+from sam2edge.cli.photo_list import STANDARD_INPUT, list_photos, read_given_photo
+from sam2edge.cli.prompt_options import Box, ObjectPrompt, Point, box_option, group_prompts, point_option
 from sam2edge.cli.terminal import printable, progress, quiet_native_stderr, tell_new_name, tell_skipped_engine
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
-from sam2edge.imaging.overlay import draw_masks
-from sam2edge.imaging.photo import read_photo, write_pngs
-from sam2edge.outputs import try_output
-from sam2edge.variants import EMBEDDED, find_variant
+from sam2edge.imaging.mask_formats import coco_dataset
+from sam2edge.outputs import try_output, write_files
+from sam2edge.variants import EMBEDDED
+
+UNCERTAIN_BELOW = 0.5
+"""Predicted IoU. Of the embedded model's masks in bench.natural_photos, half of those below it have a true IoU under
+0.5, and one in twenty of those above."""
 
 
-@dataclass(frozen=True)
-class _Prompts:
-    """What was asked for: points (N, 2) with labels (N,), a box (4,), in pixels; None where there is none."""
+@dataclass
+class _Output:
+    """Where files go: a folder, or standard output for the one file of a run. `taken` are those of this run."""
 
-    points: np.ndarray | None
-    labels: np.ndarray | None
-    box: np.ndarray | None
+    folder: Path | None
+    formats: tuple[str, ...]
+    force: bool
+    taken: set[Path]
 
-    @classmethod
-    def of(cls, points: tuple[Point, ...], box: Box | None) -> _Prompts:
-        return cls(
-            np.array([(p.x, p.y) for p in points]) if points else None,
-            np.array([p.label for p in points]) if points else None,
-            None if box is None else np.array(box),
-        )
+    def write(self, files: dict[str, bytes]) -> list[Path]:
+        """Writes them together and returns where they lie: under other names where these are taken."""
+        if self.folder is None:
+            if len(files) != 1:
+                raise click.UsageError("--out - takes one file: one photo, one object and one --format.")
+            sys.stdout.buffer.write(next(iter(files.values())))
+            return []
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Sam2EdgeError(
+                f"cannot make the folder {self.folder}", got=error.strerror, remedy="name another with --out"
+            ) from error
+        targets = {self.folder / name: content for name, content in files.items()}
+        written = write_files(targets, replace=self.force and not self.taken & set(targets))
+        self.taken |= set(written)
+        if written:
+            tell_new_name(next(iter(targets)), written[0])
+        return written
 
 
 @click.command(no_args_is_help=True)
-@click.argument("photo", type=FileName("PHOTO"), metavar="PHOTO")
-@click.option("--point", "points", type=PointType(), multiple=True, help="On the thing; with ,- beside it. Repeatable.")
-@click.option("--box", type=BoxType(), help="Around the thing.")
-@model_options
-@click.option("--out", metavar="DIR", default=".", help="Where the pictures go; made if missing. Default: here.")
+@click.argument("photos", type=FileName("PHOTO"), metavar="PHOTO...", nargs=-1, required=True)
+@point_option
+@box_option
 @click.option(
-    "--multi/--single", default=None, help="Best of three masks, or the one. Default: three for a lone click."
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    help="What to write. Repeatable. Default: mask and overlay.",
 )
-@click.option("--force", is_flag=True, help="Write over pictures that are there; else new ones get a number.")
+@click.option("--cutout", is_flag=True, help="Write the object on a transparent ground, as --format cutout.")
+@click.option("--multi/--single", default=None, help="All three masks of an object, or one. Default: the best.")
+@click.option("--label", metavar="NAME", help="What the objects are called in pictures and COCO.")
+@click.option("--out", metavar="DIR", default=".", help="Folder for the files; - is standard output. Default: here.")
+@click.option("--force", is_flag=True, help="Write over files that are there; otherwise new ones get a number.")
+@model_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors alone.")
 def segment(
-    photo: str,
-    points: tuple[Point, ...],
-    box: Box | None,
+    photos: tuple[str, ...],
+    points: tuple[tuple[Point, ...], ...],
+    boxes: tuple[Box, ...],
+    formats: tuple[str, ...],
+    cutout: bool,
+    multi: bool | None,
+    label: str | None,
+    out: str,
+    force: bool,
     model_id: str,
     backend: str,
     checkpoint: str | None,
-    out: str,
-    multi: bool | None,
-    force: bool,
     as_json: bool,
+    quiet: bool,
 ) -> None:
-    """Mask the thing in PHOTO that the clicks or the box point at.
+    """Cut out the objects that points and boxes mark in each PHOTO.
 
-    Writes <name>.mask.png (0 and 255, the photo's size) and <name>.overlay.png.
+    PHOTO is a file, a folder of photos, or - for standard input. Writes NAME.mask.png (255 inside, 0 outside, of the
+    photo's size) and NAME.overlay.png, or what --format says.
     """
-    if not points and box is None:
+    prompts = group_prompts(points, boxes)
+    if not prompts:
         raise click.UsageError("Nothing to segment: give --point X,Y or --box X1,Y1,X2,Y2.")
-    out_dir = Path(out)
-    if out_dir.exists() and not out_dir.is_dir():
-        raise InvalidInputError("--out is not a folder", expected="a folder", got=f"file {out}", remedy="name another")
-    try_output(out_dir / f"{Path(photo).stem}.overlay.png")
-    with quiet_native_stderr():
-        image_bgr = read_photo(photo)
-    prompts = _Prompts.of(points, box)
-    # One click can mean a part or the whole, so the best of three is taken; more clicks, or a box, say which.
-    multi = len(points) == 1 and box is None if multi is None else multi
-    with progress(f"segmenting {click.format_filename(photo, shorten=True)}"):
+    paths = list_photos(photos)
+    output = _open_output(out, (*formats, *(["cutout"] if cutout else [])), force, paths)
+    # A lone photo is read before the model is loaded, so that a bad one is told at once.
+    first = _read(paths[0]) if len(paths) == 1 else None
+    with progress(f"loading {model_id}"):
         model = _load_model(model_id, backend, checkpoint)
-        mask, score = _best_mask(model, image_bgr, prompts, multi)
-    overlay = draw_masks(image_bgr, mask, points=prompts.points, point_labels=prompts.labels, boxes=prompts.box)
-    paths = _write(out_dir, Path(photo).stem, mask, overlay, force)
-    report = _report(photo, model, mask, score, paths)
-    click.echo(json.dumps(report) if as_json else printable(_summary(report)))
-    tell_skipped_engine(model)
-    if model_id == "auto" and model.variant.name == EMBEDDED:
-        larger = find_variant("hiera_tiny").model_id
-        click.echo(
-            f"hint: {model.variant.model_id} is the small embedded model; for a larger one run "
-            f"`sam2edge models pull {larger}` and add --model {larger}",
-            err=True,
+    reports, entries, failures = [], [], []
+    for path in paths:
+        try:
+            image = _read(path) if first is None else first
+            with progress(f"segmenting {click.format_filename(path, shorten=True)}"):
+                result = PhotoResult(path, image, list(_find_masks(model, image, prompts, multi)), label)
+        except Sam2EdgeError as error:
+            if len(paths) == 1:
+                raise
+            failures.append(path)
+            note(printable(f"{path}: {error}"))
+            continue
+        stem = "stdin" if path == STANDARD_INPUT else Path(path).stem
+        files = make_files(result, stem, output.formats)
+        if "coco" in output.formats:
+            entries.append(coco_entry(result))
+            if len(paths) == 1:
+                files[f"{stem}.coco.json"] = _dataset(entries, label)
+        written = output.write(files)
+        reports.append(_describe(result, model, written))
+        if not (as_json or quiet or output.folder is None):
+            click.echo(printable(_summarise(reports[-1])))
+        _warn_if_uncertain(result, quiet)
+    coco = output.write({"annotations.coco.json": _dataset(entries, label)}) if entries and len(paths) > 1 else []
+    if as_json:
+        alone = len(photos) == 1 and not Path(photos[0]).is_dir()
+        click.echo(json.dumps(reports[0] if alone else {"photos": reports, "coco": [str(path) for path in coco]}))
+    elif coco and not quiet:
+        click.echo(printable(f"{len(entries)} photos: {coco[0]}"))
+    if not quiet:
+        _tell_about_the_model(model, model_id)
+    if failures:
+        raise InvalidInputError(
+            f"{len(failures)} of {len(paths)} photos could not be segmented", got=", ".join(failures[:5])
         )
+
+
+def _open_output(out: str, formats: tuple[str, ...], force: bool, paths: Sequence[str]) -> _Output:
+    """Raises an error for an output that cannot be used, before any work."""
+    if out == "-":
+        chosen = tuple(dict.fromkeys(formats)) or ("mask",)
+        if len(chosen) > 1 or len(paths) > 1:
+            raise click.UsageError("--out - takes one file: one photo, one object and one --format.")
+        return _Output(None, chosen, force, set())
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise InvalidInputError("--out is not a folder", expected="a folder", got=f"file {out}", remedy="name another")
+    chosen = tuple(dict.fromkeys(formats)) or DEFAULT_FORMATS
+    try_output(folder / f"{Path(paths[0]).stem}.{chosen[-1]}.png")
+    return _Output(folder, chosen, force, set())
+
+
+def _read(path: str) -> np.ndarray:
+    with quiet_native_stderr():
+        return read_given_photo(path)
 
 
 def _load_model(model_id: str, backend: str, checkpoint: str | None) -> Any:
@@ -98,53 +178,71 @@ def _load_model(model_id: str, backend: str, checkpoint: str | None) -> Any:
     return AutoModel.from_pretrained(model_id, backend=backend, checkpoint=checkpoint)
 
 
-def _best_mask(model: Any, image_bgr: np.ndarray, prompts: _Prompts, multi: bool) -> tuple[np.ndarray, float]:
-    """The mask (H, W) bool with the best score, and that score."""
-    prediction = model.segment_images(
-        image_bgr,
-        point_coordinates=prompts.points,
-        point_labels=prompts.labels,
-        boxes=prompts.box,
-        multi_mask_output=multi,
-    )[0]
-    best = int(np.argmax(prediction.scores))
-    return prediction.masks[best], float(prediction.scores[best])
+def _find_masks(
+    model: Any, image_bgr: np.ndarray, prompts: list[ObjectPrompt], multi: bool | None
+) -> Iterator[FoundMask]:
+    """The best mask of each object, or with `multi` all three, best first."""
+    embedding = model.embed_images(image_bgr)
+    for number, prompt in enumerate(prompts, 1):
+        given = prompt.arguments()
+        # One click can mean a part or the whole, so the best of three is taken; more clicks, or a box, say which.
+        ambiguous = len(prompt.points) == 1 and prompt.box is None
+        prediction = model.segment_images(
+            embeddings=embedding,
+            point_coordinates=np.array(given["points"]) if prompt.points else None,
+            point_labels=np.array(given["labels"]) if prompt.points else None,
+            boxes=None if prompt.box is None else np.array(given["box"]),
+            multi_mask_output=ambiguous if multi is None else multi,
+        )[0]
+        order = np.argsort(-prediction.scores, kind="stable")[: 3 if multi else 1]
+        for rank, index in enumerate(order):
+            yield FoundMask(number, rank, prediction.masks[index], float(prediction.scores[index]), prompt)
 
 
-def _write(out_dir: Path, stem: str, mask: np.ndarray, overlay: np.ndarray, force: bool) -> list[Path]:
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Sam2EdgeError(
-            f"cannot make the folder {out_dir}", got=error.strerror, remedy="name another with --out"
-        ) from error
-    pictures = {out_dir / f"{stem}.mask.png": mask.astype(np.uint8) * 255, out_dir / f"{stem}.overlay.png": overlay}
-    written = write_pngs(pictures, replace=force)
-    tell_new_name(next(iter(pictures)), written[0])
-    return written
+def _dataset(entries: list[Any], label: str | None) -> bytes:
+    return (json.dumps(coco_dataset(entries, label or "object")) + "\n").encode()
 
 
-def _report(photo: str, model: Any, mask: np.ndarray, score: float, paths: list[Path]) -> dict[str, Any]:
-    """What `--json` prints; `box_xyxy` is the mask's own, right and bottom exclusive, None when it is empty."""
-    height, width = mask.shape
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    box = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if columns.size else None
+def _describe(result: PhotoResult, model: Any, written: list[Path]) -> dict[str, Any]:
+    """What `--json` prints of a photo; `score`, `area_pixels` and `box_xyxy` are of the first object."""
+    first = describe_mask(result.masks[0])
+    named = {form: str(path) for form in DEFAULT_FORMATS for path in reversed(written) if f".{form}" in path.name}
     return {
-        "photo": photo,
-        "size_hw": [height, width],
+        "photo": result.path,
+        "size_hw": list(result.image_bgr.shape[:2]),
         "model": model.variant.model_id,
         "backend": model.backend_name,
         "report": str(model.report).splitlines(),
-        "score": round(score, 4),
-        "area_pixels": int(np.count_nonzero(mask)),
-        "box_xyxy": box,
-        "mask": str(paths[0]),
-        "overlay": str(paths[1]),
+        **{key: first[key] for key in ("score", "area_pixels", "box_xyxy")},
+        **named,
+        "objects": [{**describe_mask(found), "uncertain": found.score < UNCERTAIN_BELOW} for found in result.masks],
+        "files": [str(path) for path in written],
     }
 
 
-def _summary(report: dict[str, Any]) -> str:
+def _summarise(report: dict[str, Any]) -> str:
+    files = " ".join(click.format_filename(name) for name in report["files"])
     height, width = report["size_hw"]
+    if len(report["objects"]) > 1:
+        scores = " ".join(f"{found['score']:.2f}" for found in report["objects"])
+        return f"{len(report['objects'])} masks, scores {scores}: {files}"
     share = report["area_pixels"] / (height * width)
-    files = " ".join(click.format_filename(report[name]) for name in ("mask", "overlay"))
     return f"score {report['score']:.2f}, area {report['area_pixels']} pixels ({share:.1%}): {files}"
+
+
+def _warn_if_uncertain(result: PhotoResult, quiet: bool) -> None:
+    for found in result.best:
+        if found.score < UNCERTAIN_BELOW:
+            which = f"object {found.number}" if len(result.best) > 1 else "the mask"
+            helps = "points inside the box" if found.prompt.box is not None else "a --box, or another click"
+            note(f"{which} is uncertain (score {found.score:.2f}); {helps}, or a larger model, helps", quiet)
+
+
+def _tell_about_the_model(model: Any, model_id: str) -> None:
+    tell_skipped_engine(model)
+    if model_id == "auto" and model.variant.name == EMBEDDED:
+        hint_once(
+            "larger-model",
+            "this was the small model that comes with sam2edge; for better masks run `sam2edge models install tiny`, "
+            "then add --model tiny",
+        )

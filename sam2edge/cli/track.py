@@ -11,23 +11,23 @@ import click
 
 from sam2edge.cli.following import Run, follow
 from sam2edge.cli.model_options import FileName, model_options
-from sam2edge.cli.prompt_file import FramePrompt, prompt_of_options, read_prompt_file
-from sam2edge.cli.prompt_options import Box, BoxType, Point, PointType
+from sam2edge.cli.prompt_file import FramePrompt, prompts_of_options, read_prompt_file
+from sam2edge.cli.prompt_options import Box, Point, box_option, point_option
 from sam2edge.cli.terminal import Reported, printable, progress, tell_new_name
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.outputs import try_output
 from sam2edge.video.latest import LatestFrames
 from sam2edge.video.live import Paced, is_live, open_live, without_password
 from sam2edge.video.sinks import MaskSink, VideoSink, rescue_videos
-from sam2edge.video.sources import FrameSource, open_source
+from sam2edge.video.sources import PICTURE_SUFFIXES, FrameSource, open_source
 
 _WHOLE = 0.9  # of the frames that a video announces; their number is often an estimate
 
 
 @click.command(no_args_is_help=True)
 @click.argument("source", type=FileName("SOURCE"), metavar="SOURCE")
-@click.option("--point", "points", type=PointType(), multiple=True, help="On the thing; with ,- beside it. Repeatable.")
-@click.option("--box", type=BoxType(), help="Around the thing on the first frame.")
+@point_option
+@box_option
 @click.option("--prompts", "prompt_file", type=FileName("FILE.json"), help="Several objects, later frames; see docs.")
 @click.option("--out", metavar="FILE.mp4", help="Default: <name>.tracked.mp4 here.")
 @click.option("--masks", metavar="DIR", help="One index PNG a frame, as in the DAVIS data set.")
@@ -39,8 +39,8 @@ _WHOLE = 0.9  # of the frames that a video announces; their number is often an e
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: times, areas and scores a frame.")
 def track(
     source: str,
-    points: tuple[Point, ...],
-    box: Box | None,
+    points: tuple[tuple[Point, ...], ...],
+    boxes: tuple[Box, ...],
     prompt_file: str | None,
     out: str | None,
     masks: str | None,
@@ -57,7 +57,7 @@ def track(
 
     Writes the video with the thing outlined. Ctrl-C, or SIGTERM, ends it early and leaves a video of the frames so far.
     """
-    prompts = _prompts(points, box, prompt_file)
+    prompts = _prompts(points, boxes, prompt_file)
     stem = "live" if is_live(source) else Path(source).stem
     out_path = Path(f"{stem or 'video'}.tracked.mp4") if out is None else Path(out)
     if out_path.exists() and Path(source).exists() and out_path.samefile(source):
@@ -99,6 +99,13 @@ def _tell_rescued(folder: Path) -> None:
 
 
 def _open(source: str, live: bool) -> FrameSource:
+    if Path(source).suffix.lower() in PICTURE_SUFFIXES and Path(source).is_file():
+        raise InvalidInputError(
+            "a photo is no video",
+            expected="a video, a folder of pictures, a camera or a URL",
+            got=source,
+            remedy=f"sam2edge segment {source} --box X1,Y1,X2,Y2",
+        )
     if is_live(source):
         latest = LatestFrames(open_live(source))
         latest.start()  # so that nothing is old when the model has been loaded
@@ -115,15 +122,17 @@ def _warn(frames: FrameSource, run: Run) -> None:
         click.echo(f"warning: the video may be damaged: {announced}", err=True)
 
 
-def _prompts(points: tuple[Point, ...], box: Box | None, prompt_file: str | None) -> list[FramePrompt]:
-    by_option = bool(points) or box is not None
+def _prompts(
+    points: tuple[tuple[Point, ...], ...], boxes: tuple[Box, ...], prompt_file: str | None
+) -> list[FramePrompt]:
+    by_option = prompts_of_options(points, boxes)
     if by_option and prompt_file is not None:
         raise click.UsageError("Give --prompts FILE.json, or --point and --box, not both.")
     if prompt_file is not None:
         return read_prompt_file(Path(prompt_file))
     if not by_option:
         raise click.UsageError("Nothing to track: give --box X1,Y1,X2,Y2, --point X,Y or --prompts FILE.json.")
-    return [prompt_of_options(points, box)]
+    return by_option
 
 
 def _load_tracker(

@@ -15,6 +15,8 @@ from sam2edge.imaging.photo import read_photo
 
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+
 DEFAULT_FPS = 25.0
 """Of folders, and of videos that do not say."""
 
@@ -45,13 +47,18 @@ def open_source(path: str | Path) -> FrameSource:
     return VideoFile(path)
 
 
+def list_pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, in the order of their names, 2 before 10; hidden files are left out."""
+    names = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")]
+    return sorted(names, key=_natural)
+
+
 class PictureFolder:
     """The pictures of a folder; all must be of one size."""
 
     def __init__(self, folder: Path) -> None:
         self.fps = DEFAULT_FPS
-        names = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")]
-        self._paths = sorted(names, key=_natural)
+        self._paths = list_pictures(folder)
         if not self._paths:
             raise InvalidInputError(
                 "folder has no pictures",

@@ -3,70 +3,24 @@ from __future__ import annotations
 import json
 import re
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-import sam2edge
 from sam2edge.cli import terminal
 from sam2edge.cli.main import main
 from sam2edge.errors import InvalidInputError, UnknownModelError
-from sam2edge.variants import EMBEDDED, Variant, find_variant
-
-PHOTO = np.full((60, 80, 3), 90, np.uint8)
-
-
-@dataclass
-class _Prediction:
-    masks: np.ndarray
-    scores: np.ndarray
-
-
-@dataclass
-class _Model:
-    """Stands for the real model: three masks, a growing square each, the second the best; keeps what it was asked."""
-
-    variant: Variant = field(default_factory=lambda: find_variant(EMBEDDED))
-    backend_name: str = "onnxruntime"
-    report: str = "onnxruntime: taken\ntorch: not installed"
-    asked: dict[str, Any] = field(default_factory=dict)
-    error: Exception | None = None
-
-    def from_pretrained(self, model_id: str, **options: Any) -> _Model:
-        if model_id != "auto":
-            self.variant = find_variant(model_id)
-        self.asked = {"model_id": model_id, **options}
-        return self
-
-    def segment_images(self, image: np.ndarray, **prompts: Any) -> list[_Prediction]:
-        if self.error is not None:
-            raise self.error
-        self.asked |= {"image": image, **prompts}
-        masks = np.zeros((3, *image.shape[:2]), bool)
-        for index in range(3):
-            masks[index, 10 : 20 + 10 * index, 5:25] = True
-        scores = np.array([0.2, 0.9, 0.5], np.float32)
-        return [_Prediction(masks, scores) if prompts["multi_mask_output"] else _Prediction(masks[:1], scores[:1])]
-
-
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> _Model:
-    found = _Model()
-    monkeypatch.setattr(sam2edge, "AutoModel", found, raising=False)
-    monkeypatch.chdir(tmp_path)
-    cv2.imwrite("cup.png", PHOTO)
-    return found
+from sam2edge.variants import find_variant
+from tests.cli.conftest import PHOTO, Model
 
 
 def _pictures(folder: Path = Path()) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != "cup.png")
 
 
-def test_a_click_gives_a_mask_and_an_overlay(model: _Model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_click_gives_a_mask_and_an_overlay(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", "cup.png", "--point", "12,15"]) == 0
     mask = cv2.imread("cup.mask.png", cv2.IMREAD_UNCHANGED)
     assert mask is not None
@@ -81,11 +35,13 @@ def test_a_click_gives_a_mask_and_an_overlay(model: _Model, capsys: pytest.Captu
     out, err = capsys.readouterr()
     assert out == "score 0.90, area 400 pixels (8.3%): cup.mask.png cup.overlay.png\n"
     assert err.count("\n") == 1
-    assert "hint: sam2/hiera_micro" in err
-    assert "models pull sam2/hiera_tiny" in err
+    assert "hint: this was the small model" in err
+    assert "models install tiny" in err
+    assert main(["segment", "cup.png", "--point", "12,15", "--force"]) == 0
+    assert capsys.readouterr().err == ""  # a hint comes once
 
 
-def test_what_is_asked_reaches_the_model(model: _Model) -> None:
+def test_what_is_asked_reaches_the_model(model: Model) -> None:
     arguments = "--point 12,15 --point 3.5,4,- --box 1,2,30,40 --backend torch --model hiera_tiny --checkpoint w.pt"
     assert main(["segment", "cup.png", *arguments.split()]) == 0
     asked = model.asked
@@ -100,18 +56,19 @@ def test_what_is_asked_reaches_the_model(model: _Model) -> None:
     ("prompt", "multi"),
     [
         ("--point 1,2", True),
-        ("--point 1,2 --point 3,4", False),
+        ("--point 1,2 --point 3,4,-", False),
+        ("--point 1,2 --point 3,4", True),  # two objects
         ("--box 1,2,3,4", False),
         ("--point 1,2 --single", False),
         ("--box 1,2,3,4 --multi", True),
     ],
 )
-def test_the_best_of_three_is_for_what_may_mean_several_things(model: _Model, prompt: str, multi: bool) -> None:
+def test_the_best_of_three_is_for_what_may_mean_several_things(model: Model, prompt: str, multi: bool) -> None:
     assert main(["segment", "cup.png", *prompt.split()]) == 0
     assert model.asked["multi_mask_output"] is multi
 
 
-def test_json_is_one_object_on_standard_output(model: _Model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_object_on_standard_output(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", "cup.png", "--point", "12,15", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "photo": "cup.png",
@@ -124,15 +81,17 @@ def test_json_is_one_object_on_standard_output(model: _Model, capsys: pytest.Cap
         "box_xyxy": [5, 10, 25, 30],
         "mask": "cup.mask.png",
         "overlay": "cup.overlay.png",
+        "objects": [{"object": 1, "score": 0.9, "area_pixels": 400, "box_xyxy": [5, 10, 25, 30], "uncertain": False}],
+        "files": ["cup.mask.png", "cup.overlay.png"],
     }
 
 
-def test_no_hint_for_who_chose(model: _Model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_hint_for_who_chose(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", "cup.png", "--point", "12,15", "--model", "sam2/hiera_micro"]) == 0
     assert capsys.readouterr().err == ""
 
 
-def test_the_folder_is_made_and_older_results_are_kept(model: _Model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_folder_is_made_and_older_results_are_kept(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["segment", "cup.png", "--point", "1,2", "--out", "new/deep"]
     assert main(arguments) == 0
     Path("new/deep/cup.mask.png").write_text("earlier")
@@ -146,7 +105,7 @@ def test_the_folder_is_made_and_older_results_are_kept(model: _Model, capsys: py
     assert Path("new/deep/cup.mask.png").read_bytes() == Path("new/deep/cup.mask-2.png").read_bytes()
 
 
-def test_names_that_are_no_text(model: _Model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_are_no_text(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
     name = b"caf\xe9.png".decode(errors="surrogateescape")
     Path("cup.png").rename(name)
     assert main(["segment", name, "--point", "1,2"]) == 0
@@ -171,10 +130,9 @@ def test_names_that_are_no_text(model: _Model, capsys: pytest.CaptureFixture[str
         "--box 1,2,3,4,5",
         "--box 1,2,3,nan",
         "--point",
-        "--point 1,2 other.png",
     ],
 )
-def test_a_prompt_that_is_none_is_bad_usage(model: _Model, prompt: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prompt_that_is_none_is_bad_usage(model: Model, prompt: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", "cup.png", *prompt.split()]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -192,14 +150,15 @@ def test_a_prompt_that_is_none_is_bad_usage(model: _Model, prompt: str, capsys: 
         ("cut.png", cv2.imencode(".png", PHOTO)[1].tobytes()[:-20], "truncated"),
         ("cut.jpg", cv2.imencode(".jpg", PHOTO)[1].tobytes()[:-20], "truncated"),
         ("broken.png", cv2.imencode(".png", PHOTO)[1].tobytes()[:60] + bytes(8) + b"\0\0\0\0IEND\xaeB`\x82", ""),
-        (".", None, "folder"),
+        (".", None, "no photos"),
     ],
 )
 def test_a_photo_that_is_none(
-    model: _Model, name: str, contents: bytes | None, problem: str, capfd: pytest.CaptureFixture[str]
+    model: Model, name: str, contents: bytes | None, problem: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if contents is not None:
         Path(name).write_bytes(contents)
+    Path("cup.png").unlink()
     before = _pictures()
     assert main(["segment", name, "--point", "1,2"]) == 1
     _assert_one_line(capfd, problem)
@@ -208,14 +167,14 @@ def test_a_photo_that_is_none(
 
 
 @pytest.mark.parametrize("problem", ["point outside the photo", "box turned round"])
-def test_what_the_model_refuses(model: _Model, problem: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_the_model_refuses(model: Model, problem: str, capfd: pytest.CaptureFixture[str]) -> None:
     model.error = InvalidInputError(problem, expected="x < 80", got="99", remedy="click inside")
     assert main(["segment", "cup.png", "--point", "99,2"]) == 1
     _assert_one_line(capfd, problem)
     assert _pictures() == []
 
 
-def test_an_unknown_model(model: _Model, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_model(model: Model, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnknownModelError):
         find_variant("sam3/huge")
     assert main(["segment", "cup.png", "--point", "1,2", "--model", "sam3/huge"]) == 1
@@ -223,14 +182,14 @@ def test_an_unknown_model(model: _Model, capfd: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("out", ["cup.png", "cup.png/below"])
-def test_out_is_a_file(model: _Model, out: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_out_is_a_file(model: Model, out: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["segment", "cup.png", "--point", "1,2", "--out", out]) == 1
     _assert_one_line(capfd, "folder")
     assert not model.asked
 
 
 def test_out_cannot_be_written(
-    model: _Model, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    model: Model, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sam2edge.outputs.temporary_beside", lambda *_: Path("/proc/none"))  # root may write everywhere
     assert main(["segment", "cup.png", "--point", "1,2", "--out", "below/it"]) == 1
@@ -238,14 +197,14 @@ def test_out_cannot_be_written(
     assert not model.asked
 
 
-def test_a_result_that_cannot_be_written_leaves_nothing(model: _Model, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_result_that_cannot_be_written_leaves_nothing(model: Model, capfd: pytest.CaptureFixture[str]) -> None:
     Path("cup.overlay.png").mkdir()
     assert main(["segment", "cup.png", "--point", "1,2"]) == 1
     _assert_one_line(capfd, r"cannot be written.*cup\.overlay\.png: a folder")
     assert _pictures() == ["cup.overlay.png"]
 
 
-def test_interrupted(model: _Model, capfd: pytest.CaptureFixture[str]) -> None:
+def test_interrupted(model: Model, capfd: pytest.CaptureFixture[str]) -> None:
     model.error = KeyboardInterrupt()  # type: ignore[assignment]
     assert main(["segment", "cup.png", "--point", "1,2"]) == 130
     assert _pictures() == []

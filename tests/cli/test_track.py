@@ -137,6 +137,7 @@ def test_prompt_files_that_cannot_be_used(
         (["clip", "--box", BOX, "--out", "none/x.mp4"], 1, "folder that exists"),
         (["clip", "--box", BOX, "--masks", "clip"], 1, "among the frames of the source"),
         (["clip", "--box", "500,500,600,600"], 1, "outside"),
+        (["clip/0.png", "--box", BOX], 1, "sam2edge segment clip/0.png"),
         (["clip", "--box", BOX, "--out", "clip/../clip.mp4", "--masks", "clip/0.png"], 1, "masks cannot be written"),
     ],
 )
@@ -311,3 +312,8 @@ def test_ctrl_c_with_the_embedded_model(tmp_path: Path) -> None:
     assert err.strip() == "sam2edge: interrupted"
     assert 2 <= len(_frames(tmp_path / "clip.tracked.mp4")) < 200
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "clip.tracked.mp4", "masks"]
+
+
+def test_repeated_boxes_are_several_objects(clip: Path, fake, capsys) -> None:
+    assert main(["track", "clip", "--box", BOX, "--box", "10,12,30,30", "--point", "60,50", "--json"]) == 0
+    assert [found["object"] for found in _json(capsys)["frames"][0]["objects"]] == [1, 2, 3]

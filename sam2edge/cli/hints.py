@@ -1,0 +1,26 @@
+"""What a person is told beside the results: notes about a result each time, a hint only once."""
+
+from __future__ import annotations
+
+import contextlib
+
+import click
+
+from sam2edge.store import paths
+
+
+def note(text: str, quiet: bool = False) -> None:
+    """One line on standard error."""
+    if not quiet:
+        click.echo(f"note: {text}", err=True)
+
+
+def hint_once(name: str, text: str) -> None:
+    """One line on standard error, the first time on this machine; told again where that cannot be remembered."""
+    told = paths.root() / ".hints" / name
+    if told.exists():
+        return
+    click.echo(f"hint: {text}", err=True)
+    with contextlib.suppress(OSError):
+        told.parent.mkdir(parents=True, exist_ok=True)
+        told.touch()

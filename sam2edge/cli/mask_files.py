@@ -1,0 +1,136 @@
+"""The files that `sam2edge segment` writes for a photo, one format after another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from sam2edge.cli.prompt_options import ObjectPrompt
+from sam2edge.imaging.mask_formats import (
+    coco_annotation,
+    cut_out,
+    mask_box,
+    mask_polygons,
+    mask_rle,
+    yolo_line,
+)
+from sam2edge.imaging.overlay import distinct_color, draw_masks
+
+FORMATS = ("mask", "overlay", "cutout", "polygons", "rle", "yolo", "coco")
+DEFAULT_FORMATS = ("mask", "overlay")
+
+
+@dataclass(frozen=True)
+class FoundMask:
+    """A mask (H, W) bool of an object, numbered from 1; `rank` is 0 for its best mask, 1 and 2 for alternatives."""
+
+    number: int
+    rank: int
+    mask: np.ndarray
+    score: float
+    prompt: ObjectPrompt
+
+
+@dataclass(frozen=True)
+class PhotoResult:
+    """What was found in a photo (H, W, 3) BGR; `path` is what it was called, `label` what an object is called."""
+
+    path: str
+    image_bgr: np.ndarray
+    masks: list[FoundMask]
+    label: str | None
+
+    @property
+    def best(self) -> list[FoundMask]:
+        """One mask an object."""
+        return [found for found in self.masks if found.rank == 0]
+
+    def part_name(self, found: FoundMask) -> str:
+        """Which mask a file is about: nothing where there is one, "2." of several objects, "2b." of several masks."""
+        number = str(found.number) if len(self.best) > 1 else ""
+        letter = "abc"[found.rank] if len(self.masks) > len(self.best) else ""
+        return f"{number}{letter}." if number or letter else ""
+
+
+def make_files(result: PhotoResult, stem: str, formats: Sequence[str]) -> dict[str, bytes]:
+    """File name -> content, in the order of `formats`; COCO goes into one file for all photos, see `coco_entry`."""
+    files: dict[str, bytes] = {}
+    for form in formats:
+        if form == "mask":
+            files |= _picture_a_mask(result, stem, form, lambda found: found.mask.astype(np.uint8) * 255)
+        elif form == "cutout":
+            files |= _picture_a_mask(result, stem, form, lambda found: cut_out(result.image_bgr, found.mask))
+        elif form == "overlay" and len(result.masks) > len(result.best):
+            files |= _picture_a_mask(result, stem, form, lambda found: draw_overlay(result, [found]))
+        elif form == "overlay":
+            files[f"{stem}.overlay.png"] = _to_png(draw_overlay(result, result.masks))
+        elif form in ("polygons", "rle"):
+            files[f"{stem}.{form}.json"] = _to_json(_shapes(result, form))
+        elif form == "yolo":
+            lines = [yolo_line(found.mask) for found in result.best if found.mask.any()]
+            files[f"{stem}.txt"] = "".join(f"{line}\n" for line in lines).encode()
+    return files
+
+
+def coco_entry(result: PhotoResult) -> tuple[str, tuple[int, int], list[dict[str, Any]]]:
+    """The photo's part of a COCO data set, as `coco_dataset` takes it."""
+    annotations = [coco_annotation(found.mask, found.score) for found in result.best if found.mask.any()]
+    return Path(result.path).name, (result.image_bgr.shape[0], result.image_bgr.shape[1]), annotations
+
+
+def draw_overlay(result: PhotoResult, shown: Sequence[FoundMask]) -> np.ndarray:
+    """The photo with masks, prompts, labels and scores on it, (H, W, 3) BGR."""
+    prompts = [found.prompt for found in shown if found.rank == 0 or len(shown) == 1]
+    points = [point for prompt in prompts for point in prompt.points]
+    boxes = [prompt.box for prompt in prompts if prompt.box is not None]
+    return draw_masks(
+        result.image_bgr,
+        np.stack([found.mask for found in shown]),
+        points=np.array([(point.x, point.y) for point in points]).reshape(-1, 2),
+        point_labels=np.array([point.label for point in points]),
+        boxes=np.array(boxes).reshape(-1, 4),
+        labels=[
+            " ".join([result.label or (str(f.number) if len(result.best) > 1 else ""), f"{f.score:.2f}"]).strip()
+            for f in shown
+        ],
+        colors=[distinct_color(found.number - 1) for found in shown],
+    )
+
+
+def describe_mask(found: FoundMask) -> dict[str, Any]:
+    """A mask as JSON tells it; the box is its own, right and bottom exclusive, None where it is empty."""
+    box = mask_box(found.mask)
+    return {
+        "object": found.number,
+        "score": round(found.score, 4),
+        "area_pixels": int(np.count_nonzero(found.mask)),
+        "box_xyxy": None if box is None else list(box),
+    }
+
+
+def _picture_a_mask(result: PhotoResult, stem: str, form: str, draw: Any) -> dict[str, bytes]:
+    names = {f"{stem}.{result.part_name(found)}{form}.png": found for found in result.masks}
+    return {name: _to_png(draw(found)) for name, found in names.items()}
+
+
+def _shapes(result: PhotoResult, form: str) -> list[dict[str, Any]]:
+    shapes = []
+    for found in result.masks:
+        outlines = [np.round(polygon, 1).tolist() for polygon in mask_polygons(found.mask)] if form != "rle" else None
+        shape = {"rle": mask_rle(found.mask)} if outlines is None else {"polygons": outlines}
+        shapes.append({"label": result.label, **describe_mask(found), **shape})
+    return shapes
+
+
+def _to_png(picture: np.ndarray) -> bytes:
+    return bytes(cv2.imencode(".png", picture)[1])
+
+
+def _to_json(content: Any) -> bytes:
+    return (json.dumps(content) + "\n").encode()
