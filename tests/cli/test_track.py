@@ -314,6 +314,7 @@ def test_ctrl_c_with_the_embedded_model(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "clip.tracked.mp4", "masks"]
 
 
-def test_repeated_boxes_are_several_objects(clip: Path, fake, capsys) -> None:
+@pytest.mark.usefixtures("clip", "fake")
+def test_repeated_boxes_are_several_objects(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["track", "clip", "--box", BOX, "--box", "10,12,30,30", "--point", "60,50", "--json"]) == 0
     assert [found["object"] for found in _json(capsys)["frames"][0]["objects"]] == [1, 2, 3]
