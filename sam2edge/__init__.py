@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from sam2edge.tracker import VideoTracker
     from sam2edge.variants import VARIANTS, find_variant
     from sam2edge.video.latest import LatestFrames
-    from sam2edge.video.live import open_live
     from sam2edge.video.sinks import MaskSink, VideoSink
-    from sam2edge.video.sources import open_source
+    from sam2edge.video.sources.choose import open_source
 
 __version__ = "0.1.0"
 
@@ -70,8 +69,7 @@ _HOMES = {
     "VideoTracker": "tracker",
     "draw_masks": "imaging.overlay",
     "find_variant": "variants",
-    "open_live": "video.live",
-    "open_source": "video.sources",
+    "open_source": "video.sources.choose",
     "read_photo": "imaging.photo",
     "write_png": "imaging.photo",
 }
@@ -103,7 +101,6 @@ __all__ = [
     "VideoTracker",
     "draw_masks",
     "find_variant",
-    "open_live",
     "open_source",
     "read_photo",
     "write_png",

@@ -73,6 +73,9 @@ HOMES = {
     "tensorrt": {"backends/tensorrt/backend.py"},
     "tensorrt_rtx": {"backends/tensorrt/backend.py"},
     "pycuda": {"backends/tensorrt/memory.py"},
+    "av": {"video/sources/pyav.py"},
+    "rosbags": {"video/sources/bag.py"},
+    "gi": {"video/sources/gstreamer.py"},
     "jtop": set(),
     "supervision": set(),
 }
@@ -82,7 +85,7 @@ NAMED_IN_A_FUNCTION = {
     "machine/jetson_stats.py": "jtop",
     "imaging/object_masks.py": "supervision",
 }
-HEAVY = ["torch", "tensorrt", "tensorrt_rtx", "pycuda", "onnxruntime", "jtop"]
+HEAVY = ["torch", "tensorrt", "tensorrt_rtx", "pycuda", "onnxruntime", "jtop", "av", "rosbags"]
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 

@@ -14,9 +14,8 @@ from sam2edge.cli.terminal import frame_progress
 from sam2edge.datatypes import TrackResult
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.overlay import draw_masks
-from sam2edge.video.latest import LatestFrames
+from sam2edge.video.frame import Frame, FrameSource
 from sam2edge.video.sinks import MaskSink, VideoSink
-from sam2edge.video.sources import FrameSource
 
 
 @dataclass
@@ -44,13 +43,12 @@ class Run:
 
 @dataclass(frozen=True)
 class _Step:
-    """A frame, its number at the source, and what is known of it (None before the first prompt).
+    """A frame, and what is known of it (None before the first prompt).
 
     `seconds` is what that took: 0 where the model was not run, and the result is that of an earlier frame.
     """
 
-    number: int
-    frame: np.ndarray
+    frame: Frame
     result: TrackResult | None
     seconds: float
 
@@ -74,15 +72,16 @@ def follow(
     try:
         with frame_progress(frames.num_frames) as advance:
             for step in _steps(tracker, frames, run, every):
-                objects = np.zeros((0, *step.frame.shape[:2]), bool) if step.result is None else step.result.masks
+                frame = step.frame
+                objects = np.zeros((0, *frame.size_hw), bool) if step.result is None else step.result.masks
                 if shown is not None:
-                    for _ in range(shown[0] + 1, step.number):
+                    for _ in range(shown[0] + 1, frame.index):
                         video.write(shown[1])
-                shown = step.number, draw_masks(step.frame, objects)
+                shown = frame.index, draw_masks(frame.pixels, objects)
                 video.write(shown[1])
                 if mask_sink is not None:
                     ids = () if step.result is None else step.result.object_ids
-                    mask_sink.write(step.number, (step.frame.shape[0], step.frame.shape[1]), ids, objects)
+                    mask_sink.write(frame.index, frame.size_hw, ids, objects)
                 run.count(step)
                 advance()
     except (Exception, KeyboardInterrupt) as error:
@@ -105,22 +104,21 @@ def _steps(tracker: Any, frames: FrameSource, run: Run, every: int) -> Iterator[
     for count, frame in enumerate(frames):
         if count == 0:
             for prompt in run.unused:
-                prompt.check(frame.shape[0], frame.shape[1])
-        number = frames.frame_number if isinstance(frames, LatestFrames) else count
-        due = bool(run.unused) and run.unused[0].frame <= number
+                prompt.check(*frame.size_hw)
+        due = bool(run.unused) and run.unused[0].frame <= frame.index
         seconds = 0.0
-        if due or (result is not None and number - tracked >= every):
+        if due or (result is not None and frame.index - tracked >= every):
             started = time.perf_counter()
-            result = _result(tracker, frame, number, run)
-            seconds, tracked = time.perf_counter() - started, number
-        yield _Step(number, frame, result, seconds)
+            result = _result(tracker, frame, run)
+            seconds, tracked = time.perf_counter() - started, frame.index
+        yield _Step(frame, result, seconds)
 
 
-def _result(tracker: Any, frame: np.ndarray, number: int, run: Run) -> TrackResult:
-    result = tracker.track(frame) if tracker.object_ids else None
-    while run.unused and run.unused[0].frame <= number:
+def _result(tracker: Any, frame: Frame, run: Run) -> TrackResult:
+    result = tracker.track(frame.pixels) if tracker.object_ids else None
+    while run.unused and run.unused[0].frame <= frame.index:
         prompt = run.unused.pop(0)
-        result = tracker.prompt(frame, prompt.object_id, **prompt.arguments)
+        result = tracker.prompt(frame.pixels, prompt.object_id, **prompt.arguments)
     assert result is not None
     return result
 
@@ -136,4 +134,4 @@ def _described(step: _Step) -> dict[str, Any]:
             for i, area, score, visible in rows
         ]
     milliseconds = round(step.seconds * 1000, 2)
-    return {"frame": step.number, "tracked": step.seconds > 0, "milliseconds": milliseconds, "objects": objects}
+    return {"frame": step.frame.index, "tracked": step.seconds > 0, "milliseconds": milliseconds, "objects": objects}

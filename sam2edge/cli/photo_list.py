@@ -12,7 +12,7 @@ import numpy as np
 from sam2edge.cli.mask_files import FORMATS
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.photo import decode_photo, read_photo
-from sam2edge.video.sources import VIDEO_SUFFIXES, list_pictures
+from sam2edge.video.sources.files import VIDEO_SUFFIXES, list_pictures
 
 STANDARD_INPUT = "-"
 

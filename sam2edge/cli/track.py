@@ -16,10 +16,13 @@ from sam2edge.cli.prompt_options import Box, Point, box_option, point_option
 from sam2edge.cli.terminal import Reported, printable, progress, tell_new_name
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.outputs import try_output
+from sam2edge.video.frame import FrameSource
 from sam2edge.video.latest import LatestFrames
-from sam2edge.video.live import Paced, is_live, open_live, without_password
+from sam2edge.video.pace import Paced
 from sam2edge.video.sinks import MaskSink, VideoSink, rescue_videos
-from sam2edge.video.sources import PICTURE_SUFFIXES, FrameSource, open_source
+from sam2edge.video.sources.address import short_name, without_password
+from sam2edge.video.sources.choose import open_source
+from sam2edge.video.sources.files import PICTURE_SUFFIXES
 
 _WHOLE = 0.9  # of the frames that a video announces; their number is often an estimate
 
@@ -58,8 +61,7 @@ def track(
     Writes the video with the thing outlined. Ctrl-C, or SIGTERM, ends it early and leaves a video of the frames so far.
     """
     prompts = _prompts(points, boxes, prompt_file)
-    stem = "live" if is_live(source) else Path(source).stem
-    out_path = Path(f"{stem or 'video'}.tracked.mp4") if out is None else Path(out)
+    out_path = Path(f"{short_name(source)}.tracked.mp4") if out is None else Path(out)
     if out_path.exists() and Path(source).exists() and out_path.samefile(source):
         raise InvalidInputError("--out is the source itself", expected="another file", got=out_path)
     frames = _open(source, live)
@@ -106,12 +108,12 @@ def _open(source: str, live: bool) -> FrameSource:
             got=source,
             remedy=f"sam2edge segment {source} --box X1,Y1,X2,Y2",
         )
-    if is_live(source):
-        latest = LatestFrames(open_live(source))
-        latest.start()  # so that nothing is old when the model has been loaded
-        return latest
     frames = open_source(source)
-    return LatestFrames(Paced(frames)) if live else frames
+    if not frames.live:
+        return LatestFrames(Paced(frames)) if live else frames
+    latest = LatestFrames(frames)
+    latest.start()  # so that nothing is old when the model has been loaded
+    return latest
 
 
 def _warn(frames: FrameSource, run: Run) -> None:

@@ -18,7 +18,7 @@ import pytest
 from sam2edge.automodel import AutoModel
 from sam2edge.cli.main import main
 from sam2edge.tracker import VideoTracker
-from sam2edge.video import sources
+from sam2edge.video.sources import files
 from tests.conftest import ROOT, read_picture
 from tests.fake_backend import bright_square, fake_model
 from tests.mjpeg_server import jpegs, served
@@ -224,7 +224,7 @@ def test_every_third_frame(
 def test_a_slow_model_on_a_live_source_keeps_up(
     clip: Path, fake: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "DEFAULT_FPS", 100.0)
+    monkeypatch.setattr(files, "DEFAULT_FPS", 100.0)
     for number in range(6, 60):
         assert cv2.imwrite(str(clip / f"{number}.png"), bright_square(8))
     track = VideoTracker.track

@@ -2,55 +2,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
-import numpy as np
 import pytest
 
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.video.latest import LatestFrames
-
-
-class _Source:
-    """Frames 0, 1, 2, ... ; `before` is called with each number ahead of it."""
-
-    fps: float = 30.0
-    num_frames: int | None = None
-
-    def __init__(self, count: int, before: Callable[[int], object] = lambda number: None) -> None:
-        self.count, self.before, self.closed = count, before, False
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for number in range(self.count):
-            self.before(number)
-            yield np.full((4, 4, 3), number, np.uint8)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def _numbers(frames: Any) -> list[int]:
-    return [int(frame[0, 0, 0]) for frame in frames]
+from tests.video.clips import CountingSource, numbers
 
 
 def test_a_slow_reader_gets_the_newest_frame_and_the_last() -> None:
-    source = LatestFrames(_Source(100, lambda number: time.sleep(0.002)))
+    source = LatestFrames(CountingSource(100, lambda number: time.sleep(0.002)))
     seen = []
     for frame in source:
-        seen.append(int(frame[0, 0, 0]))
+        seen.append(int(frame.pixels[0, 0, 0]))
         time.sleep(0.03)
     assert seen == sorted(set(seen)) and seen[-1] == 99
     assert source.dropped == 100 - seen[0] - len(seen) > 0
-    assert source.frame_number == 99 - seen[0]
+    assert source.last_index == 99 - seen[0]
 
 
 def test_a_quick_reader_gets_all() -> None:
     turn = threading.Semaphore(1)
-    source = LatestFrames(_Source(20, lambda number: turn.acquire(timeout=5)))
+    source = LatestFrames(CountingSource(20, lambda number: turn.acquire(timeout=5)))
     seen = []
     for frame in source:
-        seen.append(int(frame[0, 0, 0]))
+        seen.append(int(frame.pixels[0, 0, 0]))
         turn.release()
     assert (seen, source.dropped) == (list(range(20)), 0)
 
@@ -61,39 +37,39 @@ def test_an_error_of_the_source_reaches_the_reader_after_its_frames() -> None:
             time.sleep(0.05)
             raise InvalidInputError("cable pulled")
 
-    frames = iter(LatestFrames(_Source(9, fail)))
-    assert next(frames)[0, 0, 0] == 0
+    frames = iter(LatestFrames(CountingSource(9, fail)))
+    assert next(frames).pixels[0, 0, 0] == 0
     with pytest.raises(InvalidInputError, match="cable pulled"):
         next(frames)
 
 
 def test_a_source_that_stops_answering_is_an_error() -> None:
     hang = threading.Event()
-    source = LatestFrames(_Source(9, lambda number: number and hang.wait(5)), patience_seconds=0.1)
+    source = LatestFrames(CountingSource(9, lambda number: number and hang.wait(5)), patience_seconds=0.1)
     with pytest.raises(Sam2EdgeError, match="stopped giving frames"):
-        _numbers(source)
+        numbers(source)
     hang.set()
 
 
 def test_what_comes_before_the_first_fetch_is_not_counted() -> None:
     hold = threading.Semaphore(8)
-    source = LatestFrames(_Source(10, lambda number: hold.acquire(timeout=5)))
+    source = LatestFrames(CountingSource(10, lambda number: hold.acquire(timeout=5)))
     source.start()
-    while source._skipped < 7:
+    while source._waiting is None or source._waiting.index < 7:
         time.sleep(0.001)
     frames = iter(source)
-    assert next(frames)[0, 0, 0] == 7
-    assert (source.frame_number, source.dropped) == (0, 0)
+    assert next(frames).pixels[0, 0, 0] == 7
+    assert (source.last_index, source.dropped) == (0, 0)
     hold.release()
-    assert next(frames)[0, 0, 0] == 8
-    assert (source.frame_number, source.dropped) == (1, 0)
+    assert next(frames).pixels[0, 0, 0] == 8
+    assert (source.last_index, source.dropped) == (1, 0)
     hold.release()
-    assert _numbers(frames) == [9]
+    assert numbers(frames) == [9]
 
 
 def test_a_source_that_hangs_does_not_hold_up_the_end() -> None:
     hang = threading.Event()
-    inner = _Source(9, lambda number: number and hang.wait(30))
+    inner = CountingSource(9, lambda number: number and hang.wait(30))
     source = LatestFrames(inner)
     for _ in source:
         break
@@ -105,7 +81,7 @@ def test_a_source_that_hangs_does_not_hold_up_the_end() -> None:
 
 
 def test_a_reader_that_leaves_ends_the_thread() -> None:
-    inner = _Source(10**6, lambda number: time.sleep(0.001))
+    inner = CountingSource(10**6, lambda number: time.sleep(0.001))
     source = LatestFrames(inner)
     for _ in source:
         break
@@ -115,4 +91,4 @@ def test_a_reader_that_leaves_ends_the_thread() -> None:
 
 
 def test_an_empty_source_ends_at_once() -> None:
-    assert _numbers(LatestFrames(_Source(0))) == []
+    assert numbers(LatestFrames(CountingSource(0))) == []
