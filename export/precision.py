@@ -2,12 +2,13 @@
 
 Everything becomes float16 but for islands, found by how the graph hangs together and never by a node's name:
 
-- attention scores: each Softmax and what leads to it from the matrix product of queries and keys;
+- attention scores: each Softmax and what leads to it after the matrix product of queries and keys; the two products
+  around it stay in float16, for TensorRT fuses an attention only where both are;
+- LayerNormalization: a strongly typed network computes it in the type of its input, whatever `stash_type` asks for;
 - angles: each Sin and Cos with everything before it back to the graph's inputs (pixel coordinates do not fit float16);
 - what no input reaches (position tables), which a runtime folds when it loads the graph, and rounds once at its end.
 
-LayerNormalization needs none: its `stash_type` already asks for float32 sums. Inputs and outputs stay float32, as
-`sam2edge.contract` has them, so precision is a graph's own affair.
+Inputs and outputs stay float32, as `sam2edge.contract` has them, so precision is a graph's own affair.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def convert_to_half(model: ModelProto, expected: dict[str, int]) -> None:
             remedy="the traced graph has changed: look at export/precision.py",
         )
     kept = {index for starts in islands.values() for members in starts.values() for index in members}
+    kept |= {index for index, node in enumerate(graph.node) if node.op_type == "LayerNormalization"}
     kept |= set(range(len(graph.node))) - _reached(graph)
     _Converter(model, kept).run()
 
@@ -106,13 +108,13 @@ def _reached(graph: GraphProto) -> set[int]:
 
 
 def _score_path(graph: GraphProto, softmax: int, producers: dict[str, int]) -> set[int]:
-    """The nodes from the score product to the Softmax, both included."""
+    """The nodes after the score product up to the Softmax, which is included."""
     path, index = {softmax}, softmax
     while True:
         before = [producers[name] for name in graph.node[index].input if name in producers]
         product = next((i for i in before if graph.node[i].op_type == "MatMul"), None)
         if product is not None:
-            return path | {product}
+            return path
         step = next((i for i in before if graph.node[i].op_type in _SCORE_STEPS), None)
         if step is None:
             raise GraphError(

@@ -70,7 +70,7 @@ def write_graphs(
     """
     check_options(half_weights, precision)
     # float32 graphs are for ONNX Runtime on a CPU, float16 ones for a GPU's engines
-    model.image_encoder.trunk.tiled = precision == "fp32"
+    model.set_tiled(precision == "fp32")
     stamp = {
         "sam2edge_contract": str(contract.CONTRACT_VERSION),
         "sam2edge_model": model.variant.name,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2edge.torch_sam2.layers import MLP, attention
+from sam2edge.torch_sam2.layers import MLP, attention, attention_for_gpu
 from sam2edge.torch_sam2.linear import apply_linear, linear
 from sam2edge.torch_sam2.position import Positioned, bicubic_matrix
 from sam2edge.torch_sam2.trunk import Trunk
@@ -108,7 +108,7 @@ class MultiScaleAttention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, queries: int, tiled: bool) -> Tensor:
         if not (tiled and queries > QUERY_ROWS and torch.onnx.is_in_onnx_export()):
-            return attention(q, k, v)  # torch's own works in pieces already
+            return attention(q, k, v) if tiled else attention_for_gpu(q, k, v)  # torch's own works in pieces already
         pieces = (q[:, :, i : i + QUERY_ROWS] for i in range(0, queries, QUERY_ROWS))
         return torch.cat([attention(piece, k, v) for piece in pieces], dim=2)
 

@@ -55,13 +55,28 @@ def attention(q: Tensor, k: Tensor, v: Tensor, score_mask: Tensor | None = None)
     """softmax(q k^T / sqrt(C) + score_mask) v for (..., T, C) tensors.
 
     Written out while a graph is exported: the tracer turns torch's fused form into twice the nodes, with shapes
-    computed at run time.
+    computed at run time. The queries are scaled before the product, which float16 may overflow otherwise.
     """
     if not torch.onnx.is_in_onnx_export():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=score_mask)
     scores = torch.matmul(q * (q.shape[-1] ** -0.5), k.transpose(-1, -2))
     scores = scores if score_mask is None else scores + score_mask
     return torch.matmul(scores.softmax(dim=-1), v)
+
+
+def attention_for_gpu(q: Tensor, k: Tensor, v: Tensor, score_mask: Tensor | None = None) -> Tensor:
+    """`attention` of (B, heads, T, C) tensors, which TensorRT makes one kernel of; with a single head it does not.
+
+    So the batch takes the place of the heads then, and where that is 1 too, two halves of the queries. `score_mask`
+    (B, 1, 1, T) or None.
+    """
+    if q.shape[1] > 1 or not torch.onnx.is_in_onnx_export():
+        return attention(q, k, v, score_mask)
+    if q.shape[0] > 1:
+        mask = None if score_mask is None else score_mask.transpose(0, 1)
+        return attention(*(x.transpose(0, 1) for x in (q, k, v)), mask).transpose(0, 1)
+    halves = q.unflatten(2, (2, q.shape[2] // 2)).squeeze(1)
+    return attention(halves, k.expand(-1, 2, -1, -1), v.expand(-1, 2, -1, -1), score_mask).flatten(1, 2)[:, None]
 
 
 def _pad_rows(x: Tensor, rows: int) -> Tensor:

@@ -7,17 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.torch_sam2.chunked_attention import chunked_attention
-from sam2edge.torch_sam2.layers import attention
+from sam2edge.torch_sam2.layers import attention, attention_for_gpu
 from sam2edge.torch_sam2.linear import apply_linear
 from sam2edge.torch_sam2.position import rotary_axis, rotate_pairs, sine_axis, spread
 from sam2edge.variants import Variant
 
 MAX_EXPORTED_SCORES = 2**25
-"""Attention scores that an exported graph holds at once: 128 MiB in float32, a quarter of all at 1024 pixels."""
+"""Attention scores that a tiled graph holds at once: 128 MiB in float32, a quarter of all at 1024 pixels."""
 
 
 class RotaryAttention(nn.Module):
-    """Single-head attention with axial rotary positions on queries and on the spatial part of the keys."""
+    """Single-head attention with axial rotary positions on queries and on the spatial part of the keys.
+
+    `tiled`: in a graph, go through the queries in parts, for a CPU's memory; else whole, for a GPU's fused kernel.
+    """
+
+    tiled = False
 
     def __init__(self, d_model: int, kv_dim: int) -> None:
         super().__init__()
@@ -42,21 +47,26 @@ class RotaryAttention(nn.Module):
         grids = k[:, :spatial].unflatten(1, (spatial // cells, cells))
         grids = rotate_pairs(grids, cos, sin).flatten(1, 2)
         k = torch.cat((grids, k[:, spatial:]), dim=1) if spatial < k.shape[1] else grids
-        training = torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export()
-        if training or self.v_proj.in_features == self.v_proj.out_features:
-            return apply_linear(self.out_proj, _attended(q, k, apply_linear(self.v_proj, v), key_mask))
-        return apply_linear(self.out_proj, apply_linear(self.v_proj, _attended(q, k, v, key_mask)))
+        if self._averages_first():
+            return apply_linear(self.out_proj, apply_linear(self.v_proj, self._attend(q, k, v, key_mask)))
+        return apply_linear(self.out_proj, self._attend(q, k, apply_linear(self.v_proj, v), key_mask))
 
+    def _averages_first(self) -> bool:
+        """Not while training, and not in a graph for a GPU: fused kernels want values as wide as keys."""
+        if torch.onnx.is_in_onnx_export():
+            return self.tiled and self.v_proj.in_features < self.v_proj.out_features
+        return not torch.is_grad_enabled() and self.v_proj.in_features < self.v_proj.out_features
 
-def _attended(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(D) + key_mask) v: (K, N, D), (K, T, D), (K, T, C), (K, 1, T) -> (K, N, C)."""
-    if torch.onnx.is_in_onnx_export():  # no fused attention there
-        rows = min(q.shape[1], max(1, MAX_EXPORTED_SCORES // int(k.shape[1])))
-        return torch.cat([attention(part, k, v, key_mask) for part in q.split(rows, 1)], dim=1)
-    # torch has a fused kernel for values as wide as keys alone.
-    if v.shape[-1] < k.shape[-1] and q.device.type == "cpu":
-        return chunked_attention(q, k, v, key_mask)
-    return attention(q[:, None], k[:, None], v[:, None], None if key_mask is None else key_mask[:, None])[:, 0]
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tensor:
+        """softmax(q k^T / sqrt(D) + key_mask) v: (K, N, D), (K, T, D), (K, T, C), (K, 1, T) -> (K, N, C)."""
+        if self.tiled and torch.onnx.is_in_onnx_export():
+            rows = min(q.shape[1], max(1, MAX_EXPORTED_SCORES // int(k.shape[1])))
+            return torch.cat([attention(part, k, v, key_mask) for part in q.split(rows, 1)], dim=1)
+        # torch has a fused kernel for values as wide as keys alone.
+        if v.shape[-1] < k.shape[-1] and q.device.type == "cpu":
+            return chunked_attention(q, k, v, key_mask)
+        mask = None if key_mask is None else key_mask[:, None]
+        return attention_for_gpu(q[:, None], k[:, None], v[:, None], mask)[:, 0]
 
 
 class MemoryAttentionLayer(nn.Module):

@@ -162,12 +162,18 @@ class Sam2(nn.Module):
         return self.mask_downsample((mask > 0).to(mask.dtype))
 
     def bake(self, tiled: bool = False) -> Sam2:
-        """For inference with fixed weights: evaluation mode, positions computed once, `Hiera.tiled` for a CPU."""
+        """For inference with fixed weights: evaluation mode, positions computed once, `set_tiled` for a CPU."""
         self.eval()
-        self.image_encoder.trunk.tiled = tiled
+        self.set_tiled(tiled)
         self.image_encoder.trunk.bake_position()
         self.sam_prompt_encoder.bake_position()
         return self
+
+    def set_tiled(self, tiled: bool) -> None:
+        """Whether modules that can work in tiles do so: quicker and smaller on a CPU, and not for a GPU."""
+        for module in self.modules():
+            if hasattr(module, "tiled"):
+                module.tiled = tiled
 
 
 def check_image_size(image_size: int) -> None:
