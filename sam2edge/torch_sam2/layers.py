@@ -74,7 +74,8 @@ def attention_for_gpu(q: Tensor, k: Tensor, v: Tensor, score_mask: Tensor | None
         return attention(q, k, v, score_mask)
     if q.shape[0] > 1:
         mask = None if score_mask is None else score_mask.transpose(0, 1)
-        return attention(*(x.transpose(0, 1) for x in (q, k, v)), mask).transpose(0, 1)
+        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+        return attention(q, k, v, mask).transpose(0, 1)
     halves = q.unflatten(2, (2, q.shape[2] // 2)).squeeze(1)
     return attention(halves, k.expand(-1, 2, -1, -1), v.expand(-1, 2, -1, -1), score_mask).flatten(1, 2)[:, None]
 

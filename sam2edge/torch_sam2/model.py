@@ -173,7 +173,7 @@ class Sam2(nn.Module):
         """Whether modules that can work in tiles do so: quicker and smaller on a CPU, and not for a GPU."""
         for module in self.modules():
             if hasattr(module, "tiled"):
-                module.tiled = tiled
+                module.tiled = tiled  # type: ignore[assignment]  # torch types every attribute as a tensor
 
 
 def check_image_size(image_size: int) -> None:
