@@ -1,4 +1,4 @@
-"""Frozen values that pass between the parts: prompts, embeddings, predictions. Each is validated when made."""
+"""Frozen values that pass between the parts: prompts, embeddings, predictions. What a caller may make is checked."""
 
 from __future__ import annotations
 
@@ -229,16 +229,6 @@ class TrackResult(ObjectMasks):
     scores: FloatArray
     object_scores: FloatArray
     logits: FloatArray
-
-    def __post_init__(self) -> None:
-        counts = {len(self.object_ids), *(len(a) for a in (self.masks, self.scores, self.object_scores, self.logits))}
-        if len(counts) > 1 or self.masks.ndim != 3 or self.logits.ndim != 3:
-            raise InvalidInputError(
-                "parts of a track result do not fit together",
-                expected="N ids, masks (N, H, W), scores (N,), object_scores (N,), logits (N, h, w)",
-                got=f"{len(self.object_ids)} ids, {self.masks.shape}, {self.scores.shape}, "
-                f"{self.object_scores.shape}, {self.logits.shape}",
-            )
 
     def __repr__(self) -> str:
         height, width = self.masks.shape[1:]

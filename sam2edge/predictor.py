@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2edge.backends.base import Backend, DecodedPrompts
+from sam2edge.backends.base import Backend
 from sam2edge.backends.registry import BackendSearch
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from sam2edge.datatypes import (
@@ -200,7 +200,9 @@ class ImagePredictor:
         low_res_hw = (self.backend.image_size // 4,) * 2
         prompts = read_prompts(sizes_hw, point_coordinates, point_labels, boxes, mask_input, low_res_hw)
         return [
-            self._segment(embedding, prompt, multi_mask_output, return_logits, float(mask_threshold), load, save)
+            self.retry_on_next_backend(
+                self._segment, embedding, prompt, multi_mask_output, return_logits, float(mask_threshold), load, save
+            )
             for embedding, prompt in zip(found, prompts, strict=True)
         ]
 
@@ -339,7 +341,7 @@ class ImagePredictor:
         if mask_input is None and load_cached:
             mask_input = self._find_cached_logits(embedding, prompt)
         coords, labels = prompts_to_model(prompt, embedding.image_size_hw, self.backend.image_size)
-        out = self.retry_on_next_backend(self._decode, embedding.features, coords, labels, mask_input)
+        out = self.backend.decode(embedding.features, coords, labels, mask_input)
         logits, scores = select_masks(out.low_res_masks, out.iou_scores, multi_mask_output)
         if save_cached and self.masks_cache is not None:
             best = logits[np.arange(len(logits)), scores.argmax(axis=1)]
@@ -350,9 +352,6 @@ class ImagePredictor:
         limited = ScoredLogits(np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT), scores)
         self.count_call("segment", started)
         return Sam2Prediction(masks, scores, limited)
-
-    def _decode(self, *prompt: Any) -> DecodedPrompts:
-        return self.backend.decode(*prompt)
 
     def _find_cached_logits(self, embedding: Sam2ImageEmbedding, prompt: ImagePrompt) -> FloatArray | None:
         assert self.masks_cache is not None
@@ -405,7 +404,7 @@ class ImagePredictor:
 
 def _pair_with_hashes(images: Any, image_hashes: str | Sequence[str] | None) -> Iterable[tuple[Any, str | None]]:
     """Each image with the hash that the caller gave for it, or None."""
-    is_batch = isinstance(images, (list, tuple)) or (is_torch_tensor(images) and images.ndim == 4)
+    is_batch = isinstance(images, (list, tuple)) or (getattr(images, "ndim", 0) == 4 and is_torch_tensor(images))
     frames = list(images) if is_batch else [images]
     if image_hashes is None:
         return [(frame, None) for frame in frames]

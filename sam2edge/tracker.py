@@ -192,7 +192,9 @@ class VideoTracker:
 
     def _advance(self, pixels: NDArray[np.uint8], order: str) -> None:
         """Makes this the frame at hand and tracks the objects onto it; changes nothing that matters if it fails."""
-        features = self._encode(pixels, order)
+        started = time.perf_counter()
+        features = self.model.encode(pixels, order)
+        self.model.count_call("frame", started)
         objects = list(self._objects.values())
         found: list[ObjectOnFrame] = []
         if objects:
@@ -213,16 +215,10 @@ class VideoTracker:
             return tracked.segment_prompt(backend, features, self._frame_index, given, size_hw, self._max_obj_ptr_age)
         return tracked.segment_mask(backend, features, given)
 
-    def _encode(self, pixels: NDArray[np.uint8], order: str) -> Features:
-        started = time.perf_counter()
-        features = self.model.encode(pixels, order)
-        self.model.count_call("frame", started)
-        return features
-
     def _current_features(self) -> Features:
         if self._features is None:  # after `load`
             assert self._pixels is not None
-            self._features = self._encode(self._pixels, self._order)
+            self._features = self.model.encode(self._pixels, self._order)
         return self._features
 
     def _read_frame(self, frame: Any) -> tuple[NDArray[np.uint8], str]:

@@ -58,6 +58,8 @@ def frame_to_uint8(image: Any, color_format: str | None = None) -> tuple[NDArray
     """
     if color_format is not None and str(color_format).lower() not in COLOR_FORMATS:
         raise InvalidInputError("unknown input_color_format", expected="'bgr', 'rgb' or None", got=repr(color_format))
+    if isinstance(image, np.ndarray):
+        return _to_three_channels(image, "ndarray"), "bgr" if color_format is None else color_format.lower()
     if isinstance(image, (str, PathLike)):
         return read_photo(image), "bgr"
     if is_pil_image(image):
@@ -152,14 +154,12 @@ def _to_three_channels(pixels: NDArray[Any], kind: str) -> NDArray[np.uint8]:
             got=f"{kind} {tuple(np.shape(pixels))}",
             remedy="pass one image as cv2.imread gives it, or a list of images",
         )
-    pixels = _to_uint8(pixels)
+    pixels = pixels if pixels.dtype == np.uint8 else _to_uint8(pixels)
     pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3]
     return np.ascontiguousarray(pixels)
 
 
 def _to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    if pixels.dtype == np.uint8:
-        return pixels
     if pixels.dtype == np.uint16:
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if pixels.dtype.kind != "f":
