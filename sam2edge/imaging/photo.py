@@ -7,7 +7,7 @@ OpenCV decodes. What it leaves open is decided here: a truncated JPEG is an erro
 from __future__ import annotations
 
 import os
-import re
+import stat
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,29 +17,40 @@ import cv2
 import numpy as np
 
 from sam2edge.errors import InvalidInputError
+from sam2edge.imaging.image_header import (
+    JPEG_END,
+    PNG_SIGNATURE,
+    ImageHeader,
+    RefusedImage,
+    first_picture,
+    jpeg_markers,
+    read_header,
+)
+from sam2edge.machine.device import available_memory_bytes
 from sam2edge.outputs import write_files
 
 MAX_PIXELS = 2**27
 """Largest photo in pixels (134 million: 384 MiB as BGR), so that a crafted header cannot take the memory."""
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# A marker in JPEG data: FF and a byte that is neither stuffing (00), a restart (D0 to D7) nor a fill byte (FF).
-_JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
-_JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_EOI, _JPEG_SOS = 0xD9, 0xDA
+MAX_FILE_BYTES = 2**30
+
+# Bytes that decoding and what follows take for a pixel, by the bytes of one of its values: the picture, its copy turned
+# upright, the result; of float the sorted copy that white is found in as well.
+_BYTES_PER_PIXEL = {1: 12, 2: 24, 4: 72, 8: 120}
 
 
 def read_photo(path: str | os.PathLike[str]) -> np.ndarray:
     """The photo in a file, (H, W, 3) uint8, BGR, turned upright as its EXIF orientation says.
 
-    Any format that OpenCV reads. Grey photos get three equal channels; alpha is left out, as `cv2.imread` does, and
-    the colours beneath it stay; of an animation it is the first picture. 16-bit photos go from 0..65535 to 0..255.
-    In float photos 0..1 is black to white; where one goes beyond 1, its 99.5th percentile (at least 1) is white;
-    negative values are black, NaN too.
+    JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, PNM, PFM or Radiance HDR. Grey photos get three equal channels; alpha is left
+    out, as `cv2.imread` does, and the colours beneath it stay; of an animation it is the first picture. 16-bit photos
+    go from 0..65535 to 0..255. In float photos 0..1 is black to white; where one goes beyond 1, its 99.5th percentile (at
+    least 1) is white; negative values are black, NaN too.
 
     Raises:
         InvalidInputError: the file is missing, not readable, empty, truncated, not an image, of more than MAX_PIXELS
-            pixels, or of another depth (8-bit signed, 32-bit whole numbers).
+            pixels or more than fit in the memory available now, or of another depth (8-bit signed, 32-bit whole
+            numbers).
     """
     path = Path(path)
     return decode_photo(_read_bytes(path), path)
@@ -48,9 +59,18 @@ def read_photo(path: str | os.PathLike[str]) -> np.ndarray:
 def decode_photo(data: bytes, path: Path) -> np.ndarray:
     """As `read_photo`, of a file's bytes; `path` is what errors call it."""
     _check_whole(path, data)
-    _check_size(path, _size_hw_in_header(data))
-    image = _decoded(path, data)
-    _check_size(path, image.shape[:2])
+    try:
+        header = read_header(data)
+        _check_size(path, header)
+        image = _decode(path, first_picture(data))
+    except RefusedImage as error:
+        raise InvalidInputError(
+            "not an image that is read here, or a damaged one",
+            expected="a JPEG, PNG, WebP, TIFF or BMP file",
+            got=f"{path} ({len(data)} bytes): {error}",
+            remedy="open it in a viewer, save it as JPEG or PNG",
+        ) from error
+    _check_size(path, ImageHeader(header.format, (image.shape[0], image.shape[1]), image.itemsize))
     return _to_8_bit(path, image)
 
 
@@ -76,7 +96,13 @@ def write_pngs(pictures: Mapping[Path, np.ndarray], replace: bool = True) -> lis
 def _read_bytes(path: Path) -> bytes:
     remedy = "check the path"
     try:
-        data = path.read_bytes()
+        with open(path, "rb", opener=_open_at_once) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(None, "a pipe or a device, not a file")
+            if found.st_size > MAX_FILE_BYTES:
+                raise OSError(None, f"{found.st_size} bytes, more than {MAX_FILE_BYTES}")
+            data = file.read(MAX_FILE_BYTES)
     except FileNotFoundError:
         raise InvalidInputError("photo not found", expected="an image file", got=path, remedy=remedy) from None
     except IsADirectoryError:
@@ -94,10 +120,14 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
+def _open_at_once(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)  # a FIFO that nobody writes to would be waited for
+
+
 def _check_whole(path: Path, data: bytes) -> None:
     if data.startswith(b"\xff\xd8"):
-        whole = _JPEG_EOI in (marker for marker, _ in _jpeg_markers(data))
-    elif data.startswith(_PNG_SIGNATURE):
+        whole = JPEG_END in (marker for marker, _ in jpeg_markers(data))
+    elif data.startswith(PNG_SIGNATURE):
         whole = _png_is_whole(data)
     else:
         return  # the other decoders notice themselves
@@ -110,24 +140,8 @@ def _check_whole(path: Path, data: bytes) -> None:
         )
 
 
-def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """(marker, position of its segment) from the start to the end of the image.
-
-    Segments before the scan are jumped over by their length, for an EXIF thumbnail has an end mark of its own.
-    """
-    position = 2
-    while match := _JPEG_MARKER.search(data, position):
-        marker, position = match[1][0], match.end()
-        yield marker, position
-        if marker == _JPEG_EOI:
-            return
-        if position + 2 > len(data):
-            return
-        position += struct.unpack_from(">H", data, position)[0]
-
-
 def _png_is_whole(data: bytes) -> bool:
-    position = len(_PNG_SIGNATURE)
+    position = len(PNG_SIGNATURE)
     while position + 12 <= len(data):  # length, name, contents, checksum
         length, name = struct.unpack_from(">I4s", data, position)
         position += 12 + length
@@ -136,33 +150,22 @@ def _png_is_whole(data: bytes) -> bool:
     return False
 
 
-def _size_hw_in_header(data: bytes) -> tuple[int, int]:
-    """(height, width) of a JPEG or PNG; (0, 0) where the header does not tell."""
-    if data.startswith(_PNG_SIGNATURE) and len(data) >= 24:
-        width, height = struct.unpack_from(">II", data, 16)
-        return height, width
-    if data.startswith(b"\xff\xd8"):
-        for marker, position in _jpeg_markers(data):
-            if marker in _JPEG_FRAME_MARKERS and position + 7 <= len(data):
-                height, width = struct.unpack_from(">HH", data, position + 3)
-                return height, width
-            if marker == _JPEG_SOS:
-                break
-    return 0, 0
-
-
-def _check_size(path: Path, size_hw: tuple[int, ...]) -> None:
-    height, width = size_hw
-    if height * width > MAX_PIXELS:
-        raise InvalidInputError(
-            "photo is too large",
-            expected=f"at most {MAX_PIXELS} pixels",
-            got=f"{width}x{height} in {path}",
-            remedy="make it smaller first",
+def _check_size(path: Path, header: ImageHeader) -> None:
+    height, width = header.size_hw
+    pixels, available = height * width, available_memory_bytes()
+    fitting = MAX_PIXELS if available is None else available // _BYTES_PER_PIXEL[header.value_bytes]
+    if pixels > min(MAX_PIXELS, fitting):
+        limit = (
+            f"at most {MAX_PIXELS} pixels" if fitting >= MAX_PIXELS else f"at most {fitting}, for the memory free now"
         )
+        raise InvalidInputError(
+            "photo is too large", expected=limit, got=f"{width}x{height} in {path}", remedy="make it smaller first"
+        )
+    if not pixels:
+        raise RefusedImage("a size of 0 pixels")
 
 
-def _decoded(path: Path, data: bytes) -> np.ndarray:
+def _decode(path: Path, data: bytes) -> np.ndarray:
     # COLOR with ANYDEPTH, not UNCHANGED: that one leaves the EXIF orientation out.
     try:
         with _quiet_opencv():
@@ -175,12 +178,7 @@ def _decoded(path: Path, data: bytes) -> np.ndarray:
             remedy="make it smaller, or save it as JPEG or PNG",
         ) from error
     if image is None:
-        raise InvalidInputError(
-            "not an image that OpenCV reads, or a damaged one",
-            expected="a JPEG, PNG, WebP, TIFF or BMP file",
-            got=f"{path} ({len(data)} bytes)",
-            remedy="open it in a viewer, save it as JPEG or PNG",
-        )
+        raise RefusedImage("damaged")
     return image
 
 
@@ -201,7 +199,8 @@ def _to_8_bit(path: Path, image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint16:
         return cv2.convertScaleAbs(image, alpha=255 / 65535)
     if image.dtype in (np.float32, np.float64):
-        image = np.nan_to_num(image.astype(np.float32), nan=0.0, posinf=np.finfo(np.float32).max, neginf=0.0)
+        image = image.astype(np.float32)
+        np.nan_to_num(image, copy=False, nan=0.0, posinf=np.finfo(np.float32).max, neginf=0.0)
         # Not the maximum: one lamp in a high-dynamic-range photo would leave the rest black.
         white = max(1.0, float(np.percentile(image, 99.5))) if image.max() > 1 else 1.0
         return (np.clip(image / white, 0, 1) * 255).round().astype(np.uint8)

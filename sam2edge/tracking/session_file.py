@@ -16,6 +16,7 @@ from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.store.paths import write_atomically
 
 _HEADER = "header.json"
+_MOST_MEMBERS = 1 + 256 * 42  # of 256 objects, each with the most memories and pointers that a bank keeps
 _KINDS = {"float32": np.float32, "int32": np.int32, "uint8": np.uint8, "bool": np.bool_}
 
 
@@ -46,8 +47,7 @@ def read_session(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("compressed parts")
+            _check_members(archive.infolist(), path.stat().st_size)
             header = json.loads(archive.read(_HEADER))
             names = [name for name in archive.namelist() if name != _HEADER]
             arrays = {name.removesuffix(".npy"): _read_array(archive.read(name)) for name in names}
@@ -64,6 +64,16 @@ def _write(target: Path, header: Mapping[str, Any], arrays: Mapping[str, NDArray
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def _check_members(members: list[zipfile.ZipInfo], file_bytes: int) -> None:
+    """Raises ValueError for what `write_session` never writes: names twice, parts that share their bytes, far too many."""
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError("compressed parts")
+    if len(members) > _MOST_MEMBERS or len({member.filename for member in members}) != len(members):
+        raise ValueError(f"{len(members)} parts, or some of the same name")
+    if sum(member.file_size for member in members) > file_bytes:
+        raise ValueError("parts that share their bytes")
 
 
 def _read_array(data: bytes) -> NDArray[Any]:
