@@ -24,6 +24,7 @@ ROOMS = (
     "contract.py",
     "machine/",
     # What results do with their masks needs these files of imaging/; the rest of it takes and makes datatypes.
+    "imaging/image_header.py",
     "imaging/photo.py",
     "imaging/frame.py",
     "imaging/overlay.py",

@@ -44,8 +44,8 @@ def read_photo(path: str | os.PathLike[str]) -> np.ndarray:
 
     JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, PNM, PFM or Radiance HDR. Grey photos get three equal channels; alpha is left
     out, as `cv2.imread` does, and the colours beneath it stay; of an animation it is the first picture. 16-bit photos
-    go from 0..65535 to 0..255. In float photos 0..1 is black to white; where one goes beyond 1, its 99.5th percentile (at
-    least 1) is white; negative values are black, NaN too.
+    go from 0..65535 to 0..255. In float photos 0..1 is black to white; where one goes beyond 1, its 99.5th percentile
+    (at least 1) is white; negative values are black, NaN too.
 
     Raises:
         InvalidInputError: the file is missing, not readable, empty, truncated, not an image, of more than MAX_PIXELS

@@ -67,7 +67,7 @@ def _write(target: Path, header: Mapping[str, Any], arrays: Mapping[str, NDArray
 
 
 def _check_members(members: list[zipfile.ZipInfo], file_bytes: int) -> None:
-    """Raises ValueError for what `write_session` never writes: names twice, parts that share their bytes, far too many."""
+    """Raises ValueError for what `write_session` never writes: a name twice, parts that share bytes, far too many."""
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("compressed parts")
     if len(members) > _MOST_MEMBERS or len({member.filename for member in members}) != len(members):
