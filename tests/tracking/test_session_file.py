@@ -6,9 +6,11 @@ import json
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sam2edge.errors import InvalidInputError
 from sam2edge.tracking import session_file
@@ -67,7 +69,10 @@ def test_a_header_that_has_no_end(tmp_path: Path) -> None:
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
-    arrays = {"pixels": np.arange(12, dtype=np.uint8).reshape(2, 2, 3), "0/logits": np.ones((4, 4), np.float32)}
+    arrays: dict[str, NDArray[Any]] = {
+        "pixels": np.arange(12, dtype=np.uint8).reshape(2, 2, 3),
+        "0/logits": np.ones((4, 4), np.float32),
+    }
     write_session(tmp_path / "a.session", {"frame_index": 3}, arrays)
     header, found = read_session(tmp_path / "a.session")
     assert header == json.loads('{"frame_index": 3}')
