@@ -136,6 +136,11 @@ class BoundedCache(Generic[K, V]):
         with self._lock:
             return CacheStatistics(self._hits, self._misses, self._evictions, len(self._entries), self._num_bytes)
 
+    def list_keys(self) -> list[K]:
+        """The keys at this moment, the least recently used first."""
+        with self._lock:
+            return list(self._entries)
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -198,7 +203,7 @@ class Sam2ImageEmbeddingsInMemoryCache(BoundedCache[Hashable, Any]):
 
     @classmethod
     def init(
-        cls, size_limit: int | None = 100, send_to_cpu: bool = False, max_bytes: int | None = None
+        cls, size_limit: int | None = 100, send_to_cpu: bool = True, max_bytes: int | None = None
     ) -> Sam2ImageEmbeddingsInMemoryCache:
         """A new, empty cache.
 
@@ -216,6 +221,14 @@ class Sam2ImageEmbeddingsInMemoryCache(BoundedCache[Hashable, Any]):
         cache.send_to_cpu = bool(send_to_cpu)
         return cache
 
+    def retrieve_embeddings(self, key: Hashable) -> Any:
+        """The embedding whose `image_hash` is `key`, or None; `get`, as `inference-models` calls it."""
+        return self.get(key)
+
+    def save_embeddings(self, key: Hashable, embeddings: Any) -> None:
+        """Keeps an embedding under its `image_hash`; `put`, as `inference-models` calls it."""
+        self.put(key, embeddings)
+
     def _prepare(self, value: Any) -> tuple[Any, int]:
         return super()._prepare(value.to_host() if self.send_to_cpu else value)
 
@@ -230,7 +243,7 @@ class Sam2LowResolutionMasksInMemoryCache(BoundedCache[tuple[Hashable, Prompt], 
 
     @classmethod
     def init(
-        cls, size_limit: int | None = 100, send_to_cpu: bool = False, max_bytes: int | None = None
+        cls, size_limit: int | None = 100, send_to_cpu: bool = True, max_bytes: int | None = None
     ) -> Sam2LowResolutionMasksInMemoryCache:
         """A new, empty cache.
 

@@ -82,6 +82,15 @@ class ImagePredictor:
         backend.set_oom_handler(self.clear_cache)
         self._tag = f"{backend.variant.name}/{backend.image_size}/{backend.precision}/{backend.name}"
 
+    def __repr__(self) -> str:
+        return f"ImagePredictor({self.variant.model_id} at {self.image_size} on {self.backend_name})"
+
+    def __enter__(self) -> ImagePredictor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @property
     def variant(self) -> Variant:
         """The model that was loaded."""
@@ -142,29 +151,32 @@ class ImagePredictor:
         multi_mask_output: bool = True,
         return_logits: bool = False,
         input_color_format: str | None = None,
-        mask_threshold: float = 0.0,
+        mask_threshold: float | None = 0.0,
         use_embeddings_cache: bool = True,
         use_mask_input_cache: bool = False,
         load_from_mask_input_cache: bool = False,
         save_to_mask_input_cache: bool = False,
+        as_torch: bool | None = None,
     ) -> list[Sam2Prediction]:
         """Masks for the prompts, one prediction an image.
 
         Args:
             images, image_hashes, input_color_format, use_embeddings_cache: as for `embed_images`.
+                `image_hashes` alone stand for images that the embeddings cache holds, see `retrieve_embeddings`.
             embeddings: what `embed_images` returned, instead of `images`.
             point_coordinates: (N, 2) points [x, y] in photo pixels, or (K, N, 2) for K objects. A list holds one such
-                array an image; an array goes to every image.
+                array an image; an array, or a list of one, goes to every image.
             point_labels: (N,) or (K, N): 1 foreground, 0 background.
             boxes: (4,) or (1, 4) [x_min, y_min, x_max, y_max] in photo pixels, or (K, 4) for K objects.
             mask_input: an earlier prediction of the same image or its `logits`, to refine; of several masks the best.
             multi_mask_output: three alternatives a prompt instead of one mask.
             return_logits: masks as float32 logits instead of bool.
-            mask_threshold: logit above which a pixel belongs to the mask.
+            mask_threshold: logit above which a pixel belongs to the mask; None is 0.
             use_mask_input_cache: both of the next two.
             load_from_mask_input_cache: refine from the cached logits of the largest earlier prompt on this image that
                 is part of this one, where `mask_input` gives none.
             save_to_mask_input_cache: keep the best logits for that.
+            as_torch: predictions hold torch tensors; None: where images or prompts are torch tensors, on their device.
 
         Returns:
             For one object masks (C, H, W), scores (C,), logits (C, 4E, 4E), for K objects with a leading K; C is 3,
@@ -184,6 +196,8 @@ class ImagePredictor:
                 remedy="from_pretrained(..., sam2_low_resolution_masks_cache="
                 "Sam2LowResolutionMasksInMemoryCache.init(size_limit=500))",
             )
+        if images is None and embeddings is None and image_hashes is not None and use_embeddings_cache:
+            embeddings = self.retrieve_embeddings(image_hashes)
         if (images is None) == (embeddings is None):
             raise InvalidInputError(
                 "nothing to segment" if images is None else "both images and embeddings given",
@@ -199,12 +213,40 @@ class ImagePredictor:
         sizes_hw = [e.image_size_hw for e in found]
         low_res_hw = (self.backend.image_size // 4,) * 2
         prompts = read_prompts(sizes_hw, point_coordinates, point_labels, boxes, mask_input, low_res_hw)
-        return [
+        threshold = 0.0 if mask_threshold is None else float(mask_threshold)
+        predictions = [
             self.retry_on_next_backend(
-                self._segment, embedding, prompt, multi_mask_output, return_logits, float(mask_threshold), load, save
+                self._segment, embedding, prompt, multi_mask_output, return_logits, threshold, load, save
             )
             for embedding, prompt in zip(found, prompts, strict=True)
         ]
+        tensor = _first_tensor(images, point_coordinates, point_labels, boxes, mask_input)
+        if as_torch or (as_torch is None and tensor is not None):
+            return [prediction.as_torch(getattr(tensor, "device", None)) for prediction in predictions]
+        return predictions
+
+    def retrieve_embeddings(self, image_hashes: str | Sequence[str]) -> list[Sam2ImageEmbedding]:
+        """The embeddings that the cache holds of images, by the hashes that `embed_images` was given, or by those that
+        the embeddings have (`image_hash`).
+
+        Raises InvalidInputError, naming it, for an image that is not in the cache (any more).
+        """
+        hashes = [image_hashes] if isinstance(image_hashes, str) else list(image_hashes)
+        keys = [] if self.embeddings_cache is None else [str(key) for key in self.embeddings_cache.list_keys()]
+        found: list[Sam2ImageEmbedding] = []
+        for wanted in hashes:
+            ends = (wanted if wanted.startswith(f"{self._tag}/") else f"/{wanted}",)
+            key = next((k for k in reversed(keys) if k.startswith(f"{self._tag}/") and k.endswith(ends)), None)
+            embedding = None if key is None or self.embeddings_cache is None else self.embeddings_cache.get(key)
+            if embedding is None:
+                raise InvalidInputError(
+                    "image is not in the embeddings cache",
+                    expected="the hash of an image that was embedded and is still kept",
+                    got=repr(wanted),
+                    remedy="pass the image, or embed_images(image, image_hashes=...) first",
+                )
+            found.append(embedding)
+        return found
 
     def encode(self, pixels: NDArray[np.uint8], color_order: str) -> Features:
         """The features of one frame, not cached.
@@ -414,3 +456,9 @@ def _pair_with_hashes(images: Any, image_hashes: str | Sequence[str] | None) -> 
             "image_hashes do not match the images", expected=f"{len(frames)} strings", got=len(hashes)
         )
     return zip(frames, hashes, strict=True)
+
+
+def _first_tensor(*inputs: Any) -> Any:
+    """The first torch tensor among what was passed, also in lists; None where there is none."""
+    flat = (part for value in inputs for part in (value if isinstance(value, (list, tuple)) else (value,)))
+    return next((part for part in flat if is_torch_tensor(part)), None)

@@ -45,6 +45,7 @@ class VideoTracker:
         if num_frames is not None and num_frames < 1:
             raise InvalidInputError("num_frames cannot be used", expected="at least 1, or None", got=num_frames)
         self._max_obj_ptr_age = max(1, min(num_frames or NUM_POINTER_SLOTS, NUM_POINTER_SLOTS) - 1)
+        self._owns_model = False
         self._objects: dict[int, TrackedObject] = {}
         self._frame_index = -1
         self._pixels: NDArray[np.uint8] | None = None
@@ -54,7 +55,24 @@ class VideoTracker:
     @classmethod
     def from_pretrained(cls, model_id: str = "auto", **options: Any) -> VideoTracker:
         """A tracker on a model of its own; options as for AutoModel.from_pretrained."""
-        return cls(AutoModel.from_pretrained(model_id, **{"tracking": True, **options}))
+        tracker = cls(AutoModel.from_pretrained(model_id, **{"tracking": True, **options}))
+        tracker._owns_model = True
+        return tracker
+
+    def __repr__(self) -> str:
+        return f"VideoTracker({self.model!r}, frame {self._frame_index}, objects {list(self._objects)})"
+
+    def __enter__(self) -> VideoTracker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forgets everything, and gives the model's memory back where `from_pretrained` loaded it for this tracker."""
+        self.reset()
+        if self._owns_model:
+            self.model.close()
 
     @property
     def object_ids(self) -> tuple[int, ...]:

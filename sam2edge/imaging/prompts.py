@@ -27,7 +27,8 @@ def read_prompts(
 ) -> list[ImagePrompt]:
     """One prompt for each image.
 
-    A list holds one element an image (None: nothing of this kind there); anything else goes to every image. For one
+    A list holds one element an image (None: nothing of this kind there), or one for all; anything else goes to every
+    image. For one
     image: points (N, 2) with labels (N,), boxes (4,) or (1, 4), for one object; points (K, N, 2), labels (K, N),
     boxes (K, 4) for K objects; a list of K point arrays of different lengths for K ragged ones. `mask_input` is what
     `Sam2Prediction.logits` gave, or the prediction itself. Points lie in photo pixels, inside the photo; boxes are
@@ -45,6 +46,8 @@ def read_prompts(
     for name, value in parts.items():
         if not isinstance(value, (list, tuple)):
             parts[name] = [value] * count
+        elif len(value) == 1:
+            parts[name] = list(value) * count
         elif len(value) != count:
             raise InvalidInputError(
                 f"{name} is a list of the wrong length",
