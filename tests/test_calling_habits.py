@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from sam2edge.tracker import VideoTracker
 from tests.fake_backend import FakeBackend, bright_square, fake_model
 
 IMAGE = bright_square(8)
-POINT = {"point_coordinates": np.array([[20, 20]]), "point_labels": np.array([1])}
+POINT: dict[str, Any] = {"point_coordinates": np.array([[20, 20]]), "point_labels": np.array([1])}
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def test_tensors_come_back_where_tensors_went_in(model: ImagePredictor) -> None:
     torch = pytest.importorskip("torch")
     image = torch.from_numpy(IMAGE.transpose(2, 0, 1).copy())
     expected = model.segment_images(IMAGE, **POINT)[0]
-    tensors = {name: torch.from_numpy(value) for name, value in POINT.items()}
+    tensors: dict[str, Any] = {name: torch.from_numpy(value) for name, value in POINT.items()}
     for found in (
         model.segment_images(image, **POINT)[0],
         model.segment_images([image], **POINT)[0],
