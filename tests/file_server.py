@@ -30,6 +30,7 @@ class FileServer:
     no_length: bool = False
     redirect: str | None = None
     wrong_range: bool = False
+    headers: dict[str, str] = field(default_factory=dict)  # of each answer, besides its own
     delay: float = 0.0
     tls: ssl.SSLContext | None = None
     requests: list[dict[str, str]] = field(default_factory=list)
@@ -96,6 +97,8 @@ class FileServer:
         if not self.no_length:
             request.send_header("Content-Length", str(self.stated_length or len(body)))
         request.send_header("ETag", self.etag)
+        for name, value in self.headers.items():
+            request.send_header(name, value)
         request.end_headers()
         if self.stall_after is not None:
             request.wfile.write(body[: self.stall_after])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
+import os
 import re
+import stat
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sam2edge.errors import StoreError
 from sam2edge.store import paths
@@ -43,7 +46,7 @@ def download(url: str, part: Path, size_bytes: int, progress: Progress, timeout_
         if before == size_of(part):
             break
     raise StoreError(
-        f"the download of {url} broke off",
+        f"the download of {without_credentials(url)} broke off",
         expected=f"{size_bytes} bytes",
         got=f"{size_of(part)} ({reason})",
         remedy=f"run it again: it goes on where it broke off; or {OTHER_WAYS}",
@@ -53,10 +56,13 @@ def download(url: str, part: Path, size_bytes: int, progress: Progress, timeout_
 def copy_file(source: Path, part: Path, progress: Progress = lambda done, total: None) -> None:
     """Copies a file. Raises StoreError where it cannot be read; an OSError is the other disk's."""
     try:
-        stream = source.open("rb")
-        total = source.stat().st_size
+        stream = open(source, "rb", opener=_open_at_once)  # noqa: SIM115  # closed below
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(None, "a pipe, a device or a folder, not a file")
     except OSError as error:
         raise _unreadable(source, error) from error
+    total = found.st_size
     with stream, part.open("wb") as out:
         while True:
             try:
@@ -69,6 +75,25 @@ def copy_file(source: Path, part: Path, progress: Progress = lambda done, total:
             progress(out.tell(), total)
 
 
+def _open_at_once(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)  # a FIFO that nobody writes to would be waited for
+
+
+def split_credentials(url: str) -> tuple[str, str | None]:
+    """The address without user and password, and the header `Authorization` that they make (RFC 7617)."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, None
+    encoded = base64.b64encode(unquote(user).encode()).decode()
+    return parts._replace(netloc=host).geturl(), f"Basic {encoded}"
+
+
+def without_credentials(url: str) -> str:
+    """As it may stand in messages and files; also of what is no address."""
+    return re.sub(r"//[^/]*@", "//", url)
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file; 0 where there is none."""
     return path.stat().st_size if path.is_file() else 0
@@ -79,36 +104,68 @@ def validator_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _receive(url: str, part: Path, size_bytes: int, progress: Progress, timeout_seconds: float) -> None:
-    """One request for what is missing. Raises _Dropped where the file is not whole afterwards."""
+def _receive(
+    url: str, part: Path, size_bytes: int, progress: Progress, timeout_seconds: float, from_start: bool = False
+) -> None:
+    """One request for what is missing. Raises _Dropped where the file is not whole afterwards.
+
+    An answer that does not continue `part` never costs what is in it: it is gathered beside it until it is more.
+    """
     if size_of(part) > size_bytes:
         part.unlink()
     there = size_of(part)
     if there == size_bytes:
         return
+    wanted = 0 if from_start else there
     try:
-        response = _open(_request(url, part, there), timeout_seconds)
+        response = _open(_request(url, part, wanted), timeout_seconds)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and there:
-            part.unlink()
-            raise _Dropped("the server has less than came before") from error
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and wanted:
+            return _receive(url, part, size_bytes, progress, timeout_seconds, from_start=True)
         raise _unusable(url, "the file", f"HTTP status {error.code} ({error.reason})") from error
     with response:
+        _check_kind(url, response)
         start = _first_byte(response)
+        if start not in (0, wanted):
+            return _receive(url, part, size_bytes, progress, timeout_seconds, from_start=True)
         total = _announced_bytes(response, start)
-        if start not in (0, there) or total not in (None, size_bytes):
-            part.unlink(missing_ok=True)
-            raise _unusable(url, f"bytes {there} to {size_bytes}", f"bytes {start} to {total}")
-        _keep_validator(part, url, response)
-        with part.open("r+b" if start else "wb") as out:
+        if total not in (None, size_bytes):
+            raise _unusable(url, f"bytes {start} to {size_bytes}", f"bytes {start} to {total}")
+        gathered = part if start or not there else part.with_name(f"{part.name}.anew")
+        if gathered == part:
+            _keep_validator(part, url, response)
+        with gathered.open("r+b" if start else "wb") as out:
             out.seek(start)
-            _write_all(response, out, size_bytes, progress)
+            try:
+                _write_all(response, out, size_bytes, progress)
+            finally:
+                out.flush()
+                _keep_the_longer(gathered, part, size_bytes)
+        if gathered != part and not gathered.exists():
+            _keep_validator(part, url, response)
     if size_of(part) > size_bytes:
         part.unlink()
         raise _unusable(url, f"{size_bytes} bytes", "more")
     if size_of(part) < size_bytes:
         raise _Dropped("the connection was closed")
+
+
+def _keep_the_longer(gathered: Path, part: Path, size_bytes: int) -> None:
+    if gathered == part:
+        return
+    if size_of(part) < size_of(gathered) <= size_bytes:
+        gathered.replace(part)
+    else:
+        gathered.unlink()
+
+
+def _check_kind(url: str, response: http.client.HTTPResponse) -> None:
+    """A captive portal answers with a page, some proxies with packed bytes: neither is a part of the file."""
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding != "identity" or response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
+        got = "a web page (is a login needed on this network?)" if encoding == "identity" else f"{encoding} data"
+        raise _unusable(url, "the file as it is", got)
 
 
 def _write_all(response: http.client.HTTPResponse, out: IO[bytes], size_bytes: int, progress: Progress) -> None:
@@ -124,13 +181,17 @@ def _write_all(response: http.client.HTTPResponse, out: IO[bytes], size_bytes: i
 
 
 def _request(url: str, part: Path, there: int) -> urllib.request.Request:
+    address, authorization = split_credentials(url)
     headers = {"User-Agent": "sam2edge", "Accept-Encoding": "identity"}
     if there:
         headers["Range"] = f"bytes={there}-"
         saved = _read_validator(part)
-        if saved.get("url") == url and saved.get("validator"):
+        if saved.get("url") == address and saved.get("validator"):
             headers["If-Range"] = str(saved["validator"])
-    return urllib.request.Request(url, headers=headers)
+    request = urllib.request.Request(address, headers=headers)
+    if authorization is not None:
+        request.add_unredirected_header("Authorization", authorization)  # for this server alone
+    return request
 
 
 class _HttpsStays(urllib.request.HTTPRedirectHandler):
@@ -139,12 +200,15 @@ class _HttpsStays(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        before, after = (urlsplit(address).scheme for address in (req.full_url, newurl))
+        try:
+            before, after = (urlsplit(address).scheme for address in (req.full_url, newurl))
+        except ValueError:
+            before, after = "https", "an address that is none"
         if after != "https" and (before, after) != ("http", "http"):
             raise StoreError(
                 "the server redirects to an unsafe address; it was not followed",
                 expected="https",
-                got=newurl,
+                got=without_credentials(newurl),
                 remedy=f"check the network (a login page?); or {OTHER_WAYS}",
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -184,7 +248,7 @@ def _keep_validator(part: Path, url: str, response: http.client.HTTPResponse) ->
     """Writes down what If-Range takes to continue: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
-    paths.write_json(validator_path(part), {"url": url, "validator": validator})
+    paths.write_json(validator_path(part), {"url": without_credentials(url), "validator": validator})
 
 
 def _read_validator(part: Path) -> dict[str, Any]:
@@ -197,7 +261,10 @@ def _read_validator(part: Path) -> dict[str, Any]:
 
 def _unusable(url: str, expected: str, got: object) -> StoreError:
     return StoreError(
-        f"{url} does not give the official file", expected=expected, got=got, remedy=f"try again; or {OTHER_WAYS}"
+        f"{without_credentials(url)} does not give the official file",
+        expected=expected,
+        got=got,
+        remedy=f"try again; or {OTHER_WAYS}",
     )
 
 

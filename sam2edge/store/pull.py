@@ -11,7 +11,15 @@ from urllib.parse import unquote, urlsplit
 from sam2edge.errors import InvalidInputError, StoreError
 from sam2edge.files import file_sha256, locked
 from sam2edge.store import paths
-from sam2edge.store.download import OTHER_WAYS, Progress, copy_file, download, size_of, validator_path
+from sam2edge.store.download import (
+    OTHER_WAYS,
+    Progress,
+    copy_file,
+    download,
+    size_of,
+    validator_path,
+    without_credentials,
+)
 from sam2edge.store.inventory import is_official, partial_path
 from sam2edge.variants import Checkpoint, Variant
 
@@ -73,6 +81,7 @@ def _fetch_whole(source: Checkpoint, part: Path, progress: Progress, timeout_sec
         continued = size_of(part) > 0
         _require_room(part, source)
         if isinstance(place, Path):
+            _check_size(place, source)
             copy_file(place, part, progress)
         else:
             download(place, part, source.size_bytes, progress, timeout_seconds)
@@ -82,7 +91,7 @@ def _fetch_whole(source: Checkpoint, part: Path, progress: Progress, timeout_sec
         part.unlink()
         if not continued:
             raise StoreError(
-                f"{source.file_name} from {place} is not the official file; it was not kept",
+                f"{source.file_name} from {without_credentials(str(place))} is not the official file; it was not kept",
                 expected=f"SHA-256 {source.sha256}",
                 got=digest,
                 remedy=f"try again; or {OTHER_WAYS}",
@@ -94,16 +103,32 @@ def _place(source: Checkpoint) -> str | Path:
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
     if not mirror:
         return source.url
-    parts = urlsplit(mirror)
-    if parts.scheme in ("http", "https"):
-        return f"{mirror.rstrip('/')}/{source.file_name}"
-    if parts.scheme == "file":
-        return Path(unquote(parts.path)) / source.file_name
-    if parts.scheme:
+    try:
+        parts = urlsplit(mirror)
+        usable = parts.scheme in ("", "file") or (parts.scheme in ("http", "https") and bool(parts.hostname))
+        _ = parts.port
+        folder = Path(unquote(parts.path)) if parts.scheme == "file" else Path(mirror).expanduser()
+    except (ValueError, RuntimeError):  # "http://[::1", port "x", "~nobody"
+        usable = False
+    if not usable:
         raise InvalidInputError(
-            f"{MIRROR_VARIABLE} cannot be used", expected="an http(s) address or a folder", got=repr(mirror)
+            f"{MIRROR_VARIABLE} cannot be used",
+            expected="an http(s) address or a folder",
+            got=repr(without_credentials(mirror)),
+            remedy="correct it, or unset it for the official server",
         )
-    return Path(mirror).expanduser() / source.file_name
+    return f"{mirror.rstrip('/')}/{source.file_name}" if parts.scheme.startswith("http") else folder / source.file_name
+
+
+def _check_size(file: Path, source: Checkpoint) -> None:
+    """Before anything is copied from a mirror's folder; whether it can be read is told by who copies it."""
+    if file.is_file() and file.stat().st_size != source.size_bytes:
+        raise StoreError(
+            f"{file} is not the official file",
+            expected=f"{source.size_bytes} bytes",
+            got=file.stat().st_size,
+            remedy=f"copy it again; or {OTHER_WAYS}",
+        )
 
 
 def _require_room(part: Path, source: Checkpoint) -> None:

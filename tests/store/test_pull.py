@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import shutil
@@ -147,17 +148,86 @@ def test_wrong_lengths_are_not_kept(server: FileServer, wrong: str) -> None:
 def test_a_range_that_was_not_asked_for(server: FileServer) -> None:
     _put_part(CONTENT[:1000])
     server.wrong_range = True
-    with pytest.raises(StoreError, match="expected bytes 1000"):
-        pull_checkpoint(server.variant())
-    assert not _part().exists()
+    assert pull_checkpoint(server.variant()).read_bytes() == CONTENT
+    assert [r.get("Range") for r in server.requests] == ["bytes=1000-", None]
 
 
 def test_a_server_whose_file_is_shorter_than_what_came(server: FileServer) -> None:
     _put_part(b"x" * (len(CONTENT) + 10))
     with pytest.raises(StoreError, match="does not give the official file"):
         pull_checkpoint(server.variant(size_bytes=len(CONTENT) + 20))
-    assert server.requests[0]["Range"].startswith("bytes=1024010")
-    assert not _part().exists()
+    assert [r.get("Range") for r in server.requests] == ["bytes=1024010-", None]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({"Content-Type": "text/html; charset=utf-8"}, "a web page .*login"),
+        ({"Content-Encoding": "gzip"}, "gzip data"),
+        ({}, "does not give|broke off"),
+    ],
+)
+def test_what_came_survives_a_captive_portal(
+    server: FileServer, headers: dict[str, str], reason: str, announced: bool
+) -> None:
+    _put_part(CONTENT[:970_000])
+    page = FileServer(b"<html>Please log in</html>" * 20, ranges=False, headers=headers, no_length=not announced)
+    with page, pytest.raises(StoreError, match=reason):
+        pull_checkpoint(page.variant(size_bytes=len(CONTENT)))
+    assert _part().read_bytes() == CONTENT[:970_000]
+    assert sorted(path.suffix for path in paths.checkpoint_dir().iterdir())[-1:] == [".partial"]
+    pull_checkpoint(server.variant())
+    assert server.requests[0]["Range"] == "bytes=970000-"
+
+
+def test_a_mirror_with_a_password(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = server.address.replace("//", "//me:s%2Fcret@")
+    monkeypatch.setenv("SAM2EDGE_MIRROR", address)
+    server.drop_after = 1000
+    with pytest.raises(StoreError) as told:
+        pull_checkpoint(server.variant(url="https://nowhere.invalid/weights.pt"))
+    assert "cret" not in str(told.value) and server.address in str(told.value)
+    assert "cret" not in "".join(path.read_text("latin-1") for path in paths.checkpoint_dir().iterdir())
+    assert {r["Authorization"] for r in server.requests} == {"Basic " + base64.b64encode(b"me:s/cret").decode()}
+    with FileServer(CONTENT) as other:
+        server.redirect = f"{other.address}/weights.pt"
+        pull_checkpoint(server.variant(url="https://nowhere.invalid/weights.pt"))
+        assert "Authorization" not in other.requests[0]
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "http://[::1",
+        "http://me:secret@[::1/",
+        "http://host:port/",
+        "http:///path",
+        "~nobody-of-that-name/x",
+        "ftp://x/",
+    ],
+)
+def test_a_mirror_that_is_no_address(server: FileServer, mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAM2EDGE_MIRROR", mirror)
+    with pytest.raises(InvalidInputError, match="SAM2EDGE_MIRROR cannot be used") as told:
+        pull_checkpoint(server.variant())
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "endless"])
+def test_a_mirrors_folder_with_something_else_in_it(
+    kind: str, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "weights.pt"
+    if kind == "fifo":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero")
+    monkeypatch.setenv("SAM2EDGE_MIRROR", str(tmp_path))
+    with pytest.raises(StoreError, match=r"cannot be read.*(a pipe, a device or a folder|Is a directory)"):
+        pull_checkpoint(server.variant())
 
 
 def test_a_server_that_falls_silent(server: FileServer) -> None:
