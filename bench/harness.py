@@ -5,6 +5,7 @@ Standard library alone: the harness stays small, so that no child inherits a lar
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -18,14 +19,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe_machine
+from bench.machine import ROOT, describe_machine
 from bench.worker import MARK
 
-ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 PHOTO = ROOT / "examples" / "coffee.png"
 MB_PER_MIB = 2**20 / 1e6
 LINE_LENGTH, ROW_LENGTH = 160, 480
+LOADS_BEFORE = os.getloadavg()
 SETTLE_S = 0.05
 """Pause before each call, in which the threads of the other side stop spinning."""
 
@@ -44,17 +45,19 @@ class Outcome:
     """What the sides of one run gave.
 
     `times_ms[case][side]` in order of measurement, warm-up left out; `results[case][side]` of the last call;
-    `facts[side]` as the worker tells them (peak_rss_mib, versions, imported).
+    `facts[side]` as the worker tells them (peak_rss_mib, versions).
     """
 
     times_ms: dict[str, dict[str, list[float]]]
     results: dict[str, dict[str, Any]]
     facts: dict[str, dict[str, Any]]
 
+    def median_ms(self, case: str, side: str) -> float:
+        return statistics.median(self.times_ms[case][side])
+
     def ratio(self, case: str, side: str, peer: str) -> float:
         """Median of `side` over median of `peer`."""
-        times = self.times_ms[case]
-        return statistics.median(times[side]) / statistics.median(times[peer])
+        return self.median_ms(case, side) / self.median_ms(case, peer)
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,6 @@ def report(
     targets: Sequence[Target],
     ratios: Mapping[str, float],
     settings: Mapping[str, Any],
-    loads_before: Sequence[float],
     measured: Mapping[str, Any] | None = None,
     **found: Any,
 ) -> Path:
@@ -201,8 +203,8 @@ def report(
     content = {
         "bench": name,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(ROOT),
-        "load_average_before": [round(x, 2) for x in loads_before],
+        "machine": describe_machine(),
+        "load_average_before": [round(x, 2) for x in LOADS_BEFORE],
         "load_average_after": [round(x, 2) for x in os.getloadavg()],
         "settings": dict(settings),
         "targets": [target.report() for target in targets],
@@ -245,14 +247,48 @@ def _outcome_report(outcome: Outcome) -> dict[str, Any]:
     return {"cases": cases, "results": outcome.results, "sides": facts}
 
 
-def python_module(module: str, *arguments: str, python: str = sys.executable) -> list[str]:
-    """The command that runs one of the bench modules in an interpreter."""
-    return [python, "-m", module, *arguments]
+def make_side(name: str, location: str, python: str = sys.executable, home: str | Path = "", **given: Any) -> Side:
+    """The side whose cases the function at "module:function" makes of what is given.
+
+    `python` is the interpreter that runs it, `home` the store that it reads.
+    """
+    return Side(name, worker_command(location, python, **given), _store(home))
 
 
-def run_module(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """What a module of this project prints, run to its end by this Python; ends the program where it fails."""
-    done = subprocess.run(python_module(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
-    return done.stdout
+def worker_command(location: str, python: str = sys.executable, **given: Any) -> list[str]:
+    """The command that serves the cases of "module:function", or with --once after it calls it; see bench/worker.py."""
+    return [python, "-m", "bench.worker", location, json.dumps(given, default=str)]
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module in this interpreter."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def run_alone(location: str, home: str | Path = "", **given: Any) -> dict[str, Any]:
+    """Calls "module:function" in a process of its own: {"result", "seconds", "peak_rss_mib", "versions"}.
+
+    Raises RuntimeError where it fails.
+    """
+    command = [*worker_command(location, **given), "--once"]
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **_store(home)}, capture_output=True, text=True)
+    answers = [line.removeprefix(MARK) for line in done.stdout.splitlines() if line.startswith(MARK)]
+    if done.returncode != 0 or not answers:
+        raise RuntimeError(f"{location} failed with status {done.returncode}: {done.stderr[-2000:]}")
+    answer: dict[str, Any] = json.loads(answers[-1])
+    return {**answer, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _store(home: str | Path) -> dict[str, str]:
+    return {"SAM2EDGE_HOME": str(home)} if home else {}
+
+
+def make_parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """With the options that benchmarks share; `use_cores` reads --cores."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help="timed calls on each side")
+    parser.add_argument("--cores", type=int, default=2, help="cores that all sides share")
+    parser.add_argument("--meta-python", default=sys.executable, help="interpreter of the environment with sam2 1.1.0")
+    parser.add_argument("--checkpoint", help="official file of the model; default: golden weights")
+    return parser

@@ -9,11 +9,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parent.parent
 UNKNOWN = "unknown"
 
 
-def describe_machine(repository: Path) -> dict[str, Any]:
-    """Hardware, system, power mode, temperature and the commit of `repository`; what cannot be read is "unknown"."""
+def describe_machine() -> dict[str, Any]:
+    """Hardware, system, power mode, temperature and commit; what cannot be read is "unknown"."""
     return {
         "board": _text("/proc/device-tree/model"),
         "cpu": _field("/proc/cpuinfo", "model name"),
@@ -26,8 +27,8 @@ def describe_machine(repository: Path) -> dict[str, Any]:
         "l4t": _text("/etc/nv_tegra_release").splitlines()[0],
         "power_mode": _power_mode(),
         "temperature_c": _temperature_c(),
-        "sam2edge_commit": _command("git", "-C", str(repository), "rev-parse", "--short", "HEAD"),
-        "uncommitted_changes": _has_changes(repository),
+        "sam2edge_commit": _command("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
+        "uncommitted_changes": _has_changes(),
     }
 
 
@@ -65,8 +66,8 @@ def _temperature_c() -> float | str:
     return max(known) if known else UNKNOWN
 
 
-def _has_changes(repository: Path) -> bool | str:
-    answer = _command("git", "-C", str(repository), "status", "--porcelain", "--", "sam2edge", "export", empty="")
+def _has_changes() -> bool | str:
+    answer = _command("git", "-C", str(ROOT), "status", "--porcelain", "--", "sam2edge", "export", empty="")
     return answer if answer == UNKNOWN else bool(answer)
 
 

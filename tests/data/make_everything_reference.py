@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import torchvision_standin
+from bench import meta
 from tests.data import grid_masks as given
 
 TARGET = Path(__file__).with_name("everything_reference.npz")
@@ -35,7 +35,7 @@ def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, _: Any, iou_threshold
     return torch.tensor(kept, dtype=torch.long)
 
 
-torchvision_standin.install()
+meta.install_torchvision()
 boxes_module = ModuleType("torchvision.ops.boxes")
 vars(boxes_module).update(batched_nms=batched_nms, box_area=box_area)
 sys.modules.update({"torchvision.ops": ModuleType("torchvision.ops"), "torchvision.ops.boxes": boxes_module})

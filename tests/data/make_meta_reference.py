@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import torchvision_standin
+from bench import meta
 from tests.data import meta_inputs as given
 from tests.golden.golden_weights import golden_tensor
 
-torchvision_standin.install()
+meta.install_torchvision()
 
 from sam2.build_sam import build_sam2  # noqa: E402  # after the stand-in
 from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402

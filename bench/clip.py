@@ -1,11 +1,7 @@
-"""A drawn clip: coins that wander over a photo which shifts slowly, with the true mask of each.
-
-python -m bench.tracking_clip FOLDER FRAMES WIDTH HEIGHT    writes it as 00000.jpg and on
-"""
+"""A drawn clip: coins that wander over a photo which shifts slowly, with the true mask of each."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +82,14 @@ def iou(left: NDArray[np.bool_], right: NDArray[np.bool_]) -> float:
     return np.count_nonzero(left & right) / union if union else 1.0
 
 
-def write_clip(folder: Path, frames: int, size_wh: tuple[int, int]) -> None:
-    """JPEGs at quality 95, the highest that most cameras give."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_clip(folder: str, frames: int, size_wh: tuple[int, int]) -> None:
+    """00000.jpg and on, at quality 95, the highest that most cameras give."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
     clip = DrawnClip(size_wh)
     for number in range(frames):
-        assert cv2.imwrite(str(folder / f"{number:05d}.jpg"), clip.frame(number), [cv2.IMWRITE_JPEG_QUALITY, 95])
+        assert cv2.imwrite(f"{folder}/{number:05d}.jpg", clip.frame(number), [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
-if __name__ == "__main__":
-    write_clip(Path(sys.argv[1]), int(sys.argv[2]), (int(sys.argv[3]), int(sys.argv[4])))
+def read_clip(folder: str) -> list[NDArray[Any]]:
+    frames = [cv2.imread(str(path)) for path in sorted(Path(folder).glob("*.jpg"))]
+    return [frame for frame in frames if frame is not None]
