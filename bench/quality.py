@@ -190,7 +190,9 @@ def compare_photos(args: argparse.Namespace) -> None:
         )
     totals = summarise(rows)
     print(json.dumps(totals, indent=1))
-    (RESULTS / "quality_photos.json").write_text(format_json({"mean_iou": totals, "rows": rows}) + "\n")
+    (RESULTS / "quality_photos.json").write_text(
+        format_json({"bench": "quality_photos", "mean_iou": totals, "rows": rows}) + "\n"
+    )
     if args.pictures:
         pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % 3)
         sheet = np.vstack([np.hstack(pictures[i : i + 3]) for i in range(0, len(pictures), 3)])

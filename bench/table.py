@@ -9,9 +9,12 @@ from typing import Any
 
 from bench.harness import RESULTS
 from bench.machine import ROOT
+from bench.memory import FIGURES
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARK = "<!-- Everything below is written by python -m bench.table. -->\n"
+MIB = 1 << 20
+MEMORY_COLUMNS = {"size", "image_size", "backend", *FIGURES}
 RESULTS_SHOWN = (
     "photo_micro",
     "photo_tiny",
@@ -82,15 +85,21 @@ def _write_section(path: Path) -> Iterator[str]:
 def _write_figures(result: dict[str, Any]) -> Iterator[str]:
     """Figures that are no time of a side: rows of one kind as a table, all else as a list."""
     figures = {**result.get("measured", {}), "mean IoU": result.get("mean_iou", {}), "picks": result.get("picks", [])}
-    if result.get("bench") == "memory":
-        figures["rows"] = [{k: v for k, v in row.items() if k not in ("versions", "date")} for row in result["rows"]]
+    if result["bench"] == "memory":
+        figures["rows"] = [{k: row[k] for k in row if k in MEMORY_COLUMNS} for row in result["rows"]]
     for name, value in figures.items():
-        if isinstance(value, dict) and "frames" in value:  # of a backend
-            name, value = f"{name}: frames", value["frames"]
+        if isinstance(value, dict) and "frames" in value:
+            value = [{"backend": name, **row} for row in value["frames"]]
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            yield from _write_table(tuple(value[0]), [tuple(row.values()) for row in value])
+            head = tuple(key.replace("_bytes", " MiB").replace("_", " ") for key in value[0])
+            yield from _write_table(head, [tuple(map(_write_cell, row.items())) for row in value])
         elif value not in ([], {}):
-            yield f"- {name}: {json.dumps(value)}\n"
+            yield f"- {name}: {json.dumps(value)}"
+
+
+def _write_cell(entry: tuple[str, Any]) -> str:
+    name, value = entry
+    return f"{value / MIB:.4g}" if "_bytes" in name else str(value)
 
 
 def _write_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Iterator[str]:

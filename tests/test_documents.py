@@ -18,6 +18,7 @@ import click
 import cv2
 import pytest
 
+from bench import table
 from sam2edge.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
@@ -187,6 +188,11 @@ def _check_options(words: list[str]) -> None:
 def test_files_that_are_linked_are_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_the_tables_of_benchmarks_are_those_of_the_results() -> None:
+    tables = table.PAGE.read_text(encoding="utf-8").partition(table.MARK)[2]
+    assert tables == table.write_tables(), "run python -m bench.table"
 
 
 def test_every_environment_variable_is_documented() -> None:
