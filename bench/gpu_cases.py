@@ -106,7 +106,7 @@ def _make_engine_cases(model: ImagePredictor) -> Cases:
     def run(graph: str) -> Timed:
         with device.active():
             begin.record(device._stream)
-            backend._run(graph, inputs[graph], outputs[graph])
+            backend._execute(graph, inputs[graph], outputs[graph])
             end.record(device._stream)
             end.synchronize()
             return Timed(begin.time_till(end))

@@ -197,9 +197,10 @@ def test_the_tables_of_benchmarks_are_those_of_the_results() -> None:
 
 def test_every_environment_variable_is_documented() -> None:
     sources = [path for folder in ("sam2edge", "export", "docker") for path in (ROOT / folder).rglob("*.py")]
-    used = {name for path in sources for name in re.findall(r"SAM2EDGE_[A-Z_]+", path.read_text(encoding="utf-8"))}
-    table = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    assert {name for name in used if f"| `{name}` |" not in table} == set()
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    used = set(re.findall(r"(?<!_)SAM2EDGE_[A-Z_]+", text))  # _SAM2EDGE_COMPLETE is the shell's own
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert {name for name in used if f"| `{name}` |" not in page} == set()
 
 
 def _run(command: list[str], folder: Path) -> None:
