@@ -98,11 +98,12 @@ class VideoTracker:
         labels: Any = None,
         box: Any = None,
         mask: Any = None,
+        clear_old_points: bool = False,
     ) -> TrackResult:
         """Says where an object is on a frame: a new object, or a correction of one that is followed.
 
-        Prompting an object again on the same frame refines it: what was found before is fed back, so give the new
-        clicks alone. A frame that was not seen yet is tracked first where there are objects already.
+        Prompts of one object on one frame add up: give the new clicks, those before still count, and so does the box.
+        A frame that was not seen yet is tracked first where there are objects already.
 
         Args:
             frame: as for `track`; None, or the very frame that came last, is the frame at hand.
@@ -110,6 +111,7 @@ class VideoTracker:
             points, labels: (N, 2) x, y in frame pixels, and (N,): 1 foreground, 0 background.
             box: (4,) x_min, y_min, x_max, y_max in frame pixels; points may go with it.
             mask: (H, W) at frame size, not 0 inside, taken as the object's mask; nothing goes with it.
+            clear_old_points: start anew on this frame: what was said and found there by prompts before is forgotten.
 
         Returns:
             All objects on this frame.
@@ -137,8 +139,12 @@ class VideoTracker:
         if not self._is_current(pixels, order):
             self.model.retry_on_next_backend(self._advance, pixels, order)
         tracked = self._objects.get(object_id) or TrackedObject(self.model.variant.num_mask_slots)
-        found = self.model.retry_on_next_backend(self._segment, tracked, given, size_hw)
-        tracked.commit(found, tracked.was_tracked)
+        prompt = None
+        if isinstance(given, ImagePrompt):
+            prompt = given if clear_old_points else tracked.add_prompt(given)
+        previous = tracked.tracked if clear_old_points else tracked.current
+        found = self.model.retry_on_next_backend(self._segment, tracked, given if prompt is None else prompt, previous)
+        tracked.commit_prompted(found, prompt)
         self._objects[object_id] = tracked
         return self._make_result()
 
@@ -223,15 +229,19 @@ class VideoTracker:
         self._pixels, self._order, self._features = pixels.copy(), order, features
         self._frame_index += 1
         for tracked, on_frame in zip(objects, found, strict=True):
-            tracked.commit(on_frame, was_tracked=True)
+            tracked.commit_tracked(on_frame)
 
     def _segment(
-        self, tracked: TrackedObject, given: NDArray[np.bool_] | ImagePrompt, size_hw: tuple[int, int]
+        self, tracked: TrackedObject, given: NDArray[np.bool_] | ImagePrompt, previous: ObjectOnFrame | None
     ) -> ObjectOnFrame:
         backend, features = self.model.backend, self._current_features()
-        if isinstance(given, ImagePrompt):
-            return tracked.segment_prompt(backend, features, self._frame_index, given, size_hw, self._max_obj_ptr_age)
-        return tracked.segment_mask(backend, features, given)
+        if not isinstance(given, ImagePrompt):
+            return tracked.segment_mask(backend, features, given)
+        assert self._pixels is not None
+        size_hw = (self._pixels.shape[0], self._pixels.shape[1])
+        return tracked.segment_prompt(
+            backend, features, self._frame_index, given, size_hw, self._max_obj_ptr_age, previous
+        )
 
     def _current_features(self) -> Features:
         if self._features is None:  # after `load`

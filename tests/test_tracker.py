@@ -54,11 +54,36 @@ def test_what_the_decoder_is_asked(tracker: VideoTracker, backend: FakeBackend) 
     tracker.track(bright_square(9))
     tracker.prompt(None, points=[[20, 20], [3, 3]], labels=[1, 0])
     labels, fed_back, embeds = zip(*backend.of("decode"), strict=True)
-    assert labels == ([[2, 3]], [[1]], [[-1]], [[1, 0]])
+    assert labels == ([[2, 3]], [[2, 3, 1]], [[-1]], [[1, 0]])
     assert [mask is None for mask in fed_back] == [True, False, True, False]
     # A first prompt looks at the frame without memories, also where it refines; a tracked frame's at those before.
     assert len(backend.of("attend")) == 2
     assert np.array_equal(embeds[2], embeds[3]) and np.array_equal(embeds[0], embeds[1])
+
+
+def test_prompts_of_one_frame_add_up(tracker: VideoTracker, backend: FakeBackend) -> None:
+    tracker.prompt(bright_square(8), **CLICK)
+    tracker.prompt(None, points=[[3, 3]], labels=[0])
+    tracker.prompt(None, box=BOX)
+    tracker.prompt(None, box=[4, 4, 46, 46])
+    tracker.prompt(None, **CLICK, clear_old_points=True)
+    tracker.prompt(None, mask=bright_square(8)[..., 0] > 0)
+    tracker.prompt(None, **CLICK)
+    tracker.track(bright_square(9))
+    tracker.prompt(None, **CLICK)
+    labels, fed_back, _ = zip(*backend.of("decode"), strict=True)
+    assert labels == ([[1]], [[1, 0]], [[2, 3, 1, 0]], [[2, 3, 1, 0]], [[1]], [[-1]], [[1]], [[-1]], [[1]])
+    # What was found is fed back, and with clear_old_points only what tracking found.
+    assert [mask is not None for mask in fed_back] == [False, True, True, True, False, True, True, False, True]
+
+
+def test_a_prompt_that_fails_is_not_remembered(tracker: VideoTracker, backend: FakeBackend) -> None:
+    tracker.prompt(bright_square(8), **CLICK)
+    backend.fail_in = "decode"
+    with pytest.raises(RuntimeError):
+        tracker.prompt(None, points=[[3, 3]], labels=[0])
+    tracker.prompt(None, box=BOX)
+    assert backend.of("decode")[-1][0] == [[2, 3, 1]]
 
 
 def test_one_click_and_tracking_take_the_best_of_three_and_its_pointer(tracker: VideoTracker) -> None:
@@ -267,6 +292,7 @@ def _running(model: ImagePredictor) -> VideoTracker:
     for left in range(9, 29):
         tracker.track(bright_square(left))
     tracker.prompt(None, 1, **CLICK)
+    tracker.prompt(None, 1, box=BOX)
     return tracker
 
 
@@ -278,7 +304,11 @@ def test_a_saved_session_goes_on_elsewhere(tmp_path: Path) -> None:
     other.load(path)
     assert (other.frame_index, other.object_ids) == (20, (1, 2))
     assert other.memory_nbytes == tracker.memory_nbytes
-    assert _same(other.prompt(None, 2, **CLICK), tracker.prompt(None, 2, **CLICK))
+    for arguments in ({"object_id": 2, **CLICK}, {"object_id": 1, **CLICK}, {"object_id": 1, "clear_old_points": True}):
+        given = arguments if "points" in arguments else {**arguments, "box": BOX}
+        assert _same(other.prompt(None, **given), tracker.prompt(None, **given))
+    asked = [labels for labels, _, _ in model.backend.of("decode")][-6:]  # type: ignore[attr-defined]
+    assert asked == [[[1]], [[1]], [[2, 3, 1, 1]], [[2, 3, 1, 1]], [[2, 3]], [[2, 3]]]
     for left in (30, 31):
         assert _same(other.track(bright_square(left)), tracker.track(bright_square(left)))
 
@@ -306,6 +336,9 @@ def _rewritten(path: Path, change: Any) -> Path:
         lambda header, parts: header.update(pointer_age=0),
         lambda header, parts: header["objects"][0].update(frames=[["x", True, True]]),
         lambda header, parts: header["objects"][0].update(frames=[[i, False, False] for i in range(1000)]),
+        lambda header, parts: header["objects"][0].update(labels=[7]),
+        lambda header, parts: header["objects"][0].update(box=[1, 2]),
+        lambda header, parts: parts.pop("0/tracked/logits.npy"),
         lambda header, parts: parts.pop("pixels.npy"),
         lambda header, parts: parts.update({"0/logits.npy": parts["0/pointer.npy"]}),
         lambda header, parts: parts.update({"0/logits.npy": b"\x93NUMPY"}),

@@ -180,7 +180,7 @@ class Backend(ABC):
                     "prompt has too many points for the exported mask decoder",
                     expected=f"at most {self.max_points} points an object (a box counts two)",
                     got=used,
-                    remedy="use fewer points, the torch backend, or export with more prompt slots",
+                    remedy="use fewer points (those of one frame add up), the torch backend, or more slots at export",
                 )
         return self.decode_impl(features, point_coords, point_labels, mask_input)
 

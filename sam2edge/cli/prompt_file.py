@@ -15,7 +15,7 @@ from sam2edge.cli.prompt_options import Box, Point, group_prompts
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.prompts import read_prompts
 
-_KEYS = {"frame", "object", "points", "labels", "box"}
+_KEYS = {"frame", "object", "points", "labels", "box", "clear_old_points"}
 _MAX_OBJECT = 255  # what an index PNG holds
 _MAX_BYTES = 16 * 2**20
 
@@ -82,6 +82,10 @@ def _read(index: int, entry: Any) -> FramePrompt:
     arguments = {key: entry[key] for key in ("points", "labels", "box") if key in entry}
     if "points" in arguments and "labels" not in arguments and isinstance(arguments["points"], list):
         arguments["labels"] = [1] * len(arguments["points"])
+    clear = entry.get("clear_old_points", False)
+    if not isinstance(clear, bool):
+        raise _bad(f"prompt {index} has no usable clear_old_points", "true or false", repr(clear))
+    arguments |= {"clear_old_points": True} if clear else {}
     if "points" not in arguments and "box" not in arguments:
         raise _bad(f"prompt {index} points at nothing", "points or a box", json.dumps(entry)[:80])
     return FramePrompt(frame, object_id, arguments)

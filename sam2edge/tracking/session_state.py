@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.backends.base import Backend, HostFeatures
-from sam2edge.contract import NUM_POINTER_SLOTS
+from sam2edge.contract import BACKGROUND, FOREGROUND, NUM_POINTER_SLOTS, PADDING
+from sam2edge.datatypes import ImagePrompt
 from sam2edge.errors import InvalidInputError
 from sam2edge.tracking.memory_bank import MAX_COND_FRAMES, MemoryEntry
 from sam2edge.tracking.tracked_object import ObjectOnFrame, TrackedObject
@@ -26,24 +27,27 @@ def dump_objects(
     stored = []
     for number, (object_id, tracked) in enumerate(objects.items()):
         assert tracked.current is not None
-        found, frames = tracked.current, []
-        arrays[f"{number}/logits"], arrays[f"{number}/pointer"] = found.logits, found.obj_ptr
+        frames = []
         for frame, is_cond_frame, entry in tracked.bank.items():
             arrays[f"{number}/{frame}/pointer"] = entry.obj_ptr
             if entry.memory is not None:
                 arrays[f"{number}/{frame}/memory"] = entry.memory.to_host().tensors["memory"]
             frames.append([frame, is_cond_frame, entry.memory is not None])
-        stored.append(
-            {
-                "id": object_id,
-                "was_tracked": tracked.was_tracked,
-                "is_remembered": tracked.is_remembered,
-                "score": found.score,
-                "object_score": found.object_score,
-                "prompted": found.is_prompted,
-                "frames": frames,
-            }
-        )
+        row = {
+            "id": object_id,
+            "was_tracked": tracked.tracked is not None,
+            "is_remembered": tracked.is_remembered,
+            **_dump_found(tracked.current, f"{number}", arrays),
+            "frames": frames,
+        }
+        if tracked.tracked is not None and tracked.tracked is not tracked.current:
+            row["tracked"] = _dump_found(tracked.tracked, f"{number}/tracked", arrays)
+        if tracked.prompt is not None:
+            boxes = tracked.prompt.boxes_xyxy
+            row["points"] = tracked.prompt.point_coords[0].tolist()
+            row["labels"] = tracked.prompt.point_labels[0].tolist()
+            row["box"] = None if boxes is None else boxes[0].tolist()
+        stored.append(row)
     made_by = {"format": _FORMAT, "model": backend.variant.name, "image_size": backend.image_size}
     return {**made_by, "objects": stored}, arrays
 
@@ -87,7 +91,7 @@ def load_objects(
 def _load_object(
     backend: Backend, number: int, stored: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> TrackedObject:
-    side, d = backend.image_size // 4, backend.variant.d_model
+    d = backend.variant.d_model
     memory_shape = (1, (backend.image_size // 16) ** 2, backend.variant.memory_dim)
     tracked = TrackedObject(backend.variant.num_mask_slots)
     _require(len(stored["frames"]) <= _MAX_FRAMES, "more frames than a bank keeps")
@@ -98,16 +102,43 @@ def _load_object(
         if has_memory:
             memory = HostFeatures({"memory": _float_array(arrays, f"{number}/{frame}/memory", memory_shape)})
         tracked.bank.restore(frame, bool(is_cond_frame), MemoryEntry(memory, obj_ptr))
-    tracked.current = ObjectOnFrame(
-        _float_array(arrays, f"{number}/logits", (side, side)),
-        _float_array(arrays, f"{number}/pointer", (d,)),
+    tracked.current = _load_found(backend, stored, f"{number}", arrays)
+    if stored["was_tracked"]:
+        other = stored.get("tracked")  # where prompts have changed what was tracked
+        tracked.tracked = tracked.current if other is None else _load_found(backend, other, f"{number}/tracked", arrays)
+    if stored.get("points") is not None:
+        tracked.prompt = _load_prompt(stored)
+    tracked.is_remembered = bool(stored["is_remembered"])
+    has_past = tracked.tracked is not None or tracked.is_remembered
+    _require(bool(len(tracked.bank)) or not has_past, "object without memory")
+    return tracked
+
+
+def _dump_found(found: ObjectOnFrame, prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    arrays[f"{prefix}/logits"], arrays[f"{prefix}/pointer"] = found.logits, found.obj_ptr
+    return {"score": found.score, "object_score": found.object_score, "prompted": found.is_prompted}
+
+
+def _load_found(
+    backend: Backend, stored: Mapping[str, Any], prefix: str, arrays: Mapping[str, NDArray[Any]]
+) -> ObjectOnFrame:
+    side = backend.image_size // 4
+    return ObjectOnFrame(
+        _float_array(arrays, f"{prefix}/logits", (side, side)),
+        _float_array(arrays, f"{prefix}/pointer", (backend.variant.d_model,)),
         float(stored["score"]),
         float(stored["object_score"]),
         bool(stored["prompted"]),
     )
-    tracked.was_tracked, tracked.is_remembered = bool(stored["was_tracked"]), bool(stored["is_remembered"])
-    _require(bool(len(tracked.bank)) or not (tracked.was_tracked or tracked.is_remembered), "object without memory")
-    return tracked
+
+
+def _load_prompt(stored: Mapping[str, Any]) -> ImagePrompt:
+    points = np.asarray(stored["points"], np.float32).reshape(1, -1, 2)
+    labels = np.asarray(stored["labels"], np.int32).reshape(1, -1)
+    box = None if stored["box"] is None else np.asarray(stored["box"], np.float32).reshape(1, 4)
+    _require(np.isin(labels, (FOREGROUND, BACKGROUND, PADDING)).all(), "label of a point")
+    _require(np.isfinite(points).all() and (box is None or np.isfinite(box).all()), "point")
+    return ImagePrompt(points, labels, box)
 
 
 def _float_array(arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -116,6 +147,6 @@ def _float_array(arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int
     return array
 
 
-def _require(condition: bool, part: str) -> None:
+def _require(condition: Any, part: str) -> None:
     if not condition:
         raise ValueError(f"{part} is not usable")

@@ -42,7 +42,7 @@ class ObjectOnFrame:
 
 
 class TrackedObject:
-    """Its memories, and what was found on the frame at hand.
+    """Its memories, and what was said and found of it on the frame at hand.
 
     That frame's memory is made when the next frame comes: by then it can no longer be corrected.
     """
@@ -50,10 +50,22 @@ class TrackedObject:
     def __init__(self, num_mask_slots: int) -> None:
         self.bank = MemoryBank(num_mask_slots)
         self.current: ObjectOnFrame | None = None
-        self.was_tracked = False
-        """Whether the frame at hand was tracked before it was prompted: then a prompt is a correction."""
+        self.tracked: ObjectOnFrame | None = None
+        """What tracking found on the frame at hand, before any prompt there; None: the object is new on it."""
+        self.prompt: ImagePrompt | None = None
+        """Points and box given on the frame at hand so far, in frame pixels."""
         self.is_remembered = False
         """Whether `current` is in the bank."""
+
+    def add_prompt(self, prompt: ImagePrompt) -> ImagePrompt:
+        """This prompt after those given on the frame before; a new box takes the place of the old one."""
+        if self.prompt is None:
+            return prompt
+        return ImagePrompt(
+            np.concatenate((self.prompt.point_coords, prompt.point_coords), axis=1),
+            np.concatenate((self.prompt.point_labels, prompt.point_labels), axis=1),
+            self.prompt.boxes_xyxy if prompt.boxes_xyxy is None else prompt.boxes_xyxy,
+        )
 
     def segment_prompt(
         self,
@@ -63,13 +75,14 @@ class TrackedObject:
         prompt: ImagePrompt,
         size_hw: tuple[int, int],
         max_obj_ptr_age: int,
+        previous: ObjectOnFrame | None,
     ) -> ObjectOnFrame:
-        """The object on this frame by points and box; what was found there before is fed back."""
+        """The object on this frame by points and box; the logits of `previous`, found there before, are fed back."""
         coords, labels = prompts_to_model(prompt, size_hw, backend.image_size)
-        previous = None if self.current is None else np.clip(self.current.logits, -LOGIT_LIMIT, LOGIT_LIMIT)[None]
-        if self.was_tracked:
+        logits = None if previous is None else np.clip(previous.logits, -LOGIT_LIMIT, LOGIT_LIMIT)[None]
+        if self.tracked is not None:
             features = backend.attend_memory(features, self.bank.recall(frame, max_obj_ptr_age))
-        out = backend.decode(features, coords, labels, previous)
+        out = backend.decode(features, coords, labels, logits)
         # One click can mean a part or the whole, so the best of three masks is taken.
         return _choose_mask(out, several=coords.shape[1] == 1, is_prompted=True)
 
@@ -90,9 +103,14 @@ class TrackedObject:
         out = backend.decode(without_memory, NO_POINT_XY, NO_POINT_LABEL, backend.mask_prompt(features, full)[None])
         return ObjectOnFrame(logits, out.object_pointers[0, 0], 1.0, _GIVEN_LOGIT, is_prompted=True)
 
-    def commit(self, found: ObjectOnFrame, was_tracked: bool) -> None:
-        """Makes `found` what is known of the frame at hand."""
-        self.current, self.was_tracked, self.is_remembered = found, was_tracked, False
+    def commit_tracked(self, found: ObjectOnFrame) -> None:
+        """A new frame is at hand, and tracking found this on it."""
+        self.current = self.tracked = found
+        self.prompt, self.is_remembered = None, False
+
+    def commit_prompted(self, found: ObjectOnFrame, prompt: ImagePrompt | None) -> None:
+        """A prompt on the frame at hand gave this; `prompt` is all that was said there (None: a mask)."""
+        self.current, self.prompt, self.is_remembered = found, prompt, False
 
 
 def track_all(
