@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.fake_backend import bright_square, fake_model
+
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 BACKENDS = ("onnxruntime", "torch")
@@ -28,6 +30,31 @@ def read_picture(path: str | Path) -> np.ndarray:
     image = cv2.imread(str(path))
     assert image is not None, path
     return image
+
+
+def read_video(path: str | Path) -> list[np.ndarray]:
+    """Every frame that can be read, each (H, W, 3) uint8 BGR."""
+    capture = cv2.VideoCapture(str(path))
+    found: list[np.ndarray] = []
+    while (read := capture.read())[0]:
+        found.append(read[1])
+    return found
+
+
+def write_clip(folder: Path, count: int) -> Path:
+    """0.png and on: a bright square that wanders to the right."""
+    folder.mkdir()
+    for number in range(count):
+        assert cv2.imwrite(str(folder / f"{number}.png"), bright_square(8 + 4 * number % 40))
+    return folder
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is loaded is the stand-in of tests/fake_backend.py."""
+    from sam2edge import AutoModel
+
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **__: fake_model())
 
 
 @pytest.fixture(scope="session")

@@ -15,12 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
-from sam2edge.automodel import AutoModel
 from sam2edge.cli.main import main
 from sam2edge.tracker import VideoTracker
 from sam2edge.video.sources import files
-from tests.conftest import ROOT, read_picture
-from tests.fake_backend import bright_square, fake_model
+from tests.conftest import ROOT, read_picture, read_video, write_clip
+from tests.fake_backend import bright_square
 from tests.mjpeg_server import jpegs, served
 
 BOX = "8,10,38,40"
@@ -29,27 +28,8 @@ BOX = "8,10,38,40"
 @pytest.fixture
 def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of six pictures; the working folder is beside it."""
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    for number in range(6):
-        assert cv2.imwrite(str(folder / f"{number}.png"), bright_square(8 + 4 * number))
     monkeypatch.chdir(tmp_path)
-    return folder
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **__: fake_model())
-
-
-def _frames(path: str | Path) -> list[np.ndarray]:
-    capture = cv2.VideoCapture(str(path))
-    found: list[np.ndarray] = []
-    while True:
-        there, frame = capture.read()
-        if not there:
-            return found
-        found.append(frame)
+    return write_clip(tmp_path / "clip", 6)
 
 
 def _json(capsys: pytest.CaptureFixture[str]) -> dict:
@@ -60,11 +40,11 @@ def test_a_video_comes_out(clip: Path, fake: None, capsys: pytest.CaptureFixture
     assert main(["track", "clip", "--box", BOX]) == 0
     assert capsys.readouterr().out.startswith("6 frames, 1 objects, ")
     assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "clip.tracked.mp4"]
-    frames = _frames("clip.tracked.mp4")
+    frames = read_video("clip.tracked.mp4")
     assert [frame.shape for frame in frames] == [(60, 80, 3)] * 6
     assert np.ptp(frames[0][20, 20]) > 40  # the white square is tinted
     assert main(["track", "clip.tracked.mp4", "--point", "20,20", "--out", "again.mp4"]) == 0
-    assert len(_frames("again.mp4")) == 6
+    assert len(read_video("again.mp4")) == 6
 
 
 def test_json_and_masks(clip: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +73,7 @@ def test_prompts_from_a_file(clip: Path, fake: None, capsys: pytest.CaptureFixtu
     ids = [[found["object"] for found in frame["objects"]] for frame in json.loads(out)["frames"]]
     assert ids == [[], [], [1], [1, 7], [1, 7], [1, 7]]
     assert "warning: no frame 99" in err
-    assert not read_picture("masks/00000.png").any() and len(_frames("clip.tracked.mp4")) == 6
+    assert not read_picture("masks/00000.png").any() and len(read_video("clip.tracked.mp4")) == 6
 
 
 @pytest.mark.parametrize(
@@ -165,7 +145,7 @@ def test_a_picture_that_fails_in_the_middle_leaves_the_video_so_far(
     assert main(["track", "clip", "--box", BOX, "--json"]) == 1
     out, err = capsys.readouterr()
     assert "another size" in err and "another size" in json.loads(out)["error"]
-    assert len(_frames("clip.tracked.mp4")) == 3
+    assert len(read_video("clip.tracked.mp4")) == 3
     assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "clip.tracked.mp4"]
 
 
@@ -199,7 +179,7 @@ def test_an_interruption_leaves_a_video_that_plays(
     assert main(["track", "clip", "--box", BOX, "--json"]) == 130
     report = _json(capsys)
     assert (report["interrupted"], report["num_frames"]) == (True, 3)
-    assert len(_frames("clip.tracked.mp4")) == 3
+    assert len(read_video("clip.tracked.mp4")) == 3
     assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "clip.tracked.mp4"]
 
 
@@ -218,7 +198,7 @@ def test_every_third_frame(
     assert len(calls) == 2  # on frames 2 and 5
     held = [Path(f"masks/{number:05d}.png").read_bytes() for number in range(2, 6)]
     assert held[0] == held[1] == held[2] != held[3]
-    assert len(_frames("clip.tracked.mp4")) == 6
+    assert len(read_video("clip.tracked.mp4")) == 6
 
 
 def test_a_slow_model_on_a_live_source_keeps_up(
@@ -235,7 +215,7 @@ def test_a_slow_model_on_a_live_source_keeps_up(
     assert numbers == sorted(set(numbers)) and numbers[0] == 0
     assert report["dropped_frames"] == numbers[-1] + 1 - len(numbers) > 0
     # The video keeps the source's time: dropped frames are made up for.
-    assert len(_frames("clip.tracked.mp4")) == numbers[-1] + 1
+    assert len(read_video("clip.tracked.mp4")) == numbers[-1] + 1
     assert sorted(path.stem for path in Path("masks").iterdir()) == [f"{number:05d}" for number in numbers]
 
 
@@ -247,7 +227,7 @@ def test_a_live_source_that_fails_leaves_what_came_before(
     out, err = capsys.readouterr()
     assert "another size" in err and err.count("\n") == 1
     shown = json.loads(out)["frames"][-1]["frame"] + 1
-    assert len(_frames("clip.tracked.mp4")) == shown <= 4
+    assert len(read_video("clip.tracked.mp4")) == shown <= 4
 
 
 @pytest.mark.parametrize(
@@ -292,7 +272,7 @@ def test_ctrl_c_on_a_camera(tmp_path: Path) -> None:
     assert process.returncode == 130
     report = json.loads(out)
     assert report["interrupted"] and report["num_frames"] >= 3
-    assert len(_frames(tmp_path / "live.tracked.mp4")) == report["frames"][-1]["frame"] + 1
+    assert len(read_video(tmp_path / "live.tracked.mp4")) == report["frames"][-1]["frame"] + 1
 
 
 def test_ctrl_c_with_the_embedded_model(tmp_path: Path) -> None:
@@ -310,7 +290,7 @@ def test_ctrl_c_with_the_embedded_model(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err.strip() == "sam2edge: interrupted"
-    assert 2 <= len(_frames(tmp_path / "clip.tracked.mp4")) < 200
+    assert 2 <= len(read_video(tmp_path / "clip.tracked.mp4")) < 200
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "clip.tracked.mp4", "masks"]
 
 

@@ -17,8 +17,8 @@ import pytest
 
 from sam2edge.automodel import AutoModel
 from sam2edge.cli.main import main
-from tests.conftest import ROOT
-from tests.fake_backend import bright_square, fake_model
+from tests.conftest import ROOT, read_video, write_clip
+from tests.fake_backend import bright_square
 
 BOX = "8,10,38,40"
 
@@ -26,24 +26,8 @@ BOX = "8,10,38,40"
 @pytest.fixture
 def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of 200 pictures, the working folder beside it."""
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    for number in range(200):
-        assert cv2.imwrite(str(folder / f"{number}.png"), bright_square(number % 40))
     monkeypatch.chdir(tmp_path)
-    return folder
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **__: fake_model())
-
-
-def _num_frames(path: Path) -> int:
-    capture, count = cv2.VideoCapture(str(path)), 0
-    while capture.read()[0]:
-        count += 1
-    return count
+    return write_clip(tmp_path / "clip", 200)
 
 
 def _signalled(clip: Path, number: int) -> tuple[int, str, str]:
@@ -68,7 +52,7 @@ def test_a_stopped_run_finishes_its_video(clip: Path, number: int) -> None:
     status, out, err = _signalled(clip, number)
     assert (status, err.strip()) == (128 + number, f"sam2edge: stopped by {signal.Signals(number).name}")
     report = json.loads(out)
-    assert report["interrupted"] and report["num_frames"] == _num_frames(clip.parent / "clip.tracked.mp4") >= 2
+    assert report["interrupted"] and report["num_frames"] == len(read_video(clip.parent / "clip.tracked.mp4")) >= 2
     assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "clip.tracked.mp4", "masks"]
 
 
@@ -78,7 +62,7 @@ def test_the_next_run_clears_up_after_a_kill(clip: Path, fake: None, capsys: pyt
     assert main(["track", "clip", "--box", BOX]) == 0
     assert list(clip.parent.glob(".*")) == []
     rescued = Path("rescued.mkv")
-    assert not rescued.exists() or _num_frames(rescued)  # two small frames may still have been in the writer
+    assert not rescued.exists() or len(read_video(rescued))  # two small frames may still have been in the writer
     assert ("its video so far is rescued.mkv" in capsys.readouterr().err) == rescued.exists()
 
 

@@ -14,7 +14,7 @@ from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.video import sinks
 from sam2edge.video.index_png import davis_palette
 from sam2edge.video.sinks import MaskSink, VideoSink, rescue_videos
-from tests.conftest import ROOT, read_picture
+from tests.conftest import ROOT, read_picture, read_video
 
 FRAME = np.full((48, 64, 3), 90, np.uint8)
 
@@ -74,7 +74,7 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     sink.discard()
     (kept,) = tmp_path.iterdir()
-    assert 1 <= _num_frames(kept) < 60
+    assert 1 <= len(read_video(kept)) < 60
 
 
 def test_a_disk_that_is_nearly_full_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_a_disk_that_is_nearly_full_is_told_at_once(tmp_path: Path, monkeypatch:
         with pytest.raises(Sam2EdgeError, match="is full"):
             VideoSink(tmp_path / "other.mp4", 10)
     sink.close()
-    assert _num_frames(tmp_path / "out.mp4") == 1
+    assert len(read_video(tmp_path / "out.mp4")) == 1
 
 
 def test_the_video_of_a_killed_process_is_rescued(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     running = VideoSink(tmp_path / "other.mp4", 10)  # of a process that is still there
     running.write(FRAME)
     (rescued,) = rescue_videos(tmp_path)
-    assert rescued == tmp_path / "rescued.mkv" and _num_frames(rescued) > 20
+    assert rescued == tmp_path / "rescued.mkv" and len(read_video(rescued)) > 20
     assert rescue_videos(tmp_path) == []
     running.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.mp4", "rescued.mkv"]
@@ -133,7 +133,7 @@ def test_a_video_that_is_there_is_not_written_over(tmp_path: Path) -> None:
         sink = VideoSink(tmp_path / "out.mp4", 10, replace)
         sink.write(FRAME)
         assert sink.close() == tmp_path / expected
-    assert _num_frames(tmp_path / "out.mp4") == 1
+    assert len(read_video(tmp_path / "out.mp4")) == 1
 
 
 def test_masks_never_go_among_the_frames_of_the_source(tmp_path: Path) -> None:
@@ -141,13 +141,6 @@ def test_masks_never_go_among_the_frames_of_the_source(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="among the frames"):
         MaskSink(tmp_path / ".", tmp_path)
     MaskSink(tmp_path / "masks", tmp_path)
-
-
-def _num_frames(path: Path) -> int:
-    capture, count = cv2.VideoCapture(str(path)), 0
-    while capture.read()[0]:
-        count += 1
-    return count
 
 
 def test_places_that_cannot_take_a_video(tmp_path: Path) -> None:
