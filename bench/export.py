@@ -83,14 +83,16 @@ def export_one(model: str, size: int, precision: str, checkpoint: str, folder: s
     """What stands in the files of one export, by graph: bytes, nodes, operators, float32 islands."""
     import onnx
 
-    from sam2edge.export.onnx_facts import read_graph
+    from sam2edge.export.compare import open_session
     from sam2edge.export.precision import expected_islands, find_islands
     from sam2edge.export.to_onnx import export_graphs
     from sam2edge.files import file_sha256
+    from sam2edge.store.manifest import read_manifest
 
     variant, found = find_variant(model), {}
     for path in export_graphs(variant, Path(checkpoint), size, Path(folder, "graphs"), precision=precision):
-        facts = read_graph(path, path.stem, variant, size)  # ONNX Runtime takes it, and it keeps the contract
+        open_session(path)  # ONNX Runtime takes it
+        facts = read_manifest(path)
         assert (facts.precision, facts.checkpoint_sha256) == (precision, file_sha256(Path(checkpoint)))
         onnx.checker.check_model(str(path), full_check=True)
         graph = onnx.load(path).graph
@@ -138,23 +140,21 @@ def make_build_case(model: str, graphs: str, out: str) -> dict[str, Callable[[],
     """ "build": all engines of a model, and what memory the process that asks for it keeps."""
     import gc
 
-    from sam2edge.export.build_process import BuildOptions
-    from sam2edge.export.to_engine import build_engines
-    from sam2edge.store.manifest import EngineManifest
+    from sam2edge.engine_build.build import build_engines
+    from sam2edge.engine_build.options import BuildOptions
+    from sam2edge.engine_build.progress import LineProgress
 
     variant = find_variant(model)
 
     def build() -> dict[str, float]:
         before = _read_rss_mib()
-        options = BuildOptions("tensorrt_rtx")
-        outcomes = build_engines(Path(graphs), Path(out), variant, variant.image_size, options)
-        manifests = [outcome for outcome in outcomes.values() if isinstance(outcome, EngineManifest)]
-        assert len(manifests) == len(outcomes), outcomes
+        options = BuildOptions(variant.name, variant.image_size, graphs=Path(graphs), out=Path(out))
+        manifests = build_engines(options, LineProgress()).values()
         gc.collect()
         tasks = Path("/proc/self/task").iterdir()
         return {
             "kept_mib": round(_read_rss_mib() - before, 1),
-            "builder_peak_mib": round(max(m.builder_peak_bytes or 0 for m in manifests) / MIB, 1),
+            "builder_peak_mib": round(max(m.build.peak_bytes or 0 for m in manifests) / MIB, 1),
             "processes_left": sum(len((task / "children").read_text().split()) for task in tasks),
         }
 

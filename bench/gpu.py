@@ -43,7 +43,7 @@ from sam2edge import contract
 from sam2edge.errors import Sam2EdgeError
 from sam2edge.machine.device import find_gpu
 from sam2edge.store import paths
-from sam2edge.store.manifest import read_manifest
+from sam2edge.store.manifest import read_engine_manifest
 from sam2edge.variants import find_variant
 
 ENGINE, ENGINE_32, TORCH, TORCH_16 = "engines fp16", "engines fp32", "torch fp32", "torch fp16"
@@ -297,18 +297,16 @@ def _judge_memory(measured: Measured, model: str) -> None:
 
 def _read_parities(models: Sequence[str] | dict[str, Any]) -> dict[str, Any]:
     """What the manifests of the engines say of their comparisons, build times and memory."""
-    kept = ("parity", "builder", "builder_version", "gpu", "build_seconds", "engine_bytes")
     found = {}
     for variant in map(find_variant, models):
         for precision in paths.PRECISIONS:
             folder = paths.engine_dir(variant, variant.image_size, precision)
             for graph in contract.graph_specs(variant, variant.image_size):
                 try:
-                    manifest = read_manifest(folder / f"{graph}{paths.ENGINE_SUFFIX}")
+                    manifest = read_engine_manifest(folder / f"{graph}{paths.ENGINE_SUFFIX}")
                 except Sam2EdgeError:
                     continue
-                facts = {key: getattr(manifest, key) for key in (*kept, "device_memory_bytes", "builder_peak_bytes")}
-                found[f"{variant.name} {precision} {graph}"] = facts
+                found[f"{variant.name} {precision} {graph}"] = asdict(manifest)
     return found
 
 

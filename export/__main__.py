@@ -1,13 +1,13 @@
 """`python -m sam2edge.export SCRIPT ...`: how `sam2edge build` starts a script of this folder.
 
-An interrupt gives exit status 130 and not a word, also while the heavy libraries are being imported: who started the
-build says it, once.
+An interrupt gives exit status 130 and no message, also while the heavy libraries are being imported: the process that
+started the build prints it, once.
 """
 
 import importlib
 import sys
 
-from sam2edge.export.command_line import EXIT_INTERRUPTED
+from sam2edge.errors import EXIT_INTERRUPTED
 
 
 def main() -> int:

@@ -1,13 +1,12 @@
-"""One ONNX graph -> one serialised engine, in a process of its own that `to_engine` starts and may lose.
+"""One ONNX graph -> one serialised engine, in a process of its own that `sam2edge.engine_build` starts and may lose.
 
 A builder takes hundreds of megabytes that it never gives back, and can crash or be killed: whatever happens here, the
 process that asked for the engine goes on. It tells its parent how it goes in JSON lines on standard output.
-Works with `tensorrt` 10.3 and later and with `tensorrt_rtx`; imports neither torch nor onnx.
+Works with `tensorrt` 10.3 to 11 and with `tensorrt_rtx`; imports neither torch nor onnx.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import os
@@ -15,15 +14,14 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from sam2edge.engine_build.options import BuildTask
 from sam2edge.errors import GraphError, Sam2EdgeError
-
-NO_TIMING_CACHE = {"tensorrt_rtx"}
-"""Libraries that time nothing while they build: their timing-cache calls do nothing and say so in a warning."""
+from sam2edge.store.paths import write_atomically
 
 
 class Events:
@@ -42,42 +40,42 @@ class Events:
             os._exit(1)
 
 
-def build(library: ModuleType, args: argparse.Namespace, events: Events) -> None:
-    """Writes the engine of `chosen.graph` to `chosen.engine`. Raises GraphError with the builder's own reason."""
+def build(library: ModuleType, task: BuildTask, events: Events) -> None:
+    """Writes the engine of the graph `task.onnx` to `task.engine`. Raises GraphError with the builder's own reason."""
     logger = _make_logger(library, events)
     builder = library.Builder(logger)
     network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = library.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(args.graph)):
+    if not parser.parse_from_file(str(task.onnx)):
         reasons = [str(parser.get_error(i)) for i in range(parser.num_errors)]
-        raise GraphError(f"{library.__name__} cannot parse {args.graph.name}", got="; ".join(reasons) or "no reason")
+        raise GraphError(f"{library.__name__} cannot parse {task.onnx.name}", got="; ".join(reasons) or "no reason")
     config = builder.create_builder_config()
-    config.builder_optimization_level = args.level
+    config.builder_optimization_level = task.options.level
     config.progress_monitor = monitor = _make_monitor(library, events)
-    if args.workspace:
-        config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, args.workspace)
-    timings = _use_timing_cache(config, args.timing_cache)
+    if task.workspace_bytes:
+        config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, task.workspace_bytes)
+    timings = _use_timing_cache(config, task.timing_cache)
     engine = builder.build_serialized_network(network, config)
     del monitor
     if engine is None:
-        raise GraphError(f"{library.__name__} built no engine of {args.graph.name}")
-    args.engine.write_bytes(memoryview(engine))
-    if timings is not None:
+        raise GraphError(f"{library.__name__} built no engine of {task.onnx.name}")
+    task.engine.write_bytes(memoryview(engine))
+    if timings is not None and task.timing_cache is not None:
         try:
-            _keep_timing_cache(config, args.timing_cache)
+            _keep_timing_cache(config, task.timing_cache)
         except OSError as error:  # it saves time in the next build and is no reason to lose this one
             events.send("log", severity="WARNING", text=f"timing cache not kept: {error}")
     events.send(
         "built",
         version=library.__version__,
-        inputs=[described(library, network.get_input(i)) for i in range(network.num_inputs)],
-        outputs=[described(library, network.get_output(i)) for i in range(network.num_outputs)],
-        device_memory_bytes=_scratch_bytes(library, logger, engine) if args.try_loading else None,
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        inputs=[describe_tensor(library, network.get_input(i)) for i in range(network.num_inputs)],
+        outputs=[describe_tensor(library, network.get_output(i)) for i in range(network.num_outputs)],
+        device_memory_bytes=_scratch_bytes(library, logger, engine) if task.load_engine else None,
+        peak_bytes=peak_bytes(),
     )
 
 
-class Described(NamedTuple):
+class Tensor(NamedTuple):
     """A tensor in the contract's words."""
 
     name: str
@@ -85,10 +83,10 @@ class Described(NamedTuple):
     dtype: str
 
 
-def described(library: ModuleType, tensor: Any) -> Described:
+def describe_tensor(library: ModuleType, tensor: Any) -> Tensor:
     """What the library says of a tensor with a name, a shape and a dtype."""
     dtypes = {library.float32: "float32", library.float16: "float16", library.int32: "int32", library.int64: "int64"}
-    return Described(tensor.name, list(tensor.shape), dtypes.get(tensor.dtype, str(tensor.dtype)))
+    return Tensor(tensor.name, list(tensor.shape), dtypes.get(tensor.dtype, str(tensor.dtype)))
 
 
 def _scratch_bytes(library: ModuleType, logger: Any, engine: Any) -> int:
@@ -111,8 +109,6 @@ def _use_timing_cache(config: Any, path: Path | None) -> Any:
 
 
 def _keep_timing_cache(config: Any, path: Path) -> None:
-    from sam2edge.store.paths import write_atomically
-
     content = memoryview(config.get_timing_cache().serialize())
     write_atomically(path, lambda part: _write(part, content))
 
@@ -151,25 +147,29 @@ def _make_monitor(library: ModuleType, events: Events) -> Any:
     return Monitor()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Build one engine; started by sam2edge.export.to_engine.")
-    parser.add_argument("graph", type=Path)
-    parser.add_argument("engine", type=Path)
-    parser.add_argument("--library", required=True)
-    parser.add_argument("--level", type=int, default=3)
-    parser.add_argument("--workspace", type=int, default=0, help="bytes; 0 is the builder's own limit")
-    parser.add_argument("--timing-cache", type=Path)
-    parser.add_argument("--try-loading", action="store_true")
-    args = parser.parse_args(arguments)
+def run_task(arguments: Sequence[str] | None, do: Callable[[ModuleType, BuildTask, Events], None]) -> int:
+    """Reads the task of a worker's command line, does it, and reports how it ended; returns the exit status."""
+    task = BuildTask.from_json((arguments or sys.argv[1:])[0])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, interrupted too, ends this process
     events = Events(os.dup(1))
     os.dup2(2, 1)  # what a native library prints must not come between the events
     try:
-        build(importlib.import_module(args.library), args, events)
-    except (Sam2EdgeError, ImportError, OSError, MemoryError, RuntimeError) as error:
-        events.send("failed", reason=str(error) or type(error).__name__)
+        do(importlib.import_module(task.library), task, events)
+    # Builders, torch2trt and torch.onnx raise errors of many classes; each is reported.
+    except Exception as error:
+        reason = str(error) if isinstance(error, (Sam2EdgeError, OSError)) else f"{type(error).__name__}: {error}"
+        events.send("failed", reason=" ".join(reason.split()))
         return 1
     return 0
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_task(arguments, build)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,22 +23,43 @@ Runner = Callable[[str, Tensors], dict[str, NDArray[Any]]]
 """(graph, inputs by name) -> outputs by name."""
 
 
-def measure(
-    specs: Mapping[str, GraphSpec], cases: Sequence[Tensors], reference: Runner, found: Runner
-) -> dict[str, Metrics]:
-    """Figures of each graph: alone on the reference's tensors, and in the chain on what the graphs before it gave."""
-    figures = {name: Metrics() for name in specs}
-    for case in cases:
-        expected, chained = dict(case), dict(case)
+@dataclass(frozen=True)
+class ReferenceRun:
+    """One case as the reference computes it: by graph, what it is fed with and what it gives."""
+
+    case: Tensors
+    feeds: Mapping[str, Tensors]
+    outputs: Mapping[str, Tensors]
+
+
+def run_reference(specs: Mapping[str, GraphSpec], cases: Iterable[Tensors], reference: Runner) -> list[ReferenceRun]:
+    """Every case through every graph, each fed with what the graphs before it gave. Afterwards, nothing of the
+    reference is needed any more: a model and the engines built of it need not lie in memory at the same time."""
+    return [_run_case(specs, case, reference) for case in cases]
+
+
+def _run_case(specs: Mapping[str, GraphSpec], case: Tensors, reference: Runner) -> ReferenceRun:
+    known: dict[str, NDArray[Any]] = dict(case)
+    feeds: dict[str, Tensors] = {}
+    outputs: dict[str, Tensors] = {}
+    for name, spec in specs.items():
+        feeds[name] = {t.name: _tensor(t, known) for t in spec.inputs}
+        outputs[name] = reference(name, feeds[name])
+        known.update(outputs[name])
+    return ReferenceRun(case, feeds, outputs)
+
+
+def measure(specs: Mapping[str, GraphSpec], references: Sequence[ReferenceRun], found: Runner) -> dict[str, Metrics]:
+    """Metrics of each graph: alone on the reference's tensors, and in the chain on what the graphs before it gave."""
+    metrics = {name: Metrics() for name in specs}
+    for reference in references:
+        chained: dict[str, NDArray[Any]] = dict(reference.case)
         for name, spec in specs.items():
-            feed = {t.name: _tensor(t, expected) for t in spec.inputs}
-            wanted = reference(name, feed)
             chained_outputs = found(name, {t.name: _tensor(t, chained) for t in spec.inputs})
-            for outputs in (found(name, feed), chained_outputs):
-                figures[name] = figures[name].worse_of(compare(wanted, outputs))
-            expected.update(wanted)
+            for outputs in (found(name, reference.feeds[name]), chained_outputs):
+                metrics[name] = metrics[name].worse_of(compare(reference.outputs[name], outputs))
             chained.update(chained_outputs)
-    return figures
+    return metrics
 
 
 def example_cases(image_size: int, slots: int, photos: Sequence[NDArray[np.uint8]]) -> Iterator[Tensors]:
@@ -79,16 +101,6 @@ def drawn_scene(height: int = 360, width: int = 480) -> NDArray[np.uint8]:
     picture[disc] = (20, 25, 30)
     picture[(np.abs(x - 0.2 * width) < 40) & (np.abs(y - 0.3 * height) < 60)] = (200, 190, 60)
     return np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
-
-
-def feeds_of(specs: Mapping[str, GraphSpec], case: Tensors, reference: Runner) -> Mapping[str, Tensors]:
-    """What each graph is fed with in one case, by graph, when the reference computes all of them."""
-    known: dict[str, NDArray[Any]] = dict(case)
-    feeds: dict[str, Tensors] = {}
-    for name, spec in specs.items():
-        feeds[name] = {t.name: _tensor(t, known) for t in spec.inputs}
-        known.update(reference(name, feeds[name]))
-    return feeds
 
 
 def _tensor(spec: TensorSpec, known: Tensors) -> NDArray[Any]:

@@ -3,7 +3,7 @@
     python -m sam2edge.export.engine_parity sam2/hiera_tiny --precision fp16 --photo PHOTO
 
 The reference is torch in float32 where torch and the weights are at hand, else the graphs in ONNX Runtime, which were
-compared with torch when they were exported. The figures go into each engine's manifest under "engine". One over its
+compared with torch when they were exported. The metrics go into each engine's manifest under "engine". One over its
 bounds is moved aside as `<graph>.failed.engine`, and its manifest says so: no backend loads it.
 """
 
@@ -23,19 +23,22 @@ from sam2edge.backends.base import BackendRequest
 from sam2edge.errors import BackendUnavailableError, GraphError
 from sam2edge.export.command_line import errors_in_one_line, exit_with
 from sam2edge.export.compare import (
+    ReferenceRun,
     Runner,
     drawn_scene,
     example_cases,
     measure,
     open_session,
     remembering,
+    run_reference,
     session_runner,
 )
 from sam2edge.export.metrics import ENGINE_BOUNDS, GraphParity, require_passed
 from sam2edge.files import file_sha256
 from sam2edge.imaging.photo import read_photo
 from sam2edge.store import paths
-from sam2edge.store.manifest import EngineManifest, check_files, failed_path, manifest_path, read_manifest
+from sam2edge.store.engine_checks import check_files, failed_path
+from sam2edge.store.manifest import Manifest, read_engine_manifest, write_manifest
 from sam2edge.variants import Variant, find_variant
 
 Photo = NDArray[np.uint8]
@@ -45,14 +48,13 @@ def check_engines(
     folder: Path,
     variant: Variant,
     image_size: int,
-    reference: Runner,
+    references: Sequence[ReferenceRun],
     against: str,
-    photos: Sequence[Photo] = (),
 ) -> dict[str, GraphParity]:
-    """Measures the engines in `folder`, writes the figures into their manifests, moves those that fail aside.
+    """Measures the engines in `folder`, writes the metrics into their manifests, moves those that fail aside.
 
-    `photos` are (H, W, 3) uint8 BGR; without any, a drawn scene stands for them; `against` names the reference.
-    Raises BackendUnavailableError where engines cannot run here, GraphError where one cannot be loaded.
+    `against` names what computed `references`. Raises BackendUnavailableError where engines cannot run here,
+    GraphError where one cannot be loaded.
     """
     try:
         from sam2edge.backends.tensorrt.backend import TensorRtBackend
@@ -65,29 +67,28 @@ def check_engines(
     backend = TensorRtBackend.open(request)
     try:
         specs = contract.graph_specs(variant, image_size, backend.max_points or contract.NUM_PROMPT_SLOTS)
-        slots = specs[contract.MASK_DECODER].inputs[3].shape[1]
-        cases = list(example_cases(image_size, slots, photos or (drawn_scene(),)))
-        measured = measure(specs, cases, remembering(reference), remembering(backend.fetch))
+        measured = measure(specs, references, remembering(backend.fetch))
     finally:
         backend.close()
-    outcomes = {name: GraphParity(name, figures, ENGINE_BOUNDS) for name, figures in measured.items()}
+    outcomes = {name: GraphParity(name, metrics, ENGINE_BOUNDS) for name, metrics in measured.items()}
     for name, outcome in outcomes.items():
-        _record(folder / f"{name}{paths.ENGINE_SUFFIX}", outcome, against, len(cases))
+        _write_parity(folder / f"{name}{paths.ENGINE_SUFFIX}", outcome, against, len(references))
     return outcomes
 
 
-def _record(engine: Path, outcome: GraphParity, against: str, num_cases: int) -> None:
-    manifest = read_manifest(engine)
-    runtime = f"{manifest.builder} {manifest.builder_version} on {manifest.gpu or 'a GPU'}"
-    record = outcome.record(against, runtime, num_cases)
+def _write_parity(engine: Path, outcome: GraphParity, against: str, cases: int) -> None:
+    manifest = read_engine_manifest(engine)
+    build = manifest.build
+    runtime = f"{build.builder} {build.builder_version} on {build.gpu.name if build.gpu else 'a GPU'}"
+    parity = {**manifest.parity, "engine": outcome.to_parity(against, runtime, cases)}
     # First what keeps a failed one from being loaded, then its move.
-    paths.write_json(manifest_path(engine), replace(manifest, parity={**manifest.parity, "engine": record}).to_json())
+    write_manifest(engine, replace(manifest, parity=parity))
     if not outcome.passed:
         engine.replace(failed_path(engine))
 
 
 def find_reference(
-    variant: Variant, image_size: int, manifests: Mapping[str, EngineManifest], checkpoint: Path | None, graphs: Path
+    variant: Variant, image_size: int, manifests: Mapping[str, Manifest], checkpoint: Path | None, graphs: Path
 ) -> tuple[Runner, str]:
     """What the engines are compared with, and its name: torch with their weights, or the graphs they were built of.
 
@@ -106,7 +107,7 @@ def find_reference(
         return torch_runner(load_model(variant, checkpoint, image_size)), "torch float32"
     graph_files = {name: graphs / f"{name}.onnx" for name in manifests}
     for name, path in graph_files.items():
-        if not path.is_file() or file_sha256(path) != manifests[name].graph_sha256:
+        if not path.is_file() or file_sha256(path) != manifests[name].build.graph_sha256:
             raise GraphError(
                 "nothing to compare the engines with",
                 expected="torch and the weights they were made of, or the graphs they were built of",
@@ -115,6 +116,24 @@ def find_reference(
             )
     sessions = {name: open_session(path) for name, path in graph_files.items()}
     return session_runner(sessions), "their graphs in onnxruntime"
+
+
+def compute_references(
+    variant: Variant,
+    image_size: int,
+    manifests: Mapping[str, Manifest],
+    checkpoint: Path | None,
+    graphs: Path,
+    photos: Sequence[Photo],
+) -> tuple[list[ReferenceRun], str]:
+    """What the engines are compared with, and its name; the model that computed it is freed.
+
+    `photos` are (H, W, 3) uint8 BGR; a drawn scene is used where there are none.
+    """
+    slots = manifests[contract.MASK_DECODER].prompt_slots or contract.NUM_PROMPT_SLOTS
+    cases = example_cases(image_size, slots, photos or (drawn_scene(),))
+    reference, against = find_reference(variant, image_size, manifests, checkpoint, graphs)
+    return run_reference(contract.graph_specs(variant, image_size, slots), cases, remembering(reference)), against
 
 
 @errors_in_one_line
@@ -137,10 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         or paths.graph_dir(variant, size, args.precision)
     )
     names = contract.graph_specs(variant, size)
-    manifests = {name: read_manifest(folder / f"{name}{paths.ENGINE_SUFFIX}") for name in names}
+    manifests = {name: read_engine_manifest(folder / f"{name}{paths.ENGINE_SUFFIX}") for name in names}
     photos = [read_photo(path) for path in args.photo]
-    reference, against = find_reference(variant, size, manifests, args.checkpoint, graphs)
-    outcomes = check_engines(folder, variant, size, reference, against, photos)
+    references, against = compute_references(variant, size, manifests, args.checkpoint, graphs, photos)
+    outcomes = check_engines(folder, variant, size, references, against)
     print("\n".join(map(str, outcomes.values())))
     require_passed(outcomes, "engines", paths.ENGINE_SUFFIX)
     return 0

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.errors import GraphError
+from sam2edge.store.manifest import Parity
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -62,31 +63,24 @@ class GraphParity:
     """What was measured of one graph, and the layer where its error starts if it failed."""
 
     graph: str
-    figures: Metrics
+    metrics: Metrics
     bounds: Metrics
     first_bad_layer: str | None = None
 
     @property
     def passed(self) -> bool:
-        return self.figures.within(self.bounds)
+        return self.metrics.within(self.bounds)
 
-    def record(self, against: str, runtime: str, num_cases: int) -> dict[str, Any]:
-        """What a manifest says of the comparison."""
-        return {
-            "against": against,
-            "runtime": runtime,
-            "cases": num_cases,
-            "passed": self.passed,
-            "figures": asdict(self.figures),
-            "bounds": asdict(self.bounds),
-            "first_bad_layer": self.first_bad_layer,
-        }
+    def to_parity(self, against: str, runtime: str, cases: int) -> Parity:
+        """The comparison as a manifest has it."""
+        bounds = asdict(self.bounds)
+        return Parity(against, runtime, cases, self.passed, asdict(self.metrics), bounds, self.first_bad_layer)
 
     def __str__(self) -> str:
-        f, b = self.figures, self.bounds
+        m, b = self.metrics, self.bounds
         return (
-            f"{self.graph}: cosine {f.cosine:.6f} (at least {b.cosine}), relative error {f.relative_error:.2e} "
-            f"(at most {b.relative_error}), mask IoU {f.mask_iou:.4f} (at least {b.mask_iou})"
+            f"{self.graph}: cosine {m.cosine:.6f} (at least {b.cosine}), relative error {m.relative_error:.2e} "
+            f"(at most {b.relative_error}), mask IoU {m.mask_iou:.4f} (at least {b.mask_iou})"
         )
 
 

@@ -3,7 +3,7 @@
     python -m sam2edge.export.parity sam2/hiera_tiny --precision fp16 --photo PHOTO
 
 measures every graph in ONNX Runtime, first on torch's own intermediate tensors, then graph after graph, and writes
-the figures into `<graph>.onnx.json` beside it. A graph over its bound is moved aside as `<graph>.failed.onnx`, with
+the metrics into `<graph>.onnx.json` beside it. A graph over its bound is moved aside as `<graph>.failed.onnx`, with
 the first layer that went wrong in its manifest.
 """
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -25,18 +25,18 @@ from sam2edge.export.command_line import errors_in_one_line, exit_with
 from sam2edge.export.compare import (
     drawn_scene,
     example_cases,
-    feeds_of,
     measure,
     open_session,
     remembering,
+    run_reference,
     session_runner,
 )
 from sam2edge.export.graphs import GRAPHS
 from sam2edge.export.metrics import BOUNDS, GraphParity, require_passed
 from sam2edge.export.torch_reference import torch_runner
-from sam2edge.files import file_sha256
 from sam2edge.imaging.photo import read_photo
 from sam2edge.store import paths
+from sam2edge.store.manifest import describe_file, read_manifest, write_manifest
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import Variant, find_variant
@@ -54,41 +54,32 @@ def check_graphs(
     slots = next(t.shape[1] for t in sessions[contract.MASK_DECODER].get_inputs() if t.name == "point_labels")
     specs = contract.graph_specs(model.variant, model.image_size, slots)
     cases = list(example_cases(model.image_size, slots, photos or (drawn_scene(),)))
-    measured = measure(specs, cases, remembering(torch_runner(model)), remembering(session_runner(sessions)))
+    references = run_reference(specs, cases, remembering(torch_runner(model)))
+    measured = measure(specs, references, remembering(session_runner(sessions)))
     del sessions
     outcomes = {}
-    for name, figures in measured.items():
-        outcome = GraphParity(name, figures, BOUNDS[precision])
+    for name, metrics in measured.items():
+        outcome = GraphParity(name, metrics, BOUNDS[precision])
         if not outcome.passed:
-            feed = feeds_of(specs, cases[0], torch_runner(model))[name]
+            feed = references[0].feeds[name]
             layer = find_first_bad_layer(model, folder / f"{name}.onnx", specs[name], feed, outcome.bounds)
-            outcome = GraphParity(name, figures, outcome.bounds, layer)
+            outcome = GraphParity(name, metrics, outcome.bounds, layer)
         outcomes[name] = outcome
-        _record(folder / f"{name}.onnx", outcome, len(cases))
+        _write_parity(folder / f"{name}.onnx", outcome, len(cases))
     return outcomes
 
 
-def _record(path: Path, outcome: GraphParity, num_cases: int) -> None:
-    """Writes `<graph>.onnx.json`; the graph is moved aside first if it failed, or freed of an earlier failure."""
+def _write_parity(path: Path, outcome: GraphParity, cases: int) -> None:
+    """Adds the comparison to the graph's manifest; a graph that failed is moved aside first."""
+    measured = describe_file(path)
+    manifest = replace(read_manifest(path), sha256=measured.sha256, size_bytes=measured.size_bytes)
     failed = path.with_suffix(".failed.onnx")
     if outcome.passed:
         failed.unlink(missing_ok=True)
     else:
         path.replace(failed)
-        path = failed
-    stated = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
-    manifest = {
-        "graph": outcome.graph,
-        "file": path.name,
-        "sha256": file_sha256(path),
-        "model": stated.get("sam2edge_model"),
-        "image_size": int(stated.get("sam2edge_image_size", 0)),
-        "precision": stated.get("sam2edge_precision"),
-        "contract_version": int(stated.get("sam2edge_contract", 0)),
-        "checkpoint_sha256": stated.get("sam2edge_checkpoint_sha256"),
-        "parity": outcome.record("torch float32", f"onnxruntime {ort.__version__} on cpu", num_cases),
-    }
-    paths.write_json(path.with_name(f"{outcome.graph}.onnx.json"), manifest)
+    parity = outcome.to_parity("torch float32", f"onnxruntime {ort.__version__} on cpu", cases)
+    write_manifest(path, replace(manifest, parity={**manifest.parity, "graph": parity}))
 
 
 def find_checkpoint_to_export(variant: Variant, given: Path | None) -> Path:

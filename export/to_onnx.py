@@ -27,7 +27,7 @@ from sam2edge.export.precision import check_precision, convert_to_half, expected
 from sam2edge.export.tracing import fold, trace
 from sam2edge.files import file_sha256
 from sam2edge.store import paths
-from sam2edge.store.weights_version import GRAPH_KEY, weights_version
+from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import Variant, find_variant
@@ -48,8 +48,7 @@ def export_graphs(
     """Loads the weights and writes their graphs, as `write_graphs` does; raises CheckpointError for unusable ones."""
     check_options(half_weights, precision)
     model = load_model(variant, checkpoint, image_size)
-    digest, version = file_sha256(checkpoint), weights_version(checkpoint)
-    return write_graphs(model, digest, folder, prompt_slots, half_weights, precision, version)
+    return write_graphs(model, file_sha256(checkpoint), folder, prompt_slots, half_weights, precision)
 
 
 def write_graphs(
@@ -59,13 +58,11 @@ def write_graphs(
     prompt_slots: int = contract.NUM_PROMPT_SLOTS,
     half_weights: bool = False,
     precision: str = "fp32",
-    version: str | None = None,
 ) -> list[Path]:
-    """Writes the model's graphs as `<folder>/<graph>.onnx`, each whole or not at all; returns the paths.
+    """Writes the model's graphs as `<folder>/<graph>.onnx` with their manifests; returns the paths of the graphs.
 
     `precision` is that of the arithmetic, as `sam2edge.export.precision` makes it; inputs and outputs are the same.
     `half_weights` stores the weights as float16 and casts them back in the graph: half the file, float32 arithmetic.
-    `version` is that of the weights, where they state one.
     Raises GraphError when a traced graph breaks the contract, or its float32 islands are not the architecture's.
     """
     check_options(half_weights, precision)
@@ -77,12 +74,22 @@ def write_graphs(
         "sam2edge_image_size": str(model.image_size),
         "sam2edge_precision": precision,
         "sam2edge_checkpoint_sha256": checkpoint_sha256,
-        **({} if version is None else {GRAPH_KEY: version}),
     }
     written = []
     for name, spec in contract.graph_specs(model.variant, model.image_size, prompt_slots).items():
         path = folder / f"{name}.onnx"
         paths.write_atomically(path, lambda target, spec=spec: _write(model, spec, target, stamp, half_weights))  # type: ignore[misc]
+        manifest = describe_file(
+            path,
+            model=model.variant.name,
+            graph=name,
+            image_size=model.image_size,
+            precision=precision,
+            prompt_slots=prompt_slots,
+            contract_version=contract.CONTRACT_VERSION,
+            checkpoint_sha256=checkpoint_sha256,
+        )
+        write_manifest(path, manifest)
         written.append(path)
     return written
 
@@ -171,8 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = args.out or paths.graph_dir(variant, size, args.precision)
     check_options(args.half_weights, args.precision)
     model, digest = load_model(variant, checkpoint, size), file_sha256(checkpoint)
-    version = weights_version(checkpoint)
-    written = write_graphs(model, digest, folder, args.slots, args.half_weights, args.precision, version)
+    written = write_graphs(model, digest, folder, args.slots, args.half_weights, args.precision)
     outcomes = check_graphs(model, folder, args.precision)
     require_passed(outcomes)
     for path in written:

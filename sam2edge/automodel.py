@@ -10,7 +10,7 @@ from typing import Any
 from sam2edge.backends.base import BackendRequest
 from sam2edge.backends.registry import search_backends
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
-from sam2edge.engine_build import build_missing
+from sam2edge.engine_build.build import build_missing
 from sam2edge.errors import CheckpointError, InvalidInputError
 from sam2edge.files import file_sha256
 from sam2edge.machine.device import available_memory_bytes, find_gpu
@@ -18,6 +18,7 @@ from sam2edge.machine.gpu_state import GpuMonitor
 from sam2edge.predictor import ImagePredictor
 from sam2edge.selection.budget import CACHE_SHARE, MemoryWatch, memory_cap
 from sam2edge.selection.select import Constraints, Selection, select
+from sam2edge.store.manifest import stated_sha256
 from sam2edge.store.paths import find_checkpoint, find_engines, find_graphs
 from sam2edge.variants import EMBEDDED, VARIANTS, Variant, find_variant
 
@@ -113,7 +114,7 @@ def _request(
     engines = find_engines(variant, image_size, precision)
     if checkpoint is None:
         stored = find_checkpoint(variant)
-        return BackendRequest(variant, image_size, device, stored, graphs, None, precision, engines)
+        return BackendRequest(variant, image_size, device, stored, graphs, stated_sha256(stored), precision, engines)
     path = Path(checkpoint)
     if not path.is_file():
         raise CheckpointError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+EXIT_INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended: 128 and the number of SIGINT, as shells have it."""
+
 
 class Sam2EdgeError(Exception):
     """Base of every error that sam2edge raises on purpose.

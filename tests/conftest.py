@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.boards import ORIN
 from tests.fake_backend import bright_square, fake_model
 
 ROOT = Path(__file__).parent.parent
@@ -141,13 +142,11 @@ def official_parameters(model_id: str) -> dict[str, tuple[int, ...]]:
 @pytest.fixture
 def written_engines(empty_store: Path) -> Path:
     """Engines of micro in the store that are right in all that can be told without a GPU, and run nowhere."""
-    import json
     import platform
 
     from sam2edge import contract
-    from sam2edge.files import file_sha256
     from sam2edge.store import paths
-    from sam2edge.store.manifest import EngineManifest, manifest_path
+    from sam2edge.store.manifest import EngineBuild, describe_file, stated_sha256, write_manifest
     from sam2edge.variants import find_variant
 
     variant = find_variant("sam2/hiera_micro")
@@ -156,27 +155,27 @@ def written_engines(empty_store: Path) -> Path:
     for name in contract.graph_specs(variant, 512):
         engine = folder / f"{name}.engine"
         engine.write_bytes(f"engine of {name}".encode() * 50)
-        manifest = EngineManifest(
-            graph=name,
+        build = EngineBuild(
+            builder="tensorrt",
+            builder_version="10.3.0",
+            architecture=platform.machine(),
+            graph_sha256="0" * 64,
+            seconds=1.5,
+            gpu=ORIN,
+            device_memory_bytes=1 << 20,
+        )
+        manifest = describe_file(
+            engine,
             model=variant.name,
+            graph=name,
             image_size=512,
             precision="fp16",
             prompt_slots=contract.NUM_PROMPT_SLOTS,
             contract_version=contract.CONTRACT_VERSION,
-            builder="tensorrt",
-            builder_version="10.3.0",
-            machine=platform.machine(),
-            graph_sha256="0" * 64,
-            engine_sha256=file_sha256(engine),
-            engine_bytes=engine.stat().st_size,
-            build_seconds=1.5,
-            checkpoint_sha256="1" * 64,
-            gpu="Orin",
-            compute_capability="8.7",
-            driver_cuda="12.6",
-            device_memory_bytes=1 << 20,
+            checkpoint_sha256=stated_sha256(paths.find_checkpoint(variant)),
+            engine=build,
         )
-        manifest_path(engine).write_text(json.dumps(manifest.to_json()))
+        write_manifest(engine, manifest)
     return folder
 
 
@@ -191,5 +190,5 @@ def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPat
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.setenv("FAKE_TENSORRT", "ok")
-    monkeypatch.setattr("sam2edge.export.to_engine.find_gpu", lambda: None)
+    monkeypatch.setattr("sam2edge.engine_build.build.find_gpu", lambda: None)
     return monkeypatch

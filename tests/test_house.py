@@ -40,7 +40,7 @@ ROOMS = (
     "backends/",
     "backends/tensorrt/",
     "bundle/",
-    "engine_build.py",
+    "engine_build/",
     "selection/",
     "tracking/",
     "everything.py",

@@ -3,7 +3,7 @@
     python -m training.publish CHECKPOINT.safetensors --version 2
 
 Large tensors are rounded to float16 first, and the graphs are exported from the rounded file, so that weights and
-graphs hold the same numbers. All of them carry the version, and are refused in a mix.
+graphs hold the same numbers. The manifest of each graph names the weights it was made of, and others are refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sam2edge.export.to_onnx import MIN_HALVED_ELEMENTS, export_graphs
 from sam2edge.store import paths
-from sam2edge.store.weights_version import WEIGHTS_KEY
+from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.torch_sam2.checkpoint import read_checkpoint
 from sam2edge.variants import EMBEDDED, VARIANTS
 
@@ -27,12 +27,13 @@ MAX_BYTES = 16_000_000
 
 
 def publish(checkpoint: Path, version: int, folder: Path = ASSETS) -> list[Path]:
-    """Writes weights and graphs of the embedded model into `folder`, all stating `version`; returns the paths."""
+    """Writes weights and graphs of the embedded model with their manifests into `folder`; returns the paths."""
     variant = VARIANTS[EMBEDDED]
     weights = folder / f"{variant.name}.safetensors"
     state = {name: _halved(tensor) for name, tensor in read_checkpoint(checkpoint).items()}
-    metadata = {"model": variant.name, WEIGHTS_KEY: str(version)}
+    metadata = {"model": variant.name, "version": str(version)}
     paths.write_atomically(weights, lambda path: save_file(state, path, metadata))
+    write_manifest(weights, describe_file(weights, model=variant.name))
     return [weights, *export_graphs(variant, weights, variant.image_size, folder, half_weights=True)]
 
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from sam2edge.contract import ABSENT, NUM_POINTER_SLOTS, PADDING
 from sam2edge.errors import BackendUnavailableError, InvalidInputError
-from sam2edge.store.manifest import EngineManifest
-from sam2edge.store.weights_version import check_weights_version
+from sam2edge.store.manifest import Manifest
 from sam2edge.variants import Variant
 
 FloatArray = NDArray[np.float32]
@@ -76,9 +75,9 @@ class BackendRequest:
 
     `image_size` in pixels; `device` as the framework names it (None: its best); `checkpoint` a weight file,
     `graph_dir` and `engine_dir` folders with exported graphs and with engines built of them, each None where there is
-    none. `checkpoint_sha256` is set where the caller named the checkpoint: graphs and engines made of another one are
-    then refused. `precision` is "fp32", "fp16" or "auto". `engine_manifests` describe the engines in `engine_dir`, by
-    graph, once their files were checked.
+    none. `checkpoint_sha256` is set where it is known which weights graphs and engines must have been made of: those of
+    another checkpoint are then refused. `precision` is "fp32", "fp16" or "auto". `engine_manifests` describe the
+    engines in `engine_dir`, by graph, once their files were checked.
     """
 
     variant: Variant
@@ -89,15 +88,7 @@ class BackendRequest:
     checkpoint_sha256: str | None = None
     precision: str = "auto"
     engine_dir: Path | None = None
-    engine_manifests: Mapping[str, EngineManifest] | None = None
-
-    def check_versions(self) -> None:
-        """Raises GraphError where the embedded weights and the graphs found beside them are of different versions.
-
-        A checkpoint that the caller named is not the embedded one: its graphs are known by its SHA-256.
-        """
-        if self.checkpoint_sha256 is None:
-            check_weights_version(self.variant, self.checkpoint, self.graph_dir)
+    engine_manifests: Mapping[str, Manifest] | None = None
 
 
 class Backend(ABC):

@@ -53,7 +53,6 @@ class OnnxRuntimeBackend(GraphBackend):
                 got=repr(request.device),
                 remedy="use the torch backend for a GPU",
             )
-        request.check_versions()
         return cls(request)
 
     def run(self, graph: str, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> HostFeatures:

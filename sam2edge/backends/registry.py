@@ -18,7 +18,7 @@ from sam2edge.contract import FOREGROUND, graph_specs
 from sam2edge.datatypes import BackendReport
 from sam2edge.errors import BackendUnavailableError, CheckpointError, InvalidInputError, Sam2EdgeError
 from sam2edge.machine.device import has_nvidia_gpu
-from sam2edge.store.manifest import check_files
+from sam2edge.store.engine_checks import check_files
 from sam2edge.store.paths import PRECISIONS, find_engines
 
 _log = logging.getLogger("sam2edge")

@@ -93,7 +93,6 @@ class TorchBackend(Backend):
                 got="none",
                 remedy=_where_to_get(request),
             )
-        request.check_versions()
         return cls(load_model(request.variant, request.checkpoint, request.image_size), device)
 
     @property

@@ -91,5 +91,5 @@ def _files_of(variant: Variant, weights: bool, engines: bool) -> list[StoredFile
     for finding in map(check_file, files):
         if finding.state == DAMAGED:
             raise BundleError(f"{finding.file.path} is damaged", got=finding.reason, remedy=finding.remedy)
-    records = {paths.record_path(file.path) for file in files}
+    records = {paths.manifest_path(file.path) for file in files}
     return [*files, *(f for f in stored_files(variant) if f.kind == RECORD and f.path in records)]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sam2edge.errors import GraphError
 from sam2edge.machine.device import find_gpu
-from sam2edge.store.manifest import check_machine, read_manifest
+from sam2edge.store.engine_checks import check_machine
+from sam2edge.store.manifest import read_engine_manifest
 from sam2edge.store.paths import ENGINE_SUFFIX
 
 BUILDERS = ("tensorrt", "tensorrt_rtx")
@@ -22,11 +23,11 @@ def misfit(folder: Path) -> str | None:
         return "no NVIDIA GPU on this machine"
     try:
         for engine in sorted(folder.glob(f"*{ENGINE_SUFFIX}")):
-            manifest = read_manifest(engine)
-            if manifest.builder not in BUILDERS:
-                return f"built by {manifest.builder}"
-            version = importlib.import_module(manifest.builder).__version__
-            check_machine(manifest, manifest.builder, version, gpu)
+            manifest = read_engine_manifest(engine)
+            builder = manifest.build.builder
+            if builder not in BUILDERS:
+                return f"built by {builder}"
+            check_machine(manifest, builder, importlib.import_module(builder).__version__, gpu)
     except ImportError as error:
         return str(error)
     except GraphError as error:

@@ -16,10 +16,10 @@ import click
 from sam2edge import __version__
 from sam2edge.cli.group import SuggestingGroup
 from sam2edge.cli.terminal import Reported, Stopped, printable, stop_by_signal
-from sam2edge.errors import Sam2EdgeError
+from sam2edge.errors import EXIT_INTERRUPTED, Sam2EdgeError
 
 DEBUG_VARIABLE = "SAM2EDGE_DEBUG"
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILURE, EXIT_USAGE = 1, 2
 
 _COMMANDS = {
     "segment": ("sam2edge.cli.segment:segment", "Cut objects out of photos: clicks or boxes in, masks out."),

@@ -80,12 +80,10 @@ class Board:
 
 def read_board(root: Path = Path("/")) -> Board:
     """The board below `root`; never raises."""
-    tree = root / "proc/device-tree"
-    if not exists(tree / "compatible"):
-        tree = root / "sys/firmware/devicetree/base"
+    tree = _device_tree(root)
     compatible = read_strings(tree / "compatible")
     soc = next((s.removeprefix("nvidia,") for s in compatible if re.fullmatch(r"nvidia,tegra\d+", s)), None)
-    part = _module_part([*compatible, *read_strings(tree / "nvidia,boardids"), read_text(tree / "nvidia,dtsfilename")])
+    part = read_module_part(root)
     l4t = _l4t(root, in_packages=soc is not None)
     name = read_text(tree / "model") or read_text(root / "sys/class/dmi/id/product_name")
     return Board(
@@ -98,9 +96,19 @@ def read_board(root: Path = Path("/")) -> Board:
     )
 
 
-def _module_part(texts: list[str]) -> str | None:
+def read_module_part(root: Path = Path("/")) -> str | None:
+    """The part number of a Jetson's module ("p3767-0005"); None elsewhere and where the device tree does not tell."""
+    tree = _device_tree(root)
+    # Thor's tree has no nvidia,boardids.
+    names = ("compatible", "nvidia,boardids", "nvidia,dtsfilename")
+    texts = [text for name in names for text in read_strings(tree / name)]
     parts = [f"p{a}-{b}" for text in texts for a, b in _PART.findall(text)]
     return next((part for part in parts if part.startswith(_MODULE_PARTS)), None)
+
+
+def _device_tree(root: Path) -> Path:
+    tree = root / "proc/device-tree"
+    return tree if exists(tree / "compatible") else root / "sys/firmware/devicetree/base"
 
 
 def _l4t(root: Path, in_packages: bool) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sam2edge.machine.board import read_module_part
 from sam2edge.machine.sysfs import as_int, exists, read_fields_kb, read_int, read_text
 
 # Device nodes of NVIDIA's drivers: discrete GPUs, Jetson (nvgpu, nvmap), Windows' Linux subsystem.
@@ -21,9 +22,11 @@ def has_nvidia_gpu(root: Path = Path("/")) -> bool:
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first CUDA device: name, compute capability ("8.7"), its memory in bytes, the CUDA version of the driver.
+    """A CUDA device: name, compute capability ("8.7"), its memory in bytes, the CUDA version of the driver.
 
     `integrated` devices share the CPU's memory, as on Jetson. `pci_bus_id` ("0000:01:00.0") is "" where it has none.
+    `sm_count` is the number of its multiprocessors, 0 where the driver does not tell; `part` the part number of a
+    Jetson's module ("p3767-0005"), "" elsewhere. AGX Orin, Orin NX and Orin Nano may all have the name "Orin".
     """
 
     name: str
@@ -32,15 +35,23 @@ class Gpu:
     driver_cuda: str
     integrated: bool
     pci_bus_id: str = ""
+    sm_count: int = 0
+    part: str = ""
+
+    def __str__(self) -> str:
+        facts = [f"compute capability {self.compute_capability}"]
+        facts += [f"{self.sm_count} multiprocessors"] if self.sm_count else []
+        facts += [f"{self.total_bytes / 2**30:.1f} GiB", *([self.part] if self.part else [])]
+        return f"{self.name} ({', '.join(facts)})"
 
 
 # Attributes of cuDeviceGetAttribute, and the driver's libraries by the name that its ABI fixes.
-_INTEGRATED, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 18, 75, 76
+_SM_COUNT, _INTEGRATED, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 16, 18, 75, 76
 _CUDA_DRIVER = "libcuda.so.1"
 
 
-def find_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> Gpu | None:
-    """The first CUDA device, asked of the driver without making a context; None where there is none.
+def find_gpu(load: Callable[[str], Any] = ctypes.CDLL, index: int = 0) -> Gpu | None:
+    """CUDA device number `index`, asked of the driver without making a context; None where there is none.
 
     `load` opens the driver's library (tests give their own).
     """
@@ -58,7 +69,7 @@ def find_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> Gpu | None:
     answers = (
         cuda.cuInit(0),
         cuda.cuDriverGetVersion(ctypes.byref(number)),
-        cuda.cuDeviceGet(ctypes.byref(device), 0),
+        cuda.cuDeviceGet(ctypes.byref(device), index),
     )
     if any(answers) or cuda.cuDeviceGetName(name, len(name), device):
         return None
@@ -66,13 +77,16 @@ def find_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> Gpu | None:
         return None
     bus_id = ctypes.create_string_buffer(32)
     bus_known = cuda.cuDeviceGetPCIBusId(bus_id, len(bus_id), device) == 0
+    integrated = bool(attribute(_INTEGRATED))
     return Gpu(
         name.value.decode(errors="replace"),
         f"{attribute(_CAPABILITY_MAJOR)}.{attribute(_CAPABILITY_MINOR)}",
         int(total.value),
         f"{number.value // 1000}.{number.value % 1000 // 10}",
-        bool(attribute(_INTEGRATED)),
+        integrated,
         bus_id.value.decode(errors="replace") if bus_known else "",
+        attribute(_SM_COUNT),
+        read_module_part() or "" if integrated else "",
     )
 
 

@@ -20,6 +20,11 @@ DISTRIBUTIONS = {
     "tensorrt_rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx", "tensorrt-rtx-cu13"),
     "pycuda": ("pycuda",),
 }
+TENSORRT_LIBRARIES = ("tensorrt", "tensorrt_rtx")
+"""Libraries that build and run engines; a build takes the first one that is installed."""
+
+TENSORRT_INSTALL = "sudo apt install python3-libnvinfer (Jetson) or pip install tensorrt"
+
 # TensorRT's runtime as JetPack's packages name it, newest first.
 _NVINFER = ("libnvinfer11", "libnvinfer10", "libnvinfer8", "tensorrt")
 

@@ -19,7 +19,7 @@ from sam2edge.machine.software import Libraries, find_libraries
 from sam2edge.machine.sysfs import as_int, children
 from sam2edge.selection.budget import CACHE_SHARE, Budget, gpu_budget, host_budget, memory_cap
 from sam2edge.selection.memory_estimate import MemoryEstimate, estimate_engines, estimate_on_cpu, estimate_torch_cuda
-from sam2edge.store.manifest import read_manifest
+from sam2edge.store.manifest import read_engine_manifest
 from sam2edge.store.paths import (
     ENGINE_SUFFIX,
     PRECISIONS,
@@ -195,15 +195,15 @@ def _engines(variant: Variant, size: int, wanted: Constraints, libraries: Librar
         return
     paths = sorted(folder.glob(f"[!.]*{ENGINE_SUFFIX}"))
     try:
-        manifests = [read_manifest(path) for path in paths]
+        manifests = [read_engine_manifest(path) for path in paths]
     except GraphError:
         return  # the backend will refuse them too, and say why
-    if not manifests or not libraries.has(manifests[0].builder):
+    if not manifests or not libraries.has(manifests[0].build.builder):
         return
-    known = [m.device_memory_bytes for m in manifests if m.device_memory_bytes is not None]
+    known = [m.build.device_memory_bytes for m in manifests if m.build.device_memory_bytes is not None]
     scratch = max(known) if len(known) == len(manifests) else None
-    precision = manifests[0].precision
-    sizes = sum(m.engine_bytes for m in manifests)
+    precision = str(manifests[0].precision)
+    sizes = sum(m.size_bytes for m in manifests)
     needs = estimate_engines(variant, size, precision, sizes, scratch, wanted.tracking)
     yield Candidate(variant, size, precision, "tensorrt", "cuda", needs)
 

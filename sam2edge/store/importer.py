@@ -14,6 +14,7 @@ from sam2edge.files import file_sha256, locked
 from sam2edge.store import paths
 from sam2edge.store.download import Progress, copy_file, size_of
 from sam2edge.store.inventory import DAMAGED, check_file, is_official, stored_files
+from sam2edge.store.manifest import Manifest, describe_file, read_manifest, write_manifest
 from sam2edge.variants import VARIANTS, Variant, find_variant, recognise_shapes
 
 _MOST_HEADER_BYTES = 100_000_000  # as the format's own readers have it
@@ -57,13 +58,13 @@ def add_graphs(folder: Path, replace: bool = False) -> tuple[Variant, Path]:
     Each graph must be as its `<graph>.onnx.json`, which the exporter wrote beside it, says. Raises GraphError where it
     is not, StoreError where the store has other graphs of this model, size and precision and `replace` is false.
     """
-    stated = [_read_graph_record(folder / f"{name}.onnx") for name in IMAGE_GRAPHS]
-    stated += [_read_graph_record(path) for path in sorted(folder.glob("memory_*.onnx")) if path.name.count(".") == 1]
-    if len({(record["model"], record["image_size"], record["precision"]) for record in stated}) != 1:
+    stated = [_read_graph_manifest(folder / f"{name}.onnx") for name in IMAGE_GRAPHS]
+    stated += [_read_graph_manifest(path) for path in sorted(folder.glob("memory_*.onnx")) if path.name.count(".") == 1]
+    if len({(m.model, m.image_size, m.precision) for m in stated}) != 1:
         raise GraphError(f"{folder} holds graphs of several models", expected="one model, size and precision")
-    variant = find_variant(str(stated[0]["model"]))
-    target = paths.graph_dir(variant, stated[0]["image_size"], stated[0]["precision"])
-    changed = [r for r in stated if _differs(target / f"{r['graph']}.onnx", r["sha256"])]
+    variant = find_variant(str(stated[0].model))
+    target = paths.graph_dir(variant, stated[0].image_size or 0, str(stated[0].precision))
+    changed = [m for m in stated if _differs(target / f"{m.graph}.onnx", m.sha256)]
     if changed and not replace:
         raise StoreError(
             f"the store has other graphs of {variant.model_id} at this size and precision already",
@@ -71,8 +72,8 @@ def add_graphs(folder: Path, replace: bool = False) -> tuple[Variant, Path]:
             remedy="give --replace",
         )
     try:
-        for record in stated:
-            for name in (f"{record['graph']}.onnx", f"{record['graph']}.onnx.json"):
+        for manifest in stated:
+            for name in (f"{manifest.graph}.onnx", f"{manifest.graph}.onnx.json"):
                 paths.write_atomically(target / name, lambda part, name=name: copy_file(folder / name, part))  # type: ignore[misc]
     except OSError as error:
         raise _no_room(folder, target, error) from error
@@ -83,28 +84,26 @@ def _differs(path: Path, sha256: str) -> bool:
     return path.is_file() and file_sha256(path) != sha256
 
 
-def _read_graph_record(path: Path) -> dict[str, Any]:
+def _read_graph_manifest(path: Path) -> Manifest:
     try:
-        record = json.loads(paths.record_path(path).read_text(encoding="utf-8"))
-        wanted = {"graph": str, "model": str, "image_size": int, "precision": str, "sha256": str}
-        plain = isinstance(record, dict) and all(isinstance(record.get(key), kind) for key, kind in wanted.items())
-        sound = plain and record["graph"] == path.stem and record["precision"] in paths.PRECISIONS
+        manifest = read_manifest(path)
         digest = file_sha256(path)
-    except (OSError, ValueError) as error:
+    except (GraphError, OSError) as error:
         raise GraphError(
             f"{path.name} is not there as the exporter wrote it",
-            expected=f"{path} and {paths.record_path(path).name}",
-            got=getattr(error, "strerror", None) or "no JSON",
+            expected=f"{path} and {paths.manifest_path(path).name}",
+            got=getattr(error, "got", None) or getattr(error, "strerror", None),
             remedy="copy the whole folder that sam2edge.export.to_onnx wrote",
         ) from error
-    if not sound or digest != record["sha256"]:
+    plain = manifest.graph == path.stem and manifest.precision in paths.PRECISIONS and manifest.image_size is not None
+    if not plain or manifest.model is None or digest != manifest.sha256:
         raise GraphError(
             f"{path.name} is damaged or of another export",
-            expected=f"SHA-256 {str(record.get('sha256'))[:16]}..." if plain else "the record the exporter wrote",
+            expected=f"SHA-256 {manifest.sha256[:16]}..." if plain else "the manifest the exporter wrote",
             got=f"{digest[:16]}...",
             remedy="copy the whole folder again",
         )
-    return dict(record)
+    return manifest
 
 
 def recognise_file(path: Path) -> Variant:
@@ -186,9 +185,9 @@ def _record(target: Path, variant: Variant) -> None:
     """Official bytes need no record; of others it is the only way to see damage later."""
     assert variant.checkpoint is not None
     if is_official(target, variant.checkpoint):
-        paths.record_path(target).unlink(missing_ok=True)
+        paths.manifest_path(target).unlink(missing_ok=True)
     else:
-        paths.write_record(target, model=variant.name)
+        write_manifest(target, describe_file(target, model=variant.name))
 
 
 def _no_room(source: Path, target: Path, error: OSError) -> StoreError:
@@ -203,7 +202,7 @@ def _no_room(source: Path, target: Path, error: OSError) -> StoreError:
 def _forget(path: Path | None) -> None:
     assert path is not None
     path.unlink(missing_ok=True)
-    paths.record_path(path).unlink(missing_ok=True)
+    paths.manifest_path(path).unlink(missing_ok=True)
 
 
 def _damaged(path: Path, got: str) -> CheckpointError:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sam2edge.errors import StoreError
+from sam2edge.errors import GraphError, StoreError
 from sam2edge.files import file_sha256, locked
 from sam2edge.store import paths
+from sam2edge.store.manifest import read_manifest
 from sam2edge.variants import VARIANTS, Checkpoint, Variant
 
 WEIGHTS, GRAPH, ENGINE, RECORD, UNFINISHED, OTHER = "weights", "graph", "engine", "record", "unfinished", "other"
@@ -81,10 +81,8 @@ def check_file(file: StoredFile) -> Finding:
 
 def expected_sum(file: StoredFile) -> str | None:
     """The SHA-256 that a file was written with, in hex."""
-    record = _read_json(paths.record_path(file.path))
-    found = record.get("engine_sha256" if file.kind == ENGINE else "sha256")
-    if isinstance(found, str):
-        return found
+    with suppress(GraphError):
+        return read_manifest(file.path).sha256
     source = file.variant.checkpoint if file.variant else None
     if file.kind == WEIGHTS and source is not None and file.path.name == source.file_name:
         return source.sha256
@@ -162,18 +160,10 @@ def _remedy(file: StoredFile) -> str:
         return f"python -m sam2edge.export.to_onnx {options}"
     if file.kind == ENGINE:
         return f"sam2edge build {options}"
-    if paths.record_path(file.path).is_file():
+    if paths.manifest_path(file.path).is_file():
         return "bring it again: sam2edge models add FILE"
     return _pull(file.variant)
 
 
 def _pull(variant: Variant | None) -> str:
     return "remove it" if variant is None else f"sam2edge models pull {variant.model_id}"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

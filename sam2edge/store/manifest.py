@@ -1,213 +1,145 @@
-"""What stands beside an engine: what it was built of, by what and for what. Checked before anything is deserialised.
+"""The manifest of a file in the store: what the file holds, what it was made of, how it compares with its model.
 
-An engine runs on the TensorRT version and the GPU that it was built for and nowhere else; elsewhere it crashes the
-process or gives nothing, so the question is settled from `<graph>.engine.json` alone.
+Weights, graphs and engines have the same kind of manifest, as JSON in `<file>.json` beside the file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sam2edge.contract import CONTRACT_VERSION
 from sam2edge.errors import GraphError
+from sam2edge.files import file_sha256
 from sam2edge.machine.device import Gpu
-from sam2edge.store.paths import ENGINE_SUFFIX
-from sam2edge.variants import Variant
-
-PORTABLE_BUILDERS = {"tensorrt_rtx"}
-"""Their engines are compiled to the end on the GPU that loads them, so they may be built on a machine with none."""
+from sam2edge.store import paths
+from sam2edge.store.typed_json import parse_as
 
 
 @dataclass(frozen=True)
-class EngineManifest:
-    """One engine's facts. Sizes in bytes, SHA-256 in hex, times in seconds; None where it was not known.
+class Parity:
+    """One comparison of a graph or engine with what it was made of.
 
-    `builder` is the library whose engine it is, `compiler` what drove it ("tensorrt": its ONNX parser, or "torch2trt").
-    `gpu`, `compute_capability` ("8.7") and `driver_cuda` are those of the machine that built it, `machine` its
-    processor's architecture. `device_memory_bytes` is the scratch that running it takes. `parity` holds the figures
-    of the graph ("graph") and, where it could run, of the engine ("engine").
+    `against` and `runtime` name the two sides, `cases` counts the inputs. `metrics` and `bounds` are those of
+    `sam2edge.export.metrics`: cosine and mask IoU at least, relative error at most the bound. `passed` is None where
+    no comparison could be made, and `reason` says why.
     """
 
-    graph: str
-    model: str
-    image_size: int
-    precision: str
-    prompt_slots: int
-    contract_version: int
+    against: str
+    runtime: str
+    cases: int = 0
+    passed: bool | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    bounds: dict[str, float] = field(default_factory=dict)
+    first_bad_layer: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """How an engine was built, and for which machine.
+
+    `builder` is the library that runs the engine ("tensorrt" or "tensorrt_rtx"), `compiler` what drove the library
+    ("tensorrt": its ONNX parser, or "torch2trt"). `architecture` is that of the CPU ("aarch64"); `gpu` is None for an
+    engine that was built where there is no GPU. `device_memory_bytes` is the scratch memory that the engine takes
+    while it runs, `peak_bytes` the most host memory that the build took.
+    """
+
     builder: str
     builder_version: str
-    machine: str
+    architecture: str
     graph_sha256: str
-    engine_sha256: str
-    engine_bytes: int
-    build_seconds: float
+    seconds: float
     compiler: str = "tensorrt"
-    builder_peak_bytes: int | None = None
-    checkpoint_sha256: str | None = None
-    gpu: str | None = None
-    compute_capability: str | None = None
-    driver_cuda: str | None = None
+    gpu: Gpu | None = None
+    peak_bytes: int | None = None
     device_memory_bytes: int | None = None
-    parity: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a file of the store holds. SHA-256 sums are in hex, sizes in bytes; None where a kind of file has no such.
+
+    Weights state `model` alone. Graphs and engines state all from `graph` to `parity`; `checkpoint_sha256` is the sum
+    of the weights they were made of. Only engines have `engine`. `parity` has the comparison of the graph under
+    "graph" and that of the engine under "engine".
+    """
+
+    sha256: str
+    size_bytes: int
+    model: str | None = None
+    graph: str | None = None
+    image_size: int | None = None
+    precision: str | None = None
+    prompt_slots: int | None = None
+    contract_version: int | None = None
+    checkpoint_sha256: str | None = None
+    parity: dict[str, Parity] = field(default_factory=dict)
+    engine: EngineBuild | None = None
+
+    @property
+    def build(self) -> EngineBuild:
+        """`engine` of an engine's manifest, which `read_engine_manifest` has found to be there."""
+        assert self.engine is not None
+        return self.engine
 
     @property
     def has_failed(self) -> bool:
-        """Whether the engine was compared with its model and found over its bounds."""
-        found = self.parity.get("engine")
-        return isinstance(found, dict) and found.get("passed") is False
+        """Whether the engine was compared with its model and differs by more than its bounds."""
+        return "engine" in self.parity and self.parity["engine"].passed is False
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def was_compared(self) -> bool:
+        """Whether the engine was compared with its model."""
+        return "engine" in self.parity and self.parity["engine"].passed is not None
 
-
-def manifest_path(engine: Path) -> Path:
-    """`image_encoder.engine` -> `image_encoder.engine.json`."""
-    return engine.with_name(f"{engine.name}.json")
-
-
-def failed_path(engine: Path) -> Path:
-    """Where an engine is kept that is over its bounds: `image_encoder.failed.engine`; its manifest stays."""
-    return engine.with_suffix(f".failed{engine.suffix}")
+    def to_text(self) -> str:
+        """The manifest as it is written, in JSON."""
+        return json.dumps(asdict(self), indent=1) + "\n"
 
 
-def read_manifest(engine: Path) -> EngineManifest:
-    """The manifest of an engine. Raises GraphError where it is missing or is none."""
-    path = manifest_path(engine)
+def describe_file(path: Path, **facts: Any) -> Manifest:
+    """A manifest with the SHA-256 and the size that the file has now, and the given facts."""
+    return Manifest(file_sha256(path), path.stat().st_size, **facts)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Writes the manifest of the file `path`, whole or not at all."""
+    paths.write_text(paths.manifest_path(path), manifest.to_text())
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the file `path`. Raises GraphError where it is missing or cannot be read."""
+    beside = paths.manifest_path(path)
+    remedy = "build it again: sam2edge build" if path.suffix == paths.ENGINE_SUFFIX else "export it again"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse_as(Manifest, json.loads(beside.read_text(encoding="utf-8")))
     except OSError as error:
-        raise _unusable(path, error.strerror or "unreadable") from error
-    except ValueError as error:
-        raise _unusable(path, f"no JSON ({error})") from error
-    types = {f.name: str(f.type) for f in fields(EngineManifest)}
-    if not isinstance(content, dict) or not set(content) <= set(types):
-        raise _unusable(path, "other entries")
-    wrong = [name for name, wanted in types.items() if name in content and not _is(content[name], wanted)]
-    try:
-        manifest = EngineManifest(**content)
-    except TypeError as error:
-        raise _unusable(path, "entries missing") from error
-    if wrong:
-        raise _unusable(path, f"{wrong[0]} = {content[wrong[0]]!r}")
+        got = error.strerror or "unreadable"
+    except (ValueError, RecursionError) as error:
+        got = f"no JSON ({error})" if isinstance(error, (json.JSONDecodeError, UnicodeError)) else str(error)
+    raise GraphError(f"{beside.name} is not usable", expected="the manifest of the file", got=got, remedy=remedy)
+
+
+def read_engine_manifest(engine: Path) -> Manifest:
+    """As `read_manifest`, for an engine; raises GraphError also where the manifest is that of another kind of file."""
+    manifest = read_manifest(engine)
+    if manifest.engine is None or manifest.graph is None or manifest.model is None or manifest.precision is None:
+        raise GraphError(
+            f"{paths.manifest_path(engine).name} is not usable",
+            expected="the manifest of an engine",
+            got="no entry engine" if manifest.engine is None else "no graph, model or precision",
+            remedy="build it again: sam2edge build",
+        )
     return manifest
 
 
-def check_files(
-    folder: Path, graphs: tuple[str, ...], variant: Variant, image_size: int, checkpoint_sha256: str | None = None
-) -> dict[str, EngineManifest]:
-    """The manifests of the model's engines, by graph, after all that can be told without a GPU and in no time.
-
-    Raises GraphError for an engine that is missing, cut short, of another contract, model or size, made of another
-    checkpoint than that of `checkpoint_sha256` (where it is given), or over its bounds when it was compared with the
-    model. What an engine holds is left to `check_content`, when it is read.
-    """
-    manifests = {}
-    for name in graphs:
-        engine = folder / f"{name}{ENGINE_SUFFIX}"
-        manifest = manifests[name] = read_manifest(engine)
-        wanted = (name, CONTRACT_VERSION, variant.name, image_size)
-        stated = (manifest.graph, manifest.contract_version, manifest.model, manifest.image_size)
-        if stated != wanted:
-            raise _refused(engine, _described(*wanted), _described(*stated))
-        if manifest.has_failed:
-            raise _refused(engine, "an engine that computes what its model does", _failure(manifest), _other(manifest))
-        try:
-            found = engine.stat().st_size
-        except OSError as error:
-            raise _refused(engine, "the built engine", error.strerror or "no file") from error
-        if found != manifest.engine_bytes:
-            raise _refused(engine, f"{manifest.engine_bytes} bytes", f"{found} bytes: changed or cut short")
-    one = next(iter(manifests.values()))
-    if checkpoint_sha256 not in (None, one.checkpoint_sha256):
-        raise GraphError(
-            "the engines were made of another checkpoint",
-            expected=f"SHA-256 {str(checkpoint_sha256)[:16]}...",
-            got=f"{str(one.checkpoint_sha256)[:16]}...",
-            remedy=f"{_remedy(one)} --checkpoint FILE",
-        )
-    for manifest in manifests.values():
-        if (manifest.checkpoint_sha256, manifest.precision) != (one.checkpoint_sha256, one.precision):
-            raise GraphError(
-                "engines of one model were made of different weights or in different precisions",
-                expected=f"{one.graph}'s {one.precision} of {str(one.checkpoint_sha256)[:16]}...",
-                got=f"{manifest.graph}'s {manifest.precision} of {str(manifest.checkpoint_sha256)[:16]}...",
-                remedy=_remedy(one),
-            )
-    return manifests
-
-
-def check_content(engine: Path, manifest: EngineManifest, content: bytes) -> None:
-    """Raises GraphError unless `content`, read from the engine's file, is what was built."""
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != manifest.engine_sha256:
-        raise _refused(
-            engine,
-            f"{manifest.engine_bytes} bytes with SHA-256 {manifest.engine_sha256[:16]}...",
-            f"{len(content)} bytes with {digest[:16]}...: changed or cut short since it was built",
-        )
-
-
-def check_machine(manifest: EngineManifest, builder: str, builder_version: str, gpu: Gpu) -> None:
-    """Raises GraphError unless the engine was built by this TensorRT for this GPU."""
-    engine = Path(f"{manifest.graph}{ENGINE_SUFFIX}")
-    wanted = f"{builder} {builder_version}"
-    stated = f"{manifest.builder} {manifest.builder_version}"
-    if wanted != stated:
-        raise _refused(engine, f"an engine of {wanted}", stated, _remedy(manifest))
-    if manifest.machine != platform.machine():
-        raise _refused(engine, f"an engine for {platform.machine()}", manifest.machine, _remedy(manifest))
-    here, there = (gpu.name, gpu.compute_capability), (manifest.gpu, manifest.compute_capability)
-    if here != there and not (manifest.gpu is None and builder in PORTABLE_BUILDERS):
-        raise _refused(
-            engine,
-            f"an engine for {here[0]} (compute capability {here[1]})",
-            "one built without a GPU" if there[0] is None else f"one for {there[0]} ({there[1]})",
-            _remedy(manifest),
-        )
-
-
-def _described(graph: str, contract: int, model: str, image_size: int) -> str:
-    return f"{graph} of {model} at {image_size}, contract {contract}"
-
-
-def _remedy(manifest: EngineManifest) -> str:
-    return f"build it here: {_build_command(manifest, manifest.precision)}"
-
-
-def _build_command(manifest: EngineManifest, precision: str) -> str:
-    return f"sam2edge build {manifest.model} --size {manifest.image_size} --precision {precision}"
-
-
-def _other(manifest: EngineManifest) -> str:
-    other = "fp32" if manifest.precision == "fp16" else "fp16"
-    return f"build the other precision: {_build_command(manifest, other)}"
-
-
-def _failure(manifest: EngineManifest) -> str:
-    figures = manifest.parity["engine"].get("figures")
-    kept = failed_path(Path(f"{manifest.graph}{ENGINE_SUFFIX}")).name
-    return f"one that does not ({figures}), kept aside as {kept}"
-
-
-def _refused(engine: Path, expected: str, got: str, remedy: str = "build it again: sam2edge build") -> GraphError:
-    return GraphError(f"{engine.name} was refused", expected=expected, got=got, remedy=remedy)
-
-
-def _unusable(path: Path, got: str) -> GraphError:
-    return GraphError(
-        f"{path.name} is not usable",
-        expected="the manifest that sam2edge build wrote",
-        got=got,
-        remedy="build it again: sam2edge build",
-    )
-
-
-def _is(value: object, annotation: str) -> bool:
-    names = {"str": str, "int": int, "float": (int, float), "dict[str, Any]": dict, "None": type(None)}
-    kinds = [names[part.strip()] for part in annotation.split("|")]
-    return not isinstance(value, bool) and any(isinstance(value, kind) for kind in kinds)  # type: ignore[arg-type]
+def stated_sha256(weights: Path | None) -> str | None:
+    """The SHA-256 that the manifest of a weight file states; None where there is no manifest, or no weights."""
+    if weights is None or not paths.manifest_path(weights).is_file():
+        return None
+    try:
+        return read_manifest(weights).sha256
+    except GraphError:
+        return None

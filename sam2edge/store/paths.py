@@ -2,8 +2,8 @@
 
 The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>`, or the same name
 with `.safetensors`, `graphs/<variant>/<image size>-<precision>/<graph>.onnx`, precision being fp32 or fp16, likewise
-`engines/.../<graph>.engine`. Beside a file stands `<file>.json`, its record or, of an engine, its manifest; official
-checkpoints need none, their checksums are in `variants.py`. The embedded model lies in the package itself.
+`engines/.../<graph>.engine`. Beside a file stands its manifest, `<file>.json`; official checkpoints need none, their
+checksums are in `variants.py`. The embedded model lies in the package itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 import platformdirs
 
 from sam2edge.contract import IMAGE_GRAPHS
-from sam2edge.files import file_sha256
 from sam2edge.variants import EMBEDDED, Variant
 
 ENGINE_SUFFIX = ".engine"
@@ -95,23 +94,23 @@ def is_installed(variant: Variant) -> bool:
     return find_checkpoint(variant) is not None or find_graphs(variant, variant.image_size) is not None
 
 
-def record_path(path: Path) -> Path:
-    """`image_encoder.onnx` -> `image_encoder.onnx.json`."""
+def manifest_path(path: Path) -> Path:
+    """`image_encoder.onnx` -> `image_encoder.onnx.json`, which holds what `sam2edge.store.manifest` says of a file."""
     return path.with_name(f"{path.name}.json")
 
 
-def write_record(path: Path, **facts: Any) -> None:
-    """Writes down what a file of the store is now, so that damage is seen later: bytes, SHA-256, and `facts`."""
-    write_json(record_path(path), {"sha256": file_sha256(path), "size_bytes": path.stat().st_size, **facts})
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a manifest, whole or not at all."""
-    write_atomically(path, lambda part: _write_text(part, json.dumps(content, indent=1) + "\n"))
+    """Writes JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def write_text(path: Path, text: str) -> None:
+    """Writes text, whole or not at all."""
+
+    def write(part: Path) -> None:
+        part.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

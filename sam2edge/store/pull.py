@@ -65,7 +65,7 @@ def pull_checkpoint(
 
 
 def _refuse_to_replace(target: Path, variant: Variant) -> None:
-    if target.is_file() and paths.record_path(target).is_file():
+    if target.is_file() and paths.manifest_path(target).is_file():
         raise StoreError(
             f"the store has other weights of {variant.model_id}, brought by hand",
             got=str(target),

@@ -13,9 +13,9 @@ import pytest
 
 from sam2edge.backends import registry
 from sam2edge.files import file_sha256
-from sam2edge.machine.device import Gpu
 from sam2edge.store import paths
 from tests.backends.fake_cuda import FakeDriver, FakeTensorRt
+from tests.boards import ORIN
 
 ASSETS = paths.ASSETS
 MODULES = (
@@ -54,7 +54,7 @@ def tensorrt(driver: FakeDriver, written_engines: Path, monkeypatch: pytest.Monk
     for engine in written_engines.glob("*.engine"):
         rewrite_engine(engine, str(ASSETS / f"{engine.stem}.onnx").encode())
     backend = importlib.import_module(MODULES[1])
-    monkeypatch.setattr(backend, "find_gpu", lambda: Gpu("Orin", "8.7", 8 << 30, "12.6", True))
+    monkeypatch.setattr(backend, "find_gpu", lambda: ORIN)
     monkeypatch.setattr(registry, "has_nvidia_gpu", lambda: True)
     return library
 

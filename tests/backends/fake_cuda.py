@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 
 from tests.backends.fake_ptx import run_kernel
+from tests.boards import ORIN
 
 
 class Error(Exception):
@@ -307,6 +308,6 @@ def install(builder: str = "tensorrt_rtx") -> FakeTensorRt:
     package.driver = driver  # type: ignore[attr-defined]
     library = FakeTensorRt(driver, builder)
     sys.modules.update({"pycuda": package, "pycuda.driver": driver, builder: library})
-    device.find_gpu = lambda *_: device.Gpu("Orin", "8.7", 8 << 30, "12.6", True)  # before the backend takes it
+    device.find_gpu = lambda *_: ORIN  # before the backend takes it
     vars(registry)["has_nvidia_gpu"] = lambda *_: True
     return library

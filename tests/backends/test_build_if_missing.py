@@ -15,11 +15,11 @@ import pytest
 from sam2edge import AutoModel, ImagePredictor, VideoTracker
 from sam2edge.backends import registry
 from sam2edge.errors import BackendUnavailableError, GraphError
-from sam2edge.machine.device import Gpu
 from sam2edge.store import paths
 from sam2edge.variants import find_variant
 from tests.backends.conftest import MODULES
 from tests.backends.fake_cuda import FakeDriver, FakeTensorRt
+from tests.boards import ORIN
 
 MICRO = find_variant("sam2/hiera_micro")
 BOX = np.array([75, 20, 480, 385])
@@ -32,7 +32,7 @@ def machine(builder: pytest.MonkeyPatch, driver: FakeDriver, tmp_path: Path) -> 
     shutil.move(libraries / "tensorrt.py", libraries / "tensorrt_rtx.py")
     builder.setitem(sys.modules, "tensorrt_rtx", FakeTensorRt(driver, "tensorrt_rtx"))
     backend = importlib.import_module(MODULES[1])
-    builder.setattr(backend, "find_gpu", lambda: Gpu("Orin", "8.7", 8 << 30, "12.6", True))
+    builder.setattr(backend, "find_gpu", lambda: ORIN)
     builder.setattr(registry, "has_nvidia_gpu", lambda: True)
     builder.setitem(registry.BACKENDS, "torch", registry.BACKENDS["torch"]._replace(location="no_torch:Class"))
     return builder

@@ -11,10 +11,8 @@ import pytest
 
 from sam2edge.bundle import engine_fit
 from sam2edge.bundle.engine_fit import misfit
-from sam2edge.machine.device import Gpu
-from sam2edge.store.manifest import manifest_path
-
-ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6", True)
+from sam2edge.store.paths import manifest_path
+from tests.boards import ORIN
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +38,8 @@ def test_engines_of_another_tensorrt_or_gpu_do_not(written_engines: Path, monkey
 @pytest.mark.parametrize("builder", ["os", "tensorrt.something"])
 def test_nothing_else_is_imported_for_a_manifest(builder: str, written_engines: Path) -> None:
     path = manifest_path(written_engines / "image_encoder.engine")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "builder": builder}))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "engine": {**content["engine"], "builder": builder}}))
     assert misfit(written_engines) == f"built by {builder}"
 
 

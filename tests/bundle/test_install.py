@@ -16,6 +16,7 @@ import pytest
 from sam2edge.bundle.install import default_store, main
 from sam2edge.bundle.wheels import Target
 from sam2edge.store import paths
+from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.variants import find_variant
 from tests.bundle.small_bundle import HERE, make_bundle
 
@@ -29,7 +30,7 @@ def graphs() -> list[Path]:
     files[0].parent.mkdir(parents=True)
     for path in files:
         path.write_bytes(path.name.encode() * 100)
-        paths.write_record(path, graph=path.stem)
+        write_manifest(path, describe_file(path, graph=path.stem))
     return files
 
 
@@ -62,7 +63,7 @@ def test_a_new_environment_and_models(
     assert len(facts["added"]) == 4 and "said" not in facts
     here = paths.root()
     assert {name for name in tree(there) if "." in name.split("/")[-1]} >= {
-        str(path.relative_to(here)) for path in [*graphs, *map(paths.record_path, graphs)]
+        str(path.relative_to(here)) for path in [*graphs, *map(paths.manifest_path, graphs)]
     }
     for path in graphs:
         assert (there / path.relative_to(here)).read_bytes() == path.read_bytes()
@@ -299,7 +300,7 @@ def test_a_failure_at_the_last_file_takes_all_back(
     checkpoint = paths.checkpoint_dir() / "sam2.1_hiera_tiny.safetensors"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"weights")
-    paths.write_record(checkpoint)
+    write_manifest(checkpoint, describe_file(checkpoint))
     bundle = make_bundle(tmp_path / "bundle.zip", monkeypatch, variants=(TINY,))
     there = tmp_path / "store"
     there.mkdir()
@@ -314,7 +315,7 @@ def test_a_failure_at_the_last_file_takes_all_back(
 def test_a_full_disk(tmp_path: Path, graphs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit on the size of files fails writes as a full disk does."""
     graphs[0].write_bytes(bytes(3_000_000))
-    paths.write_record(graphs[0])
+    write_manifest(graphs[0], describe_file(graphs[0]))
     bundle = make_bundle(tmp_path / "bundle.zip", monkeypatch, variants=(TINY,))
     program = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, 2_500_000));"

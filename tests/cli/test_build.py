@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -9,14 +10,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sam2edge.cli import build as module
 from sam2edge.cli.main import main
+from sam2edge.engine_build import build
+from sam2edge.engine_build import graphs as graphs_module
 from sam2edge.store import paths
-from sam2edge.store.manifest import check_files
+from sam2edge.store.engine_checks import check_files
+from sam2edge.store.manifest import read_manifest, write_manifest
 from sam2edge.variants import find_variant
+from tests.boards import ORIN
 
 MICRO = find_variant("sam2/hiera_micro")
 ASSETS = paths.ASSETS
@@ -32,8 +37,8 @@ def test_build_writes_engines_with_manifests(empty_store: Path, capfd: pytest.Ca
     graphs = tuple(path.stem for path in paths.graph_dir(MICRO, 512, "fp16").glob("*.onnx"))
     assert len(graphs) >= 2
     for manifest in check_files(folder, graphs, MICRO, 512).values():
-        assert manifest.parity["graph"]["passed"] is True
-        assert manifest.parity["graph"]["figures"]["mask_iou"] >= 0.995
+        assert manifest.parity["graph"].passed is True
+        assert manifest.parity["graph"].metrics["mask_iou"] >= 0.995
     out, err = capfd.readouterr()
     assert "mask_decoder.engine" in out
     assert "Traceback" not in err
@@ -41,19 +46,50 @@ def test_build_writes_engines_with_manifests(empty_store: Path, capfd: pytest.Ca
     assert capfd.readouterr().err.count("built already") == len(graphs)
 
 
-def test_without_torch_graphs_are_enough(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    started: list[str] = []
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(module, "run_script", lambda script: started.append(script[0]) or 0)
+def test_without_torch_graphs_are_enough(
+    builder: pytest.MonkeyPatch, empty_store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    builder.setattr(graphs_module.importlib.util, "find_spec", lambda name: object() if name == "tensorrt" else None)
     assert main(["build", "sam2/hiera_micro", "--precision", "fp32"]) == 0, "the package has these graphs"
-    assert started == ["to_engine"]
     assert main(["build", "sam2/hiera_micro"]) == 1
     err = capfd.readouterr().err
     assert "no torch, onnx, safetensors; remedy: pip install 'sam2edge[export]', or copy graphs into " in err
-    folder = paths.graph_dir(MICRO, 512, "fp16")
-    shutil.copytree(ASSETS, folder)
+    shutil.copytree(ASSETS, paths.graph_dir(MICRO, 512, "fp16"))
     assert main(["build", "sam2/hiera_micro"]) == 0
-    assert started == ["to_engine", "to_engine"]
+
+
+def test_a_build_starts_at_most_eight_processes(builder: pytest.MonkeyPatch, tmp_path: Path, empty_store: Path) -> None:
+    """This one, the export, one question for the library's version, four builders, the comparison."""
+    started: list[list[str]] = []
+    popen = subprocess.Popen
+
+    class Popen(popen):  # type: ignore[type-arg, misc, valid-type]
+        def __init__(self, command: list[str], **options: Any) -> None:
+            started.append(command)
+            if "to_onnx" in command:
+                shutil.copytree(ASSETS, paths.graph_dir(MICRO, 512, "fp16"))
+            if {"to_onnx", "engine_parity"} & set(command):
+                command = ["true"]
+            super().__init__(command, **options)
+
+    builder.setattr(subprocess, "Popen", Popen)
+    builder.setattr(build, "find_gpu", lambda: ORIN)
+    builder.setattr(build.importlib.util, "find_spec", lambda name: object())
+    assert main(["build", "sam2/hiera_micro"]) == 0
+    scripts = [command[3] for command in started if command[2] == "sam2edge.export"]
+    assert scripts == ["to_onnx", *["build_worker"] * 4, "engine_parity"]
+    assert len(started) + 1 == 8
+
+
+def test_graphs_of_older_weights_are_exported_again(builder: pytest.MonkeyPatch, empty_store: Path) -> None:
+    """An upgrade of the package brings other embedded weights; the store still has graphs of the old ones."""
+    exported: list[list[str]] = []
+    folder = shutil.copytree(ASSETS, paths.graph_dir(MICRO, 512, "fp16"))
+    path = folder / "image_encoder.onnx"
+    write_manifest(path, dataclasses.replace(read_manifest(path), checkpoint_sha256="2" * 64))
+    builder.setattr(graphs_module, "run_script", lambda script, *_: exported.append(script))
+    assert main(["build", "sam2/hiera_micro"]) == 0
+    assert exported == [["to_onnx", MICRO.name, "--size", "512", "--precision", "fp16"]]
 
 
 @pytest.mark.parametrize(

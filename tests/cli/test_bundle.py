@@ -11,6 +11,7 @@ from sam2edge.bundle import create
 from sam2edge.cli.main import main
 from sam2edge.files import file_sha256
 from sam2edge.store import paths
+from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.variants import find_variant
 from tests.bundle.small_bundle import make_bundle
 
@@ -47,7 +48,7 @@ def test_models_go_in_with_what_the_store_has(tmp_path: Path, written_engines: P
     weights = paths.checkpoint_dir() / "sam2.1_hiera_tiny.pt"
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
-    paths.write_record(weights)
+    write_manifest(weights, describe_file(weights))
     command = ["bundle", "create", "--model", "sam2/hiera_tiny", "--model", "sam2/hiera_micro", "--json"]
     assert main([*command, str(tmp_path / "a.zip")]) == 0
     out, err = capsys.readouterr()

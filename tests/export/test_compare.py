@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from sam2edge import contract
-from sam2edge.export.compare import drawn_scene, example_cases, measure, remembering
+from sam2edge.export.compare import drawn_scene, example_cases, measure, remembering, run_reference
 from sam2edge.variants import find_variant
 
 
@@ -26,8 +26,8 @@ def test_graphs_that_no_case_changes_run_once() -> None:
 
         return remembering(run)
 
-    figures = measure(specs, list(example_cases(64, 4, [drawn_scene()])), runner("reference"), runner("found"))
-    assert set(figures) == set(specs)
+    references = run_reference(specs, example_cases(64, 4, [drawn_scene()]), runner("reference"))
+    assert set(measure(specs, references, runner("found"))) == set(specs)
     assert runs["reference", contract.IMAGE_ENCODER] == runs["found", contract.IMAGE_ENCODER] == 1
     assert runs["reference", contract.MEMORY_ATTENTION] == 1
     assert runs["found", contract.MEMORY_ATTENTION] == 2  # alone on the reference's tensors, and in the chain

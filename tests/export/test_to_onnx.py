@@ -19,7 +19,7 @@ from sam2edge.export import to_onnx  # noqa: E402
 from sam2edge.export.to_onnx import check_tensors, export_graphs, main  # noqa: E402
 from sam2edge.files import file_sha256  # noqa: E402
 from sam2edge.store import paths  # noqa: E402
-from sam2edge.store.weights_version import GRAPH_KEY, weights_version  # noqa: E402
+from sam2edge.store.manifest import read_manifest  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
 
 MICRO = find_variant("sam2/hiera_micro")
@@ -44,7 +44,9 @@ def test_graphs_are_static_standard_and_stamped(graphs: dict[str, Path]) -> None
         assert stamp["sam2edge_contract"] == str(contract.CONTRACT_VERSION)
         assert stamp["sam2edge_model"] == MICRO.name
         assert stamp["sam2edge_checkpoint_sha256"] == file_sha256(WEIGHTS)
-        assert stamp[GRAPH_KEY] == weights_version(WEIGHTS)
+        manifest = read_manifest(path)
+        assert (manifest.sha256, manifest.checkpoint_sha256) == (file_sha256(path), file_sha256(WEIGHTS))
+        assert (manifest.graph, manifest.prompt_slots, manifest.precision) == (name, 5, "fp32")
 
 
 def test_no_shape_is_computed_at_run_time(graphs: dict[str, Path]) -> None:

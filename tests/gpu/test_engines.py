@@ -68,7 +68,7 @@ def test_the_build_compared_them_with_torch(engines: Any, engine_store: Path) ->
     assert len(paths) == 8
     for path in paths:
         parity = read_manifest(path).parity["engine"]
-        assert (parity["against"], parity["passed"]) == ("torch float32", True)
+        assert (parity.against, parity.passed) == ("torch float32", True)
 
 
 def test_cuda_graphs_change_nothing(engines: Any, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:

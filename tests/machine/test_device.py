@@ -81,12 +81,14 @@ class _Driver:
         return 0
 
     def _cuDeviceGetAttribute(self, value: Any, which: int, device: ctypes.c_int) -> int:
-        value._obj.value = {18: 1, 75: 8, 76: 7}[which]
+        value._obj.value = {16: 8, 18: 1, 75: 8, 76: 7}[which]
         return 0
 
 
 def test_the_gpu_as_the_driver_tells_it() -> None:
-    assert find_gpu(lambda name: _Driver()) == Gpu("Orin", "8.7", 8 * GIB, "12.6", True)
+    gpu = find_gpu(lambda name: _Driver())
+    assert gpu == Gpu("Orin", "8.7", 8 * GIB, "12.6", True, sm_count=8)
+    assert str(gpu) == "Orin (compute capability 8.7, 8 multiprocessors, 8.0 GiB)"
 
 
 @pytest.mark.parametrize("call", ["cuInit", "cuDeviceGet", "cuDeviceGetName", "cuDeviceTotalMem_v2"])

@@ -20,6 +20,7 @@ from sam2edge.store.importer import (
     recognise_file,
 )
 from sam2edge.store.inventory import DAMAGED, OK, check_file, stored_files
+from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.variants import VARIANTS, Checkpoint, Variant, find_variant
 from tests.conftest import official_parameters
 
@@ -78,7 +79,7 @@ def test_a_pt_file_by_its_tensors(golden_checkpoint: Callable[[str], Path], tmp_
     other = _safetensors(tmp_path / "other.safetensors", official_parameters("sam2.1_hiera_tiny"))
     _, replaced = add_checkpoint(other, replace=True)
     assert paths.find_checkpoint(TINY) == replaced
-    assert not target.exists() and not paths.record_path(target).exists()
+    assert not target.exists() and not paths.manifest_path(target).exists()
 
 
 def test_official_bytes_need_no_torch_and_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +153,7 @@ def exported(tmp_path: Path) -> Path:
         path = folder / f"{name}.onnx"
         path.write_bytes(name.encode() * 100)
         facts = {"graph": name, "model": TINY.name, "image_size": 1024, "precision": "fp32"}
-        paths.write_record(path, **facts)
+        write_manifest(path, describe_file(path, **facts))
     return folder
 
 
@@ -175,7 +176,7 @@ def test_a_folder_of_graphs(exported: Path) -> None:
 )
 def test_folders_of_graphs_that_are_not_whole(damage: str, exported: Path) -> None:
     decoder = exported / "mask_decoder.onnx"
-    record = paths.record_path(decoder)
+    record = paths.manifest_path(decoder)
     if damage == "missing":
         decoder.unlink()
     elif damage == "edited":

@@ -23,6 +23,7 @@ from sam2edge.store.inventory import (
     remove_model,
     stored_files,
 )
+from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.variants import find_variant
 
 TINY, LARGE = find_variant("sam2/hiera_tiny"), find_variant("sam2/hiera_large")
@@ -33,7 +34,7 @@ def _write(path: Path, content: bytes = b"content", record: bool = False) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     if record:
-        paths.write_record(path)
+        write_manifest(path, describe_file(path))
     return path
 
 
@@ -84,7 +85,7 @@ def test_damage_is_seen_and_the_remedy_named(written_engines: Path) -> None:
     assert findings[by_hand].remedy == "bring it again: sam2edge models add FILE"
     assert findings[graph].remedy.endswith("to_onnx sam2/hiera_tiny --size 1024 --precision fp32")
     assert findings[engine].remedy == "sam2edge build sam2/hiera_micro --size 512 --precision fp16"
-    paths.record_path(engine).write_text("{")
+    paths.manifest_path(engine).write_text("{")
     assert "manifest" in next(check_file(f) for f in stored_files() if f.path == engine).reason
 
 

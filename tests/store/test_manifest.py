@@ -16,16 +16,20 @@ from sam2edge import contract
 from sam2edge.errors import GraphError
 from sam2edge.machine.device import Gpu
 from sam2edge.store import paths
-from sam2edge.store.manifest import check_content, check_files, check_machine, read_manifest
+from sam2edge.store.engine_checks import check_content, check_files, check_machine
+from sam2edge.store.manifest import Manifest, read_engine_manifest, read_manifest, stated_sha256
 from sam2edge.variants import find_variant
+from tests.boards import ORIN
 
 MICRO = find_variant("sam2/hiera_micro")
 GRAPHS = tuple(contract.graph_specs(MICRO, 512))
-ORIN = Gpu("Orin", "8.7", 8 << 30, "12.6", True)
+
+
+FAILED = {"engine": {"against": "torch", "runtime": "x", "passed": False}}
 
 
 def test_what_was_built_is_taken(written_engines: Path) -> None:
-    manifests = check_files(written_engines, GRAPHS, MICRO, 512, "1" * 64)
+    manifests = check_files(written_engines, GRAPHS, MICRO, 512, stated_sha256(paths.find_checkpoint(MICRO)))
     assert set(manifests) == set(GRAPHS)
     read_and_check(written_engines)
     for name, manifest in manifests.items():
@@ -48,11 +52,14 @@ def _entry(name: str, value: Any) -> Callable[[Path], None]:
     return change
 
 
-def _without_entry(engine: Path) -> None:
-    path = engine.with_name(f"{engine.name}.json")
-    content = json.loads(path.read_text())
-    del content["engine_sha256"]
-    path.write_text(json.dumps(content))
+def _without(name: str) -> Callable[[Path], None]:
+    def change(engine: Path) -> None:
+        path = engine.with_name(f"{engine.name}.json")
+        content = json.loads(path.read_text())
+        del content[name]
+        path.write_text(json.dumps(content))
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -66,9 +73,12 @@ def _without_entry(engine: Path) -> None:
         (lambda engine: engine.with_name(f"{engine.name}.json").unlink(), "engine.json is not usable.*No such file"),
         (lambda engine: engine.with_name(f"{engine.name}.json").write_text("{"), "no JSON"),
         (lambda engine: engine.with_name(f"{engine.name}.json").write_bytes(b"\xff\xfe"), "no JSON"),
-        (lambda engine: engine.with_name(f"{engine.name}.json").write_text("[]"), "other entries"),
-        (_without_entry, "entries missing"),
-        (_entry("surprise", 1), "other entries"),
+        (lambda engine: engine.with_name(f"{engine.name}.json").write_text("[]"), "not an object but"),
+        (lambda engine: engine.with_name(f"{engine.name}.json").write_text("[" * 10**5), "not usable"),
+        (_without("sha256"), "no entry sha256"),
+        (_without("engine"), "expected the manifest of an engine; got no entry engine"),
+        (_entry("surprise", 1), "unknown entry surprise"),
+        (_entry("engine", {"builder": "tensorrt"}), "no entry engine.builder_version"),
         (_entry("image_size", "512"), "image_size = '512'"),
         (_entry("image_size", True), "image_size = True"),
         (_entry("image_size", 1024), "mask_decoder of sam2.1_hiera_micro at 512.*at 1024"),
@@ -76,9 +86,12 @@ def _without_entry(engine: Path) -> None:
         (_entry("model", "sam2.1_hiera_tiny"), "sam2.1_hiera_tiny at 512"),
         (_entry("graph", "image_encoder"), "got image_encoder"),
         (_entry("checkpoint_sha256", "2" * 64), "different weights"),
-        (_entry("engine_bytes", 7), r"expected 7 bytes; got 1\d+ bytes"),
-        (_entry("engine_sha256", "0" * 64), "with SHA-256 0000000000000000.*changed or cut short since"),
-        (_entry("parity", {"engine": {"passed": False}}), "computes what its model does.*mask_decoder.failed.engine"),
+        (_entry("size_bytes", 7), r"expected 7 bytes; got 1\d+ bytes"),
+        (_entry("sha256", "0" * 64), "with SHA-256 0000000000000000.*changed or cut short since"),
+        (
+            _entry("parity", {"engine": {"against": "torch", "runtime": "x", "passed": False}}),
+            "computes what its model does.*mask_decoder.failed.engine",
+        ),
         (_entry("precision", "fp32"), "different precisions|different weights or in different precisions"),
     ],
 )
@@ -99,26 +112,38 @@ def test_engines_of_another_checkpoint(written_engines: Path) -> None:
     [
         ("tensorrt", "10.7.0", ORIN, "expected an engine of tensorrt 10.7.0; got tensorrt 10.3.0"),
         ("tensorrt_rtx", "10.3.0", ORIN, "expected an engine of tensorrt_rtx"),
-        ("tensorrt", "10.3.0", dataclasses.replace(ORIN, compute_capability="8.9"), r"8\.9.*Orin \(8\.7\)"),
+        ("tensorrt", "10.3.0", dataclasses.replace(ORIN, compute_capability="8.9"), r"8\.9.*Orin \(compute.* 8\.7"),
         ("tensorrt", "10.3.0", dataclasses.replace(ORIN, name="Orin Nano"), "Orin Nano.*got one for Orin"),
+        # Boards that have the same name: AGX Orin, Orin NX 16 GB, Orin NX 8 GB.
+        ("tensorrt", "10.3.0", dataclasses.replace(ORIN, sm_count=16, part=""), "16 multiprocessors.*8 multiproc"),
+        ("tensorrt", "10.3.0", dataclasses.replace(ORIN, total_bytes=16 << 30, part=""), "16.0 GiB.*8.0 GiB"),
+        ("tensorrt", "10.3.0", dataclasses.replace(ORIN, part="p3767-0001"), "p3767-0001.*p3767-0003"),
     ],
 )
 def test_another_machine(written_engines: Path, library: str, version: str, gpu: Gpu, message: str) -> None:
-    manifest = read_manifest(written_engines / "mask_decoder.engine")
+    manifest = read_engine_manifest(written_engines / "mask_decoder.engine")
     with pytest.raises(GraphError, match=f"{message}.*remedy: build it here: sam2edge build"):
         check_machine(manifest, library, version, gpu)
-    other = dataclasses.replace(manifest, machine="riscv64")
     with pytest.raises(GraphError, match=f"an engine for {platform.machine()}; got riscv64"):
-        check_machine(other, "tensorrt", "10.3.0", ORIN)
+        check_machine(_with_build(manifest, architecture="riscv64"), "tensorrt", "10.3.0", ORIN)
+
+
+def test_the_same_board_with_another_release(written_engines: Path) -> None:
+    """Another L4T keeps some more memory for itself, a container may not see the device tree."""
+    manifest = read_engine_manifest(written_engines / "mask_decoder.engine")
+    here = dataclasses.replace(ORIN, total_bytes=int(7.4 * 2**30), part="", driver_cuda="13.2")
+    check_machine(manifest, "tensorrt", "10.3.0", here)
+
+
+def _with_build(manifest: Manifest, **facts: Any) -> Manifest:
+    return dataclasses.replace(manifest, engine=dataclasses.replace(manifest.build, **facts))
 
 
 def test_engines_built_without_a_gpu(written_engines: Path) -> None:
-    anywhere = dataclasses.replace(
-        read_manifest(written_engines / "mask_decoder.engine"), gpu=None, compute_capability=None
-    )
+    anywhere = _with_build(read_engine_manifest(written_engines / "mask_decoder.engine"), gpu=None)
     with pytest.raises(GraphError, match="one built without a GPU"):
         check_machine(anywhere, "tensorrt", "10.3.0", ORIN)
-    portable = dataclasses.replace(anywhere, builder="tensorrt_rtx")
+    portable = _with_build(anywhere, builder="tensorrt_rtx")
     check_machine(portable, "tensorrt_rtx", "10.3.0", ORIN)
 
 

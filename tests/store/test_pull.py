@@ -21,6 +21,7 @@ from sam2edge.errors import InvalidInputError, StoreError
 from sam2edge.files import locked
 from sam2edge.store import paths
 from sam2edge.store.inventory import partial_path
+from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.store.pull import pull_checkpoint
 from sam2edge.variants import Variant, find_variant
 from tests.file_server import FileServer
@@ -366,7 +367,7 @@ def test_weights_brought_by_hand_are_not_overwritten(server: FileServer) -> None
     variant = server.variant()
     _target().parent.mkdir(parents=True)
     _target().write_bytes(b"mine")
-    paths.write_record(_target(), model=variant.name)
+    write_manifest(_target(), describe_file(_target(), model=variant.name))
     with pytest.raises(StoreError, match="brought by hand.*models remove"):
         pull_checkpoint(variant)
     assert _target().read_bytes() == b"mine"

@@ -27,7 +27,8 @@ from sam2edge.backends.tensorrt.memory import CudaDevice, DeviceBuffer, DeviceTe
 from sam2edge.contract import TensorSpec
 from sam2edge.errors import BackendUnavailableError, GraphError, Sam2EdgeError
 from sam2edge.machine.device import find_gpu
-from sam2edge.store.manifest import EngineManifest, check_machine
+from sam2edge.store.engine_checks import check_machine
+from sam2edge.store.manifest import Manifest
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
 _LOG_LINES = 4
@@ -61,11 +62,11 @@ class TensorRtBackend(GraphBackend):
 
     name = "tensorrt"
 
-    def __init__(self, request: BackendRequest, manifests: Mapping[str, EngineManifest], library: ModuleType) -> None:
+    def __init__(self, request: BackendRequest, manifests: Mapping[str, Manifest], library: ModuleType) -> None:
         assert request.engine_dir is not None
         decoder = manifests[contract.MASK_DECODER]
-        super().__init__(request.variant, request.image_size, decoder.prompt_slots)
-        self.precision = decoder.precision
+        super().__init__(request.variant, request.image_size, decoder.prompt_slots or contract.NUM_PROMPT_SLOTS)
+        self.precision = str(decoder.precision)
         self._device = CudaDevice()
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._scratch: DeviceBuffer | None = None
@@ -89,7 +90,7 @@ class TensorRtBackend(GraphBackend):
         gpu = find_gpu()
         if gpu is None:
             raise BackendUnavailableError("no NVIDIA GPU answers its driver", expected="a CUDA device", got="none")
-        library = _import_library(next(iter(manifests.values())).builder)
+        library = _import_library(next(iter(manifests.values())).build.builder)
         for manifest in manifests.values():
             check_machine(manifest, library.__name__, library.__version__, gpu)
         return cls(request, manifests, library)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sam2edge.backends.tensorrt import cuda_graphs
 from sam2edge.contract import GraphSpec, TensorSpec
 from sam2edge.errors import GraphError
-from sam2edge.store.manifest import EngineManifest, check_content
+from sam2edge.store.engine_checks import check_content
+from sam2edge.store.manifest import Manifest
 from sam2edge.store.paths import ENGINE_SUFFIX
 
 if TYPE_CHECKING:  # it imports pycuda, which this file does without
@@ -25,7 +26,7 @@ class Engine:
         library: ModuleType,
         runtime: Any,
         folder: Path,
-        manifest: EngineManifest,
+        manifest: Manifest,
         spec: GraphSpec,
         log: deque[str],
     ) -> None:
@@ -90,7 +91,7 @@ class Engine:
         return GraphError(f"engine {self.spec.name} {problem}", got=said, remedy=remedy)
 
 
-def _checked_content(folder: Path, manifest: EngineManifest) -> bytes:
+def _checked_content(folder: Path, manifest: Manifest) -> bytes:
     """The engine's bytes, read and hashed once; what they hold is executed, so nothing else may be loaded."""
     engine = folder / f"{manifest.graph}{ENGINE_SUFFIX}"
     try:

@@ -1,0 +1,81 @@
+"""The exported graphs that engines are built from: found, checked against their manifests, exported where needed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from sam2edge import contract
+from sam2edge.engine_build.options import BuildOptions
+from sam2edge.engine_build.processes import run_script
+from sam2edge.errors import BackendUnavailableError, GraphError
+from sam2edge.files import file_sha256
+from sam2edge.store import paths
+from sam2edge.store.manifest import Manifest, read_manifest, stated_sha256
+
+
+def find_or_export_graphs(options: BuildOptions, show: Callable[[str], object], keep_output: bool) -> Path:
+    """The folder of the model's graphs. They are exported first where there are none, or `checkpoint` names weights."""
+    if options.graphs is not None:
+        return options.graphs
+    found = paths.find_graphs(options.variant, options.image_size, options.precision)
+    if found is None or options.checkpoint is not None or _are_outdated(found, options):
+        _check_can_export(options)
+        run_script(["to_onnx", *options.arguments], show, keep_output)
+        found = paths.find_graphs(options.variant, options.image_size, options.precision)
+    if found is None:
+        raise GraphError(f"no {options.precision} graphs of {options.variant.model_id} at {options.image_size}")
+    return found
+
+
+def read_graph(path: Path, graph: str, options: BuildOptions) -> Manifest:
+    """The manifest of one graph. Raises GraphError where the graph is missing, damaged, or of something else."""
+    remedy = f"python -m sam2edge.export.to_onnx {' '.join(options.arguments)}"
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise GraphError(f"{path.name} cannot be read", got=error.strerror, remedy=remedy) from error
+    manifest = read_manifest(path)
+    if digest != manifest.sha256:
+        raise GraphError(
+            f"{path.name} is damaged or of another export",
+            expected=f"SHA-256 {manifest.sha256[:16]}...",
+            got=f"{digest[:16]}...",
+            remedy=remedy,
+        )
+    wanted = (graph, contract.CONTRACT_VERSION, options.model, options.image_size)
+    stated = (manifest.graph, manifest.contract_version, manifest.model, manifest.image_size)
+    if stated != wanted:
+        names = "{0} of {2} at {3}, contract {1}"
+        raise GraphError(
+            f"{path.name} was made for something else",
+            expected=names.format(*wanted),
+            got=names.format(*stated),
+            remedy=remedy,
+        )
+    return manifest
+
+
+def _are_outdated(folder: Path, options: BuildOptions) -> bool:
+    """Whether the graphs were made of other weights than those at hand, as those of an older package are."""
+    wanted = stated_sha256(paths.find_checkpoint(options.variant))
+    if wanted is None:
+        return False
+    try:
+        return read_manifest(folder / f"{contract.IMAGE_ENCODER}.onnx").checkpoint_sha256 != wanted
+    except GraphError:
+        return False  # told when the graph itself is read
+
+
+def _check_can_export(options: BuildOptions) -> None:
+    missing = [name for name in ("torch", "onnx", "safetensors") if importlib.util.find_spec(name) is None]
+    if missing:
+        folder = paths.graph_dir(options.variant, options.image_size, options.precision)
+        raise BackendUnavailableError(
+            f"no {options.precision} graphs of {options.variant.model_id} at image size {options.image_size}, "
+            "and they cannot be exported here",
+            expected="torch, onnx and safetensors",
+            got=f"no {', '.join(missing)}",
+            remedy=f"pip install 'sam2edge[export]', or copy graphs into {folder}",
+        )
