@@ -118,7 +118,7 @@ def test_a_build_on_a_gpu_compares_what_it_built(builder: pytest.MonkeyPatch, tm
 
     builder.setattr(build, "find_gpu", lambda: ORIN)
     builder.setattr(build, "run_script", compare)
-    builder.setattr(build.importlib.util, "find_spec", lambda name: object())
+    builder.setattr("importlib.util.find_spec", lambda name: object())
     with pytest.raises(GraphError, match="engines differ"):
         build_engines(_options(tmp_path / "out"), LineProgress())
     for _ in range(2):
@@ -140,7 +140,7 @@ def test_a_comparison_that_is_killed_is_no_failure(
 
     builder.setattr(build, "find_gpu", lambda: ORIN)
     builder.setattr(build, "run_script", killed)
-    builder.setattr(build.importlib.util, "find_spec", lambda name: object())
+    builder.setattr("importlib.util.find_spec", lambda name: object())
     built = build_engines(_options(tmp_path / "out"), LineProgress())
     assert "were not compared with their model: the comparing process was ended by SIGKILL" in capsys.readouterr().err
     for name, manifest in built.items():
