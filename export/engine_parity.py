@@ -25,6 +25,7 @@ from sam2edge.export.command_line import errors_in_one_line, exit_with
 from sam2edge.export.compare import (
     ReferenceRun,
     Runner,
+    bounds_for,
     drawn_scene,
     example_cases,
     measure,
@@ -70,7 +71,8 @@ def check_engines(
         measured = measure(specs, references, remembering(backend.fetch))
     finally:
         backend.close()
-    outcomes = {name: GraphParity(name, metrics, ENGINE_BOUNDS) for name, metrics in measured.items()}
+    bounds = bounds_for(ENGINE_BOUNDS, references)
+    outcomes = {name: GraphParity(name, metrics, bounds) for name, metrics in measured.items()}
     for name, outcome in outcomes.items():
         _write_parity(folder / f"{name}{paths.ENGINE_SUFFIX}", outcome, against, len(references))
     return outcomes

@@ -80,7 +80,8 @@ class GraphParity:
         m, b = self.metrics, self.bounds
         return (
             f"{self.graph}: cosine {m.cosine:.6f} (at least {b.cosine}), relative error {m.relative_error:.2e} "
-            f"(at most {b.relative_error}), mask IoU {m.mask_iou:.4f} (at least {b.mask_iou})"
+            f"(at most {b.relative_error}), mask IoU {m.mask_iou:.4f} "
+            f"({f'at least {b.mask_iou}' if b.mask_iou else 'not judged: the masks of these weights are undecided'})"
         )
 
 

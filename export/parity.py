@@ -23,6 +23,7 @@ from sam2edge.errors import CheckpointError
 from sam2edge.export.bisect import find_first_bad_layer
 from sam2edge.export.command_line import errors_in_one_line, exit_with
 from sam2edge.export.compare import (
+    bounds_for,
     drawn_scene,
     example_cases,
     measure,
@@ -58,8 +59,9 @@ def check_graphs(
     measured = measure(specs, references, remembering(session_runner(sessions)))
     del sessions
     outcomes = {}
+    bounds = bounds_for(BOUNDS[precision], references)
     for name, metrics in measured.items():
-        outcome = GraphParity(name, metrics, BOUNDS[precision])
+        outcome = GraphParity(name, metrics, bounds)
         if not outcome.passed:
             feed = references[0].feeds[name]
             layer = find_first_bad_layer(model, folder / f"{name}.onnx", specs[name], feed, outcome.bounds)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +21,7 @@ from sam2edge.engine_build.options import BuildTask
 from sam2edge.errors import GraphError
 from sam2edge.export.build_worker import Events, describe_tensor, peak_bytes, run_task
 from sam2edge.export.graphs import GRAPHS
+from sam2edge.export.tracing import OPSET
 from sam2edge.torch_sam2.checkpoint import load_model
 
 
@@ -29,10 +31,13 @@ def convert(library: ModuleType, task: BuildTask, events: Events) -> None:
     options = task.options
     assert options.checkpoint is not None
     spec = contract.graph_specs(options.variant, options.image_size, task.prompt_slots)[task.graph]
+    dtypes = [getattr(torch, tensor.dtype) for tensor in spec.inputs]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(options.variant, options.checkpoint, options.image_size)
-    module = GRAPHS[spec.name](model).to(device).eval()
-    inputs = [torch.zeros(t.shape, dtype=getattr(torch, t.dtype), device=device) for t in spec.inputs]
+    module = _FloatInputs(GRAPHS[spec.name](model), dtypes).to(device).eval()
+    inputs = [torch.zeros(t.shape, device=device) for t in spec.inputs]
+    # It calls torch.onnx.export with the defaults, which since torch 2.9 are those of another exporter.
+    vars(torch.onnx)["export"] = partial(torch.onnx.export, dynamo=False, opset_version=OPSET)
     with torch.no_grad():
         converted = torch2trt(
             module,
@@ -58,6 +63,17 @@ def convert(library: ModuleType, task: BuildTask, events: Events) -> None:
         device_memory_bytes=int(engine.device_memory_size_v2),
         peak_bytes=peak_bytes(),
     )
+
+
+class _FloatInputs(torch.nn.Module):
+    """A graph's module that takes every input as float32: torch2trt drops inputs of other types, without a word."""
+
+    def __init__(self, module: torch.nn.Module, dtypes: Sequence[torch.dtype]) -> None:
+        super().__init__()
+        self.module, self.dtypes = module, dtypes
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.module(*(value.to(dtype) for value, dtype in zip(inputs, self.dtypes, strict=True)))
 
 
 class _Tensor:

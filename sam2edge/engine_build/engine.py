@@ -21,7 +21,7 @@ from sam2edge.engine_build.progress import Progress
 from sam2edge.errors import GraphError
 from sam2edge.machine.device import Gpu
 from sam2edge.store import paths
-from sam2edge.store.engine_checks import failed_path, is_same_gpu
+from sam2edge.store.engine_checks import engine_spec, failed_path, is_same_gpu
 from sam2edge.store.manifest import EngineBuild, Manifest, describe_file, read_engine_manifest
 
 NO_TIMING_CACHE = {"tensorrt_rtx"}
@@ -107,7 +107,8 @@ class EngineToBuild:
     def _describe(self, part: Path, facts: Mapping[str, Any], seconds: float) -> Manifest:
         """The manifest of what was built, once its tensors have been found to be the contract's."""
         graph, slots = self.graph, self.graph.prompt_slots or contract.NUM_PROMPT_SLOTS
-        spec = contract.graph_specs(self.options.variant, self.options.image_size, slots)[self.name]
+        specs = contract.graph_specs(self.options.variant, self.options.image_size, slots)
+        spec = engine_spec(specs[self.name], self.options.compiler)
         for kind, wanted in (("inputs", spec.inputs), ("outputs", spec.outputs)):
             found = tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in facts[kind])
             if found != wanted:

@@ -9,7 +9,7 @@ from pathlib import Path
 from sam2edge import contract
 from sam2edge.engine_build.options import BuildOptions
 from sam2edge.engine_build.processes import run_script
-from sam2edge.errors import BackendUnavailableError, GraphError
+from sam2edge.errors import BackendUnavailableError, CheckpointError, GraphError
 from sam2edge.files import file_sha256
 from sam2edge.store import paths
 from sam2edge.store.manifest import Manifest, read_manifest, stated_sha256
@@ -17,6 +17,13 @@ from sam2edge.store.manifest import Manifest, read_manifest, stated_sha256
 
 def find_or_export_graphs(options: BuildOptions, show: Callable[[str], object], keep_output: bool) -> Path:
     """The folder of the model's graphs. They are exported first where there are none, or `checkpoint` names weights."""
+    if options.checkpoint is not None and not options.checkpoint.is_file():
+        raise CheckpointError(
+            "checkpoint not found",
+            expected="a .pt or .safetensors file",
+            got=str(options.checkpoint),
+            remedy="check the path",
+        )
     if options.graphs is not None:
         return options.graphs
     found = paths.find_graphs(options.variant, options.image_size, options.precision)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from dataclasses import replace
 from pathlib import Path
 
-from sam2edge.contract import CONTRACT_VERSION
+from sam2edge.contract import CONTRACT_VERSION, GraphSpec
 from sam2edge.errors import GraphError
 from sam2edge.machine.device import Gpu
 from sam2edge.store.manifest import Manifest, read_engine_manifest
@@ -27,6 +28,14 @@ amounts for themselves, boards with twice the memory are other boards."""
 def failed_path(engine: Path) -> Path:
     """Where an engine is kept that is over its bounds: `image_encoder.failed.engine`; its manifest stays."""
     return engine.with_suffix(f".failed{engine.suffix}")
+
+
+def engine_spec(spec: GraphSpec, compiler: str) -> GraphSpec:
+    """The tensors that an engine of a graph has. torch2trt drops inputs that are not floating point, so its engines
+    take whole numbers as float32."""
+    if compiler != "torch2trt":
+        return spec
+    return replace(spec, inputs=tuple(replace(tensor, dtype="float32") for tensor in spec.inputs))
 
 
 def check_files(

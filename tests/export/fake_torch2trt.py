@@ -1,4 +1,7 @@
-"""Stands for `torch2trt`: runs the module it is given and makes an "engine" of what it saw."""
+"""Stands for `torch2trt`: runs the module it is given and makes an "engine" of what it saw.
+
+Like its flattener, it keeps floating-point and bool inputs alone and drops others, so that names no longer match.
+"""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +11,9 @@ import torch
 
 def torch2trt(module: Any, inputs: Any, use_onnx: Any, fp16_mode: Any, input_names: Any, output_names: Any) -> Any:
     assert use_onnx
+    kept = [value for value in inputs if value.dtype in (torch.half, torch.float, torch.bool)]
+    for index, name in enumerate(input_names):
+        assert kept[index].shape is not None, name  # an IndexError, as the real one raises
     outputs = module(*inputs)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)  # as the real one does
     named = dict(zip([*input_names, *output_names], [*inputs, *outputs], strict=True))
