@@ -193,7 +193,7 @@ def _build_and_open(request: BackendRequest, build: Build) -> Backend:
     try:
         build()
     except Sam2EdgeError as error:
-        _log.warning("engines of %s were not built: %s", request.variant.model_id, error)
+        _log.warning("%s", error)
         raise
     folder = find_engines(request.variant, request.image_size, request.precision)
     return _open_engines(replace(request, engine_dir=folder))

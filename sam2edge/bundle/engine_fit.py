@@ -9,11 +9,10 @@ from pathlib import Path
 
 from sam2edge.errors import GraphError
 from sam2edge.machine.device import find_gpu
+from sam2edge.machine.software import TENSORRT_LIBRARIES
 from sam2edge.store.engine_checks import check_machine
 from sam2edge.store.manifest import read_engine_manifest
 from sam2edge.store.paths import ENGINE_SUFFIX
-
-BUILDERS = ("tensorrt", "tensorrt_rtx")
 
 
 def misfit(folder: Path) -> str | None:
@@ -25,7 +24,7 @@ def misfit(folder: Path) -> str | None:
         for engine in sorted(folder.glob(f"*{ENGINE_SUFFIX}")):
             manifest = read_engine_manifest(engine)
             builder = manifest.build.builder
-            if builder not in BUILDERS:
+            if builder not in TENSORRT_LIBRARIES:
                 return f"built by {builder}"
             check_machine(manifest, builder, importlib.import_module(builder).__version__, gpu)
     except ImportError as error:

@@ -38,7 +38,7 @@ def doctor(context: click.Context, as_json: bool, explain: bool) -> None:
     libraries = find_libraries()
     with progress("trying the backends"):
         machine = describe_machine()
-        backends = try_backends(libraries, machine.has_gpu, machine.board.is_jetson)
+        backends = try_backends(libraries, machine.has_gpu, machine.board.is_jetson, machine.cuda)
         picking = what_auto_picks(working(libraries, backends), machine.has_gpu)
         cameras = look_at_cameras()
         storage = look_at_store()

@@ -13,7 +13,15 @@ from typing import Any
 
 from sam2edge.backends.registry import BACKENDS
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS, Finding
-from sam2edge.machine.software import Libraries, library_version
+from sam2edge.machine.software import (
+    TENSORRT_LIBRARIES,
+    TENSORRT_UPGRADE,
+    Libraries,
+    find_old_pycuda,
+    find_old_tensorrt,
+    library_version,
+    pycuda_install,
+)
 from sam2edge.selection.budget import VARIABLE
 from sam2edge.selection.select import Candidate, Constraints, installed_candidates
 from sam2edge.variants import EMBEDDED, VARIANTS
@@ -54,6 +62,7 @@ def try_backends(
     libraries: Libraries,
     has_gpu: bool,
     on_jetson: bool = False,
+    cuda: str | None = None,
     run: Callable[[Trial], dict[str, Any]] = run_trial,
 ) -> list[Finding]:
     """A finding for every way of running a model, the fastest first. On a Jetson the remedies are others."""
@@ -72,7 +81,7 @@ def try_backends(
     with ThreadPoolExecutor() as pool:
         answers = dict(zip(trials, pool.map(run, trials.values()), strict=True))
     return [
-        _tensorrt(libraries, has_gpu, on_jetson, trials, answers),
+        _tensorrt(libraries, has_gpu, on_jetson, trials, answers, cuda),
         _torch_cuda(libraries, has_gpu, answers),
         _plain("onnxruntime", "onnxruntime", answers),
         _plain("torch on cpu", "torch", answers),
@@ -104,21 +113,28 @@ def _tensorrt(
     on_jetson: bool,
     trials: dict[str, Trial],
     answers: dict[str, dict[str, Any]],
+    cuda: str | None,
 ) -> Finding:
-    built_with = [name for name in ("tensorrt", "tensorrt_rtx") if libraries.has(name)]
-    versions = ", ".join(f"{name} {library_version(name) or ''}".strip() for name in built_with)
+    installed = [name for name in TENSORRT_LIBRARIES if libraries.has(name)]
+    versions = ", ".join(f"{name} {library_version(name) or ''}".strip() for name in installed)
     if "tensorrt" in answers:
         model, size, *_ = trials["tensorrt"]
         again = f"sam2edge build {model} --size {size}"
         return _of_answer("tensorrt", f"{versions}, {model} at {size}", answers["tensorrt"], again)
     if not has_gpu:
         return Finding("tensorrt", MISSING, "no NVIDIA GPU on this machine" + (f" ({versions})" if versions else ""))
-    if not built_with:
+    if not installed:
         install = "sudo apt install python3-libnvinfer" if on_jetson else "pip install tensorrt"
         return Finding("tensorrt", MISSING, "TensorRT is not installed for Python", install)
+    too_old = find_old_tensorrt(library_version("tensorrt")) if installed == ["tensorrt"] else None
+    if too_old is not None:
+        return Finding("tensorrt", MISSING, too_old, TENSORRT_UPGRADE)
     if not libraries.has("pycuda"):
-        install = "pip install 'sam2edge[jetson]'" if on_jetson else "pip install pycuda"
-        return Finding("tensorrt", MISSING, f"{versions}; pycuda is not installed", install)
+        return Finding("tensorrt", MISSING, f"{versions}; pycuda is not installed", pycuda_install())
+    unfit = find_old_pycuda(library_version("pycuda"), library_version("numpy"), cuda)
+    if unfit is not None:
+        detail, _, remedy = unfit.partition("; ")
+        return Finding("tensorrt", MISSING, f"{versions}; {detail}", remedy)
     return Finding("tensorrt", MISSING, f"{versions}; no usable engine was built", _BUILD)
 
 

@@ -35,8 +35,10 @@ def build_missing(variant: Variant, image_size: int, precision: str, checkpoint:
         skip_built=True,
         checkpoint=None if checkpoint is None else Path(checkpoint),
     )
+    progress = LineProgress()
+    progress.note(f"building engines of {variant.model_id}: this takes minutes, once")
     try:
-        build_engines(options, LineProgress())
+        build_engines(options, progress)
     except Sam2EdgeError as error:
         raise GraphError(f"engines of {variant.model_id} were not built", got=str(error)) from error
 

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 
 from sam2edge.errors import BackendUnavailableError
-from sam2edge.machine.software import TENSORRT_INSTALL, TENSORRT_LIBRARIES
+from sam2edge.machine.software import TENSORRT_INSTALL, TENSORRT_LIBRARIES, TENSORRT_UPGRADE
 
 _PROBE = """
 import importlib, json, sys
@@ -53,8 +53,7 @@ def find_library() -> Library:
             f"{name} {version} is too old to build engines: it has no strongly typed networks",
             expected="TensorRT 10.3 or later",
             got=version,
-            remedy="on a Jetson, JetPack 6.1 or later has TensorRT 10.3 (JetPack 6.0 has 8.6); elsewhere "
-            "pip install --upgrade tensorrt",
+            remedy=TENSORRT_UPGRADE,
         )
     return Library(name, version)
 

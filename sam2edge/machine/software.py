@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sam2edge.machine.board import installed_packages
-from sam2edge.machine.sysfs import children, read_text
+from sam2edge.machine.sysfs import children, exists, read_text
 
 # Distributions by the name they are imported as; the first one installed tells the version.
 DISTRIBUTIONS = {
@@ -23,6 +24,13 @@ DISTRIBUTIONS = {
 TENSORRT_LIBRARIES = ("tensorrt", "tensorrt_rtx")
 """Libraries that build and run engines; a build takes the first one that is installed."""
 
+OLDEST_TENSORRT = (10, 3)
+"""Engines are built from strongly typed networks, which JetPack 6.0's TensorRT 8.6 does not have."""
+
+# pycuda 2024.1.2 is the first that runs with numpy 2, 2025.1.2 the first that builds with CUDA 13.
+_PYCUDA_FOR_NUMPY_2, _PYCUDA_FOR_CUDA_13 = (2024, 1, 2), (2025, 1, 2)
+
+TENSORRT_UPGRADE = "on a Jetson, JetPack 6.1 or later has TensorRT 10.3 (JetPack 6.0 has 8.6); elsewhere pip install --upgrade tensorrt"
 TENSORRT_INSTALL = "sudo apt install python3-libnvinfer (Jetson) or pip install tensorrt"
 
 # TensorRT's runtime as JetPack's packages name it, newest first.
@@ -53,12 +61,52 @@ def library_version(name: str) -> str | None:
     """The installed version of a library by its import name; None where no package tells."""
     from importlib import metadata  # 20 ms, which loading a model does not pay
 
-    for distribution in DISTRIBUTIONS[name]:
+    for distribution in DISTRIBUTIONS.get(name, (name,)):
         try:
             return metadata.version(distribution)
         except metadata.PackageNotFoundError:
             continue
     return None
+
+
+def find_old_tensorrt(version: str | None) -> str | None:
+    """Why this version of `tensorrt` cannot build or run engines; None where it can, or is not known."""
+    numbers = release_numbers(version)
+    if not numbers or numbers >= OLDEST_TENSORRT:
+        return None
+    return f"TensorRT {version} is too old: it has no strongly typed networks"
+
+
+def find_old_pycuda(pycuda: str | None, numpy: str | None, cuda: str | None) -> str | None:
+    """Why this version of pycuda does not work with these versions of numpy and CUDA; None where it does."""
+    numbers = release_numbers(pycuda)
+    if not numbers:
+        return None
+    if release_numbers(cuda) >= (13,) and numbers < _PYCUDA_FOR_CUDA_13:
+        return f"pycuda {pycuda} does not work with CUDA {cuda}; pip install --upgrade 'pycuda>=2025.1.2'"
+    if release_numbers(numpy) >= (2,) and numbers < _PYCUDA_FOR_NUMPY_2:
+        return f"pycuda {pycuda} does not work with numpy {numpy}; pip install --upgrade 'pycuda>=2024.1.2'"
+    return None
+
+
+def pycuda_install(which: Callable[[str], str | None] = shutil.which, root: Path = Path("/")) -> str:
+    """The command that installs pycuda. It is compiled, and finds CUDA by `nvcc` on PATH alone."""
+    install = "pip install 'pycuda>=2024.1.2'"
+    if which("nvcc") is not None:
+        return install
+    if exists(root / "usr/local/cuda/bin/nvcc"):
+        return f"PATH=/usr/local/cuda/bin:$PATH {install}"
+    return f"install the CUDA toolkit (on a Jetson: sudo apt install nvidia-jetpack), then {install}"
+
+
+def release_numbers(version: str | None) -> tuple[int, ...]:
+    """ "10.3.0.30" -> (10, 3, 0, 30), up to the first part that is no number; empty where no version is known."""
+    numbers = []
+    for part in (version or "").split("."):
+        if not part.isdecimal():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
 
 
 def _finds(find: Callable[[str], object], name: str) -> bool:

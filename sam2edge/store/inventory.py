@@ -29,7 +29,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Finding:
+class FileCheck:
     """What checking a file gave: "ok", "damaged", or "unknown" where no checksum of it is there; why, what mends it."""
 
     file: StoredFile
@@ -59,24 +59,24 @@ def partial_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
-def check_file(file: StoredFile) -> Finding:
+def check_file(file: StoredFile) -> FileCheck:
     """Compares a file with its pinned sum, its record or its manifest; the whole of it is read."""
     if file.kind == UNFINISHED:
-        return Finding(file, UNKNOWN, "an unfinished download", _pull(file.variant))
+        return FileCheck(file, UNKNOWN, "an unfinished download", _pull(file.variant))
     if file.kind not in (WEIGHTS, GRAPH, ENGINE):
-        return Finding(file, OK)
+        return FileCheck(file, OK)
     wanted = expected_sum(file)
     if wanted is None and file.kind == ENGINE:
-        return Finding(file, DAMAGED, "its manifest is missing or unreadable", _remedy(file))
+        return FileCheck(file, DAMAGED, "its manifest is missing or unreadable", _remedy(file))
     if wanted is None:
-        return Finding(file, UNKNOWN, "no checksum of it was written down")
+        return FileCheck(file, UNKNOWN, "no checksum of it was written down")
     try:
         digest = file_sha256(file.path)
     except OSError as error:
-        return Finding(file, DAMAGED, error.strerror or str(error), _remedy(file))
+        return FileCheck(file, DAMAGED, error.strerror or str(error), _remedy(file))
     if digest == wanted:
-        return Finding(file, OK)
-    return Finding(file, DAMAGED, f"expected SHA-256 {wanted[:16]}..., got {digest[:16]}...", _remedy(file))
+        return FileCheck(file, OK)
+    return FileCheck(file, DAMAGED, f"expected SHA-256 {wanted[:16]}..., got {digest[:16]}...", _remedy(file))
 
 
 def expected_sum(file: StoredFile) -> str | None:

@@ -62,5 +62,5 @@ def tensorrt(driver: FakeDriver, written_engines: Path, monkeypatch: pytest.Monk
 def rewrite_engine(engine: Path, content: bytes) -> None:
     engine.write_bytes(content)
     path = engine.with_name(f"{engine.name}.json")
-    stated = {"engine_sha256": file_sha256(engine), "engine_bytes": len(content)}
+    stated = {"sha256": file_sha256(engine), "size_bytes": len(content)}
     path.write_text(json.dumps(json.loads(path.read_text()) | stated))

@@ -235,6 +235,26 @@ def test_no_library_and_no_graphs(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "no TensorRT is installed" in capsys.readouterr().err
 
 
+def test_tensorrt_of_jetpack_6_0_is_refused_before_the_build(
+    builder: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its 8.6 has no strongly typed networks; told before graphs are exported, which takes minutes."""
+    fake = tmp_path / "libraries" / "tensorrt.py"
+    fake.write_text(fake.read_text().replace('"10.3.0"', '"8.6.2"').replace("STRONGLY_TYPED=1", "EXPLICIT_BATCH=0"))
+    assert main(["build", "sam2/hiera_micro"]) == 1
+    err = capsys.readouterr().err
+    assert "tensorrt 8.6.2 is too old to build engines" in err
+    assert "JetPack 6.1 or later has TensorRT 10.3" in err
+
+
+def test_a_library_that_cannot_be_imported(
+    builder: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "libraries" / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open')")
+    assert main(["build", "sam2/hiera_micro"]) == 1
+    assert "tensorrt cannot be imported; got ImportError: libnvinfer.so.10" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_tensorrt_rtx_compiles_every_graph(precision: str, half_graphs: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from sam2edge.machine.board import installed_packages
-from sam2edge.machine.software import Libraries, cuda_version, find_libraries, library_version, tensorrt_version
+from sam2edge.machine.software import (
+    Libraries,
+    cuda_version,
+    find_libraries,
+    find_old_pycuda,
+    find_old_tensorrt,
+    library_version,
+    pycuda_install,
+    tensorrt_version,
+)
 from tests.trees import write_tree
 
 
@@ -89,3 +98,38 @@ def test_packages_that_are_removed_do_not_count(tmp_path: Path) -> None:
     }
     assert tensorrt_version(root) == "10.3.0.30"
     assert tensorrt_version(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [("8.6.2", True), ("10.0.1", True), ("10.3.0.30", False), ("10.16.0.20", False), ("11.1", False), (None, False)],
+)
+def test_tensorrt_of_jetpack_6_0_is_too_old(version: str | None, refused: bool) -> None:
+    reason = find_old_tensorrt(version)
+    assert (reason is not None) == refused
+    assert reason is None or "no strongly typed networks" in reason
+
+
+@pytest.mark.parametrize(
+    ("pycuda", "numpy", "cuda", "needed"),
+    [
+        ("2024.1", "1.26.4", "12.6", None),
+        ("2024.1", "2.2.6", "12.6", "2024.1.2"),
+        ("2024.1.2", "2.2.6", "12.6", None),
+        ("2024.1.2", "2.2.6", "13.2.0", "2025.1.2"),
+        ("2025.1.2", "2.2.6", "13.2.0", None),
+        (None, "2.2.6", "13.2.0", None),
+    ],
+)
+def test_pycuda_for_numpy_and_cuda(pycuda: str | None, numpy: str, cuda: str, needed: str | None) -> None:
+    reason = find_old_pycuda(pycuda, numpy, cuda)
+    assert (reason is None) if needed is None else (f"pycuda>={needed}" in str(reason))
+
+
+def test_pycuda_is_compiled_with_the_nvcc_on_path(tmp_path: Path) -> None:
+    assert pycuda_install(lambda name: "/usr/bin/nvcc", tmp_path).startswith("pip install 'pycuda")
+    assert "sudo apt install nvidia-jetpack" in pycuda_install(lambda name: None, tmp_path)
+    nvcc = tmp_path / "usr/local/cuda/bin/nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.touch()
+    assert pycuda_install(lambda name: None, tmp_path).startswith("PATH=/usr/local/cuda/bin:$PATH pip install")

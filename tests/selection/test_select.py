@@ -20,6 +20,7 @@ from sam2edge.selection.budget import Budget
 from sam2edge.selection.memory_estimate import estimate_engines, estimate_on_cpu, estimate_torch_cuda
 from sam2edge.selection.select import Candidate, Constraints, Selection, choose, select
 from sam2edge.store import paths
+from sam2edge.store.manifest import EngineBuild, Manifest
 from sam2edge.variants import VARIANTS, Variant, find_variant
 from tests.trees import GIB, TREES, write_tree
 
@@ -46,24 +47,10 @@ def _install_checkpoints(*models: str) -> None:
 
 def _install_engines(model: str, scratch_bytes: int | None, size: int = 1024) -> None:
     variant = find_variant(f"hiera_{model}")
-    manifest = {
-        "graph": "image_encoder",
-        "model": variant.name,
-        "image_size": size,
-        "precision": "fp16",
-        "prompt_slots": 32,
-        "contract_version": 1,
-        "builder": "tensorrt",
-        "builder_version": "10.3.0",
-        "machine": "aarch64",
-        "graph_sha256": "",
-        "engine_sha256": "",
-        "engine_bytes": 80 * MIB,
-        "build_seconds": 1.0,
-        "device_memory_bytes": scratch_bytes,
-    }
-    text = json.dumps(manifest)
-    write_tree(paths.engine_dir(variant, size, "fp16"), {"image_encoder.engine": "", "image_encoder.engine.json": text})
+    build = EngineBuild("tensorrt", "10.3.0", "aarch64", "", 1.0, device_memory_bytes=scratch_bytes)
+    manifest = Manifest("", 80 * MIB, variant.name, "image_encoder", size, "fp16", engine=build)
+    files = {"image_encoder.engine": "", "image_encoder.engine.json": manifest.to_text()}
+    write_tree(paths.engine_dir(variant, size, "fp16"), files)
 
 
 def _pick(tree: str, folder: Path, libraries: Libraries, **options: object) -> str:
