@@ -30,7 +30,7 @@ OLDEST_TENSORRT = (10, 3)
 # pycuda 2024.1.2 is the first that runs with numpy 2, 2025.1.2 the first that builds with CUDA 13.
 _PYCUDA_FOR_NUMPY_2, _PYCUDA_FOR_CUDA_13 = (2024, 1, 2), (2025, 1, 2)
 
-TENSORRT_UPGRADE = "on a Jetson, JetPack 6.1 or later has TensorRT 10.3 (JetPack 6.0 has 8.6); elsewhere pip install --upgrade tensorrt"
+TENSORRT_UPGRADE = "JetPack 6.1 or later on a Jetson (6.0 has TensorRT 8.6), else pip install --upgrade tensorrt"
 TENSORRT_INSTALL = "sudo apt install python3-libnvinfer (Jetson) or pip install tensorrt"
 
 # TensorRT's runtime as JetPack's packages name it, newest first.
