@@ -44,7 +44,9 @@ def build(library: ModuleType, task: BuildTask, events: Events) -> None:
     """Writes the engine of the graph `task.onnx` to `task.engine`. Raises GraphError with the builder's own reason."""
     logger = _make_logger(library, events)
     builder = library.Builder(logger)
-    network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    # Since TensorRT 11 every network is strongly typed, and the flag may go.
+    flag = getattr(library.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = library.OnnxParser(network, logger)
     if not parser.parse_from_file(str(task.onnx)):
         reasons = [str(parser.get_error(i)) for i in range(parser.num_errors)]

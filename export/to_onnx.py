@@ -44,11 +44,13 @@ def export_graphs(
     prompt_slots: int = contract.NUM_PROMPT_SLOTS,
     half_weights: bool = False,
     precision: str = "fp32",
+    for_engines: bool = False,
 ) -> list[Path]:
     """Loads the weights and writes their graphs, as `write_graphs` does; raises CheckpointError for unusable ones."""
     check_options(half_weights, precision)
     model = load_model(variant, checkpoint, image_size)
-    return write_graphs(model, file_sha256(checkpoint), folder, prompt_slots, half_weights, precision)
+    digest = file_sha256(checkpoint)
+    return write_graphs(model, digest, folder, prompt_slots, half_weights, precision, for_engines)
 
 
 def write_graphs(
@@ -58,16 +60,18 @@ def write_graphs(
     prompt_slots: int = contract.NUM_PROMPT_SLOTS,
     half_weights: bool = False,
     precision: str = "fp32",
+    for_engines: bool = False,
 ) -> list[Path]:
     """Writes the model's graphs as `<folder>/<graph>.onnx` with their manifests; returns the paths of the graphs.
 
     `precision` is that of the arithmetic, as `sam2edge.export.precision` makes it; inputs and outputs are the same.
     `half_weights` stores the weights as float16 and casts them back in the graph: half the file, float32 arithmetic.
+    float32 graphs are made for ONNX Runtime on a CPU, in tiles that its cache holds, unless they are `for_engines`;
+    float16 ones always are for engines.
     Raises GraphError when a traced graph breaks the contract, or its float32 islands are not the architecture's.
     """
     check_options(half_weights, precision)
-    # float32 graphs are for ONNX Runtime on a CPU, float16 ones for a GPU's engines
-    model.set_tiled(precision == "fp32")
+    model.set_tiled(precision == "fp32" and not for_engines)
     stamp = {
         "sam2edge_contract": str(contract.CONTRACT_VERSION),
         "sam2edge_model": model.variant.name,
@@ -171,14 +175,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
     parser.add_argument("--slots", type=int, default=contract.NUM_PROMPT_SLOTS, help="points a prompt can have")
     parser.add_argument("--half-weights", action="store_true", help="store weights as float16: half the file")
+    parser.add_argument("--for-engines", action="store_true", help="fp32 graphs for engines on a GPU, not for a CPU")
     args = parser.parse_args(arguments)
     variant = find_variant(args.model)
     size = args.size or variant.image_size
     checkpoint = find_checkpoint_to_export(variant, args.checkpoint)
-    folder = args.out or paths.graph_dir(variant, size, args.precision)
+    kind = paths.FP32_FOR_ENGINES if args.for_engines and args.precision == "fp32" else args.precision
+    folder = args.out or paths.graph_dir(variant, size, kind)
     check_options(args.half_weights, args.precision)
     model, digest = load_model(variant, checkpoint, size), file_sha256(checkpoint)
-    written = write_graphs(model, digest, folder, args.slots, args.half_weights, args.precision)
+    written = write_graphs(model, digest, folder, args.slots, args.half_weights, args.precision, args.for_engines)
     outcomes = check_graphs(model, folder, args.precision)
     require_passed(outcomes)
     for path in written:

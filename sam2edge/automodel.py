@@ -13,7 +13,7 @@ from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMa
 from sam2edge.engine_build.build import build_missing
 from sam2edge.errors import CheckpointError, InvalidInputError
 from sam2edge.files import file_sha256
-from sam2edge.machine.device import available_memory_bytes, find_gpu
+from sam2edge.machine.device import available_memory_bytes, find_gpu, read_device_index
 from sam2edge.machine.gpu_state import GpuMonitor
 from sam2edge.predictor import ImagePredictor
 from sam2edge.selection.budget import CACHE_SHARE, MemoryWatch, memory_cap
@@ -93,7 +93,7 @@ class AutoModel:
         build = partial(build_missing, variant, request.image_size, precision, checkpoint)
         search = search_backends(backend, request, build if build_if_missing else None, tracking)
         opened, report = search.open_next(), search.report
-        monitor = _discrete_gpu(f"{report.chosen} {getattr(opened, 'device', device)}")
+        monitor = _find_discrete_gpu(opened.name, str(getattr(opened, "device", device)))
         if sam2_image_embeddings_cache is None:
             sam2_image_embeddings_cache = _default_cache(choice, monitor, cap)
         watch = MemoryWatch.of_host() if monitor is None else MemoryWatch.of_gpu(monitor)
@@ -124,11 +124,11 @@ def _request(
     return BackendRequest(variant, image_size, device, path, graphs, digest, precision, engines)
 
 
-def _discrete_gpu(in_use: str) -> GpuMonitor | None:
-    """What watches the memory that embeddings lie in, where that is a GPU's own; `in_use` names backend and device."""
-    if not (in_use.startswith("tensorrt") or "cuda" in in_use):
+def _find_discrete_gpu(backend: str, device: str) -> GpuMonitor | None:
+    """What watches the memory that embeddings lie in, where that is a GPU's own."""
+    if backend != "tensorrt" and not device.startswith("cuda"):
         return None
-    gpu = find_gpu()
+    gpu = find_gpu(index=read_device_index(device if device.startswith("cuda") else None))
     return None if gpu is None or gpu.integrated else GpuMonitor(gpu)
 
 

@@ -26,14 +26,26 @@ def find_or_export_graphs(options: BuildOptions, show: Callable[[str], object], 
         )
     if options.graphs is not None:
         return options.graphs
-    found = paths.find_graphs(options.variant, options.image_size, options.precision)
-    if found is None or options.checkpoint is not None or _are_outdated(found, options):
-        _check_can_export(options)
-        run_script(["to_onnx", *options.arguments], show, keep_output)
-        found = paths.find_graphs(options.variant, options.image_size, options.precision)
-    if found is None:
-        raise GraphError(f"no {options.precision} graphs of {options.variant.model_id} at {options.image_size}")
-    return found
+    own = _engine_graph_dir(options)
+    if options.checkpoint is None and paths.has_graphs(own) and not _are_outdated(own, options):
+        return own
+    missing = [name for name in ("torch", "onnx", "safetensors") if importlib.util.find_spec(name) is None]
+    # Graphs that were made for a CPU give the same results on a GPU, and take longer.
+    other = paths.find_graphs(options.variant, options.image_size, options.precision)
+    usable = other is not None and options.checkpoint is None and not _are_outdated(other, options)
+    if usable and (missing or options.compiler == "torch2trt" or paths.find_checkpoint(options.variant) is None):
+        assert other is not None
+        return other
+    if missing:
+        raise BackendUnavailableError(
+            f"no {options.precision} graphs of {options.variant.model_id} at image size {options.image_size}, "
+            "and they cannot be exported here",
+            expected="torch, onnx and safetensors",
+            got=f"no {', '.join(missing)}",
+            remedy=f"pip install 'sam2edge[export]', or copy graphs into {own}",
+        )
+    run_script(["to_onnx", *options.arguments, "--for-engines"], show, keep_output)
+    return own
 
 
 def read_graph(path: Path, graph: str, options: BuildOptions) -> Manifest:
@@ -64,6 +76,11 @@ def read_graph(path: Path, graph: str, options: BuildOptions) -> Manifest:
     return manifest
 
 
+def _engine_graph_dir(options: BuildOptions) -> Path:
+    kind = paths.FP32_FOR_ENGINES if options.precision == "fp32" else options.precision
+    return paths.graph_dir(options.variant, options.image_size, kind)
+
+
 def _are_outdated(folder: Path, options: BuildOptions) -> bool:
     """Whether the graphs were made of other weights than those at hand, as those of an older package are."""
     wanted = stated_sha256(paths.find_checkpoint(options.variant))
@@ -73,16 +90,3 @@ def _are_outdated(folder: Path, options: BuildOptions) -> bool:
         return read_manifest(folder / f"{contract.IMAGE_ENCODER}.onnx").checkpoint_sha256 != wanted
     except GraphError:
         return False  # told when the graph itself is read
-
-
-def _check_can_export(options: BuildOptions) -> None:
-    missing = [name for name in ("torch", "onnx", "safetensors") if importlib.util.find_spec(name) is None]
-    if missing:
-        folder = paths.graph_dir(options.variant, options.image_size, options.precision)
-        raise BackendUnavailableError(
-            f"no {options.precision} graphs of {options.variant.model_id} at image size {options.image_size}, "
-            "and they cannot be exported here",
-            expected="torch, onnx and safetensors",
-            got=f"no {', '.join(missing)}",
-            remedy=f"pip install 'sam2edge[export]', or copy graphs into {folder}",
-        )

@@ -15,7 +15,8 @@ _PROBE = """
 import importlib, json, sys
 library = importlib.import_module(sys.argv[1])
 flags = getattr(library, "NetworkDefinitionCreationFlag", None)
-print(json.dumps([library.__version__, hasattr(flags, "STRONGLY_TYPED")]))
+strongly_typed = hasattr(flags, "STRONGLY_TYPED") or int(library.__version__.split(".")[0]) >= 11
+print(json.dumps([library.__version__, strongly_typed]))
 """
 
 

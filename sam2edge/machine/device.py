@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sam2edge.errors import InvalidInputError
 from sam2edge.machine.board import read_module_part
 from sam2edge.machine.sysfs import as_int, exists, read_fields_kb, read_int, read_text
 
@@ -37,12 +38,25 @@ class Gpu:
     pci_bus_id: str = ""
     sm_count: int = 0
     part: str = ""
+    index: int = 0
+    """The number by which CUDA knows the device, as in "cuda:1"."""
 
     def __str__(self) -> str:
         facts = [f"compute capability {self.compute_capability}"]
         facts += [f"{self.sm_count} multiprocessors"] if self.sm_count else []
         facts += [f"{self.total_bytes / 2**30:.1f} GiB", *([self.part] if self.part else [])]
         return f"{self.name} ({', '.join(facts)})"
+
+
+def read_device_index(device: str | None) -> int:
+    """The number of the CUDA device that "cuda" or "cuda:1" names; 0 for None. Raises InvalidInputError for others."""
+    name, colon, number = (device or "cuda").partition(":")
+    index = as_int(number) if colon else 0
+    if name != "cuda" or index is None or index < 0:
+        raise InvalidInputError(
+            "device cannot be used", expected="'cuda', or 'cuda:1' for the second GPU", got=repr(device)
+        )
+    return index
 
 
 # Attributes of cuDeviceGetAttribute, and the driver's libraries by the name that its ABI fixes.
@@ -87,6 +101,7 @@ def find_gpu(load: Callable[[str], Any] = ctypes.CDLL, index: int = 0) -> Gpu | 
         bus_id.value.decode(errors="replace") if bus_known else "",
         attribute(_SM_COUNT),
         read_module_part() or "" if integrated else "",
+        index,
     )
 
 

@@ -58,7 +58,7 @@ class GpuMonitor:
             state = self._nvml_state() if self._nvml is not None else GpuState()
         if state.free_bytes is not None:
             return state
-        free, total = driver_memory(self._load)
+        free, total = driver_memory(self._load, self._gpu.index)
         if free is None:
             return state
         return GpuState(total, free, state.temperature_c, state.clock_mhz, state.slowed_by, "CUDA driver")
@@ -74,7 +74,7 @@ class GpuMonitor:
                 bus_id = self._gpu.pci_bus_id.encode()
                 found = nvml.nvmlDeviceGetHandleByPciBusId_v2(bus_id, ctypes.byref(self._handle))
             if found != 0:
-                found = nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(self._handle))
+                found = nvml.nvmlDeviceGetHandleByIndex_v2(self._gpu.index, ctypes.byref(self._handle))
         except (OSError, AttributeError):  # no library, or one without these calls
             return
         self._nvml = nvml if found == 0 else None
@@ -101,12 +101,12 @@ class GpuMonitor:
             return False
 
 
-def driver_memory(load: Callable[[str], Any] = ctypes.CDLL) -> tuple[int | None, int | None]:
-    """Free and total bytes of the first CUDA device, by the driver; it takes a context, some 100 MB while it asks."""
+def driver_memory(load: Callable[[str], Any] = ctypes.CDLL, index: int = 0) -> tuple[int | None, int | None]:
+    """Free and total bytes of CUDA device number `index`, by the driver; its context takes some 100 MB meanwhile."""
     try:
         cuda = load(_CUDA_DRIVER)
         device, context, old = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-        if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
+        if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), index):
             return None, None
         if cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
             return None, None

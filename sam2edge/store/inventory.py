@@ -155,6 +155,8 @@ def _remedy(file: StoredFile) -> str:
     if file.variant is None:
         return "remove it"
     size, _, precision = file.path.parent.name.partition("-")
+    if precision == paths.FP32_FOR_ENGINES:
+        precision = "fp32 --for-engines"
     options = f"{file.variant.model_id} --size {size} --precision {precision}"
     if file.kind == GRAPH:
         return f"python -m sam2edge.export.to_onnx {options}"

@@ -52,6 +52,15 @@ def graph_dir(variant: Variant, image_size: int, precision: str = "fp32") -> Pat
     return root() / "graphs" / variant.name / f"{image_size}-{precision}"
 
 
+FP32_FOR_ENGINES = "fp32-engines"
+"""In place of the precision in a folder's name: float32 graphs that were not made for a CPU."""
+
+
+def has_graphs(folder: Path) -> bool:
+    """Whether the folder holds the graphs that images need."""
+    return all((folder / f"{name}.onnx").is_file() for name in IMAGE_GRAPHS)
+
+
 def find_graphs(variant: Variant, image_size: int, precision: str = "auto") -> Path | None:
     """The folder that holds the model's graphs at this size: the store first, then the package.
 
@@ -65,7 +74,7 @@ def find_graphs(variant: Variant, image_size: int, precision: str = "auto") -> P
             folders.append(ASSETS)
     if precision in ("auto", "fp16"):
         folders.append(graph_dir(variant, image_size, "fp16"))
-    return next((d for d in folders if all((d / f"{name}.onnx").is_file() for name in IMAGE_GRAPHS)), None)
+    return next((folder for folder in folders if has_graphs(folder)), None)
 
 
 def engine_dir(variant: Variant, image_size: int, precision: str) -> Path:
@@ -106,9 +115,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes text, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes bytes, whole or not at all."""
 
     def write(part: Path) -> None:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content)
 
     write_atomically(path, write)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,8 @@ MODULES = (
     "sam2edge.backends.tensorrt.memory",
     "sam2edge.backends.tensorrt.backend",
     "sam2edge.backends.tensorrt.engine",
+    "sam2edge.backends.tensorrt.runtime",
+    "sam2edge.backends.tensorrt.runtime_cache",
     "sam2edge.backends.tensorrt.device_normalise",
 )
 
@@ -54,7 +57,7 @@ def tensorrt(driver: FakeDriver, written_engines: Path, monkeypatch: pytest.Monk
     for engine in written_engines.glob("*.engine"):
         rewrite_engine(engine, str(ASSETS / f"{engine.stem}.onnx").encode())
     backend = importlib.import_module(MODULES[1])
-    monkeypatch.setattr(backend, "find_gpu", lambda: ORIN)
+    monkeypatch.setattr(backend, "find_gpu", lambda index=0: replace(ORIN, index=index) if index < 2 else None)
     monkeypatch.setattr(registry, "has_nvidia_gpu", lambda: True)
     return library
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -59,9 +60,10 @@ class _Allocation:
 class _Stream:
     handle = 4711
 
-    def __init__(self, driver: FakeDriver) -> None:
+    def __init__(self, driver: FakeDriver, flags: int) -> None:
         driver.check()
-        self.driver = driver
+        self.driver, self.flags = driver, flags
+        weakref.finalize(self, driver.note_drop, "stream")
 
     def synchronize(self) -> None:
         self.driver.check()
@@ -93,6 +95,7 @@ class FakeDriver(ModuleType):
         self.calls: list[str] = []
         self.context = _Context()
         self.next_address = 4096
+        self.leaked: list[str] = []
         self.recording: list[Any] | None = None
         self.no_kernels = False
 
@@ -106,11 +109,18 @@ class FakeDriver(ModuleType):
     def init(self) -> None:
         self.calls.append("init")
 
+    def note_drop(self, what: str) -> None:
+        """pycuda and TensorRT free nothing where their context is not current."""
+        if self.context.depth != 1:
+            self.leaked.append(what)
+
     def Device(self, index: int) -> Any:
+        self.calls.append(f"device {index}")
         return SimpleNamespace(retain_primary_context=lambda: self.context)
 
-    def Stream(self) -> _Stream:
-        return _Stream(self)
+    def Stream(self, flags: int = 0) -> _Stream:
+        self.calls.append(f"stream {flags}")
+        return _Stream(self, flags)
 
     def mem_alloc(self, size: int) -> _Allocation:
         self.check()
@@ -127,7 +137,9 @@ class FakeDriver(ModuleType):
 
     def pagelocked_empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         self.check()
-        return np.full(shape, 77, dtype)
+        array = np.full(shape, 77, dtype)
+        weakref.finalize(array, self.note_drop, "pinned memory")
+        return array
 
     def memcpy_htod_async(self, address: int, source: np.ndarray, stream: _Stream) -> None:
         self.view(address, source.nbytes)[:] = source.tobytes()
@@ -201,6 +213,7 @@ class _FakeEngine:
         self.outputs = [t.name for t in self.session.get_outputs()]
         self.tensors = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
         self.num_io_tensors = len(self.tensors)
+        weakref.finalize(self, self.driver.note_drop, "engine")
 
     def read(self, address: int, name: str) -> np.ndarray:
         dtype = np.dtype(np.int32 if self.get_tensor_dtype(name) == "i4" else np.float32)
@@ -220,9 +233,34 @@ class _FakeEngine:
     def get_tensor_mode(self, name: str) -> str:
         return "in" if name in self.inputs else "out"
 
-    def create_execution_context(self, strategy: str) -> _ExecutionContext:
-        assert strategy == "user managed"
+    def create_execution_context(self, how: Any) -> _ExecutionContext:
+        assert "user managed" in (how, getattr(how, "strategy", None))
         return _ExecutionContext(self)
+
+    def create_runtime_config(self) -> _RuntimeConfig:
+        return _RuntimeConfig(self.library)
+
+
+class _RuntimeConfig:
+    """Of TensorRT-RTX: the library counts the kernels that it has to compile."""
+
+    def __init__(self, library: FakeTensorRt) -> None:
+        self.library, self.strategy, self.content = library, "", b""
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> Any:
+        return SimpleNamespace(deserialize=self._deserialize, serialize=lambda: self.content)
+
+    def set_runtime_cache(self, cache: Any) -> None:
+        if not self.content:
+            self.library.compiled += 1
+            self.content = b"compiled kernels"
+
+    def _deserialize(self, content: bytes) -> bool:
+        self.content = content if content == b"compiled kernels" else b""
+        return bool(self.content)
 
 
 class ILogger:
@@ -285,10 +323,17 @@ class FakeTensorRt(ModuleType):
         self.__spec__ = ModuleSpec(name, None)  # torch asks for it when it looks around
         self.driver = driver
         self.fails_to_run = False
+        self.old_driver = False
+        self.compiled = 0
         self.logger: Any = None
+        self.loggers: list[Any] = []
 
     def Runtime(self, logger: Any) -> Any:
         self.logger = logger
+        self.loggers.append(logger)
+        if self.old_driver:
+            logger.log(ILogger.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         return SimpleNamespace(deserialize_cuda_engine=self._deserialize)
 
     def _deserialize(self, blob: bytes) -> _FakeEngine | None:
@@ -308,6 +353,6 @@ def install(builder: str = "tensorrt_rtx") -> FakeTensorRt:
     package.driver = driver  # type: ignore[attr-defined]
     library = FakeTensorRt(driver, builder)
     sys.modules.update({"pycuda": package, "pycuda.driver": driver, builder: library})
-    device.find_gpu = lambda *_: ORIN  # before the backend takes it
+    device.find_gpu = lambda *_, **__: ORIN  # before the backend takes it
     vars(registry)["has_nvidia_gpu"] = lambda *_: True
     return library

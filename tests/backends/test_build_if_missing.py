@@ -28,11 +28,13 @@ BOX = np.array([75, 20, 480, 385])
 @pytest.fixture
 def machine(builder: pytest.MonkeyPatch, driver: FakeDriver, tmp_path: Path) -> pytest.MonkeyPatch:
     """A GPU on which nothing was built yet, with a TensorRT whose engines may be built without one."""
+    # As exported for engines; the export takes torch, and time.
+    shutil.copytree(paths.ASSETS, paths.graph_dir(MICRO, 512, paths.FP32_FOR_ENGINES))
     libraries = tmp_path / "libraries"
     shutil.move(libraries / "tensorrt.py", libraries / "tensorrt_rtx.py")
     builder.setitem(sys.modules, "tensorrt_rtx", FakeTensorRt(driver, "tensorrt_rtx"))
     backend = importlib.import_module(MODULES[1])
-    builder.setattr(backend, "find_gpu", lambda: ORIN)
+    builder.setattr(backend, "find_gpu", lambda index: ORIN)
     builder.setattr(registry, "has_nvidia_gpu", lambda: True)
     builder.setitem(registry.BACKENDS, "torch", registry.BACKENDS["torch"]._replace(location="no_torch:Class"))
     return builder

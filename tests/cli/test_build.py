@@ -89,7 +89,24 @@ def test_graphs_of_older_weights_are_exported_again(builder: pytest.MonkeyPatch,
     write_manifest(path, dataclasses.replace(read_manifest(path), checkpoint_sha256="2" * 64))
     builder.setattr(graphs_module, "run_script", lambda script, *_: exported.append(script))
     assert main(["build", "sam2/hiera_micro"]) == 0
-    assert exported == [["to_onnx", MICRO.name, "--size", "512", "--precision", "fp16"]]
+    assert exported == [["to_onnx", MICRO.name, "--size", "512", "--precision", "fp16", "--for-engines"]]
+
+
+def test_fp32_engines_are_built_from_graphs_that_are_not_made_for_a_cpu(
+    builder: pytest.MonkeyPatch, empty_store: Path
+) -> None:
+    folder = paths.graph_dir(MICRO, 512, "fp32-engines")
+    exported: list[list[str]] = []
+
+    def export(script: list[str], *_: object) -> None:
+        exported.append(script)
+        shutil.copytree(ASSETS, folder)
+
+    builder.setattr(graphs_module, "run_script", export)
+    for _ in range(2):
+        assert main(["build", "sam2/hiera_micro", "--precision", "fp32", "--skip-built"]) == 0
+    assert [script[-1] for script in exported] == ["--for-engines"], "once, though the package has graphs for a CPU"
+    assert paths.find_graphs(MICRO, 512, "fp32") == ASSETS
 
 
 @pytest.mark.parametrize(
@@ -117,6 +134,7 @@ def test_what_is_refused(arguments: str, status: int, words: str, capfd: pytest.
 def test_an_interrupt_is_told_once(builder: pytest.MonkeyPatch, empty_store: Path, whom: str) -> None:
     builder.setenv("FAKE_TENSORRT", "slow")
     command = [sys.executable, "-m", "sam2edge.cli.main", "build", "sam2/hiera_micro", "--precision", "fp32"]
+    command += ["--graphs", str(ASSETS)]
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,

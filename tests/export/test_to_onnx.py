@@ -117,3 +117,13 @@ def test_the_script_fails_in_one_line(arguments: list[str], message: str, capsys
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_float32_graphs_for_engines_are_not_made_in_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU is faster with attention in tiles that its cache holds, a GPU with one product."""
+    specs = contract.graph_specs
+    only = contract.IMAGE_ENCODER
+    monkeypatch.setattr(contract, "graph_specs", lambda *options: {only: specs(*options)[only]})
+    (path,) = export_graphs(MICRO, WEIGHTS, 512, tmp_path, for_engines=True)
+    shipped = onnx.load(WEIGHTS.with_name("image_encoder.onnx"))
+    assert len(onnx.load(path).graph.node) < len(shipped.graph.node) / 2

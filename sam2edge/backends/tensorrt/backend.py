@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections import deque
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
@@ -22,16 +22,16 @@ from sam2edge.backends.base import BackendRequest, HostFeatures, MemoryInputs
 from sam2edge.backends.graph_backend import GraphBackend
 from sam2edge.backends.tensorrt import device_normalise
 from sam2edge.backends.tensorrt.device_normalise import FrameNormaliser
-from sam2edge.backends.tensorrt.engine import Engine, make_logger
-from sam2edge.backends.tensorrt.memory import CudaDevice, DeviceBuffer, DeviceTensor, num_bytes_of
+from sam2edge.backends.tensorrt.engine import Engine
+from sam2edge.backends.tensorrt.memory import CudaDevice, DeviceTensor, num_bytes_of
+from sam2edge.backends.tensorrt.runtime import open_runtime
 from sam2edge.contract import TensorSpec
 from sam2edge.errors import BackendUnavailableError, GraphError, Sam2EdgeError
-from sam2edge.machine.device import find_gpu
+from sam2edge.machine.device import Gpu, find_gpu, read_device_index
+from sam2edge.machine.software import TENSORRT_INSTALL, TENSORRT_LIBRARIES
 from sam2edge.store.engine_checks import check_machine
 from sam2edge.store.manifest import Manifest
 
-LIBRARIES = ("tensorrt", "tensorrt_rtx")
-_LOG_LINES = 4
 _logger = logging.getLogger("sam2edge")
 
 
@@ -62,24 +62,27 @@ class TensorRtBackend(GraphBackend):
 
     name = "tensorrt"
 
-    def __init__(self, request: BackendRequest, manifests: Mapping[str, Manifest], library: ModuleType) -> None:
+    def __init__(
+        self, request: BackendRequest, manifests: Mapping[str, Manifest], library: ModuleType, gpu: Gpu
+    ) -> None:
         assert request.engine_dir is not None
         decoder = manifests[contract.MASK_DECODER]
         super().__init__(request.variant, request.image_size, decoder.prompt_slots or contract.NUM_PROMPT_SLOTS)
         self.precision = str(decoder.precision)
-        self._device = CudaDevice()
-        self._log: deque[str] = deque(maxlen=_LOG_LINES)
-        self._scratch: DeviceBuffer | None = None
+        self.device = f"cuda:{gpu.index}"
+        self._device = CudaDevice(gpu.index, gpu.integrated)
+        self._engines: dict[str, Engine] = {}
+        # A model that is dropped gives back what `close` does, in whatever thread that happens.
+        self._free = weakref.finalize(self, _free_engines, self._device, self._engines)
+        self._free.atexit = False  # the driver frees what a process leaves
         with self._device.active():
-            runtime = library.Runtime(make_logger(library, self._log))
-            self._engines = {
-                name: Engine(library, runtime, request.engine_dir, manifests[name], spec, self._log)
-                for name, spec in self.specs.items()
-            }
-            self._runtime = runtime  # engines need it for as long as they live
+            runtime, log = open_runtime(library)
+            for name, spec in self.specs.items():
+                self._engines[name] = Engine(library, runtime, request.engine_dir, manifests[name], spec, log)
             self._share_scratch()
         self._normalise = self._make_normaliser()
         self.accepts_uint8 = self._normalise is not None
+        self._handle_oom: Callable[[], None] | None = None
         self._inputs: dict[str, DeviceTensor] = {}
         self._fetched: dict[str, dict[str, DeviceTensor]] = {}
 
@@ -87,13 +90,16 @@ class TensorRtBackend(GraphBackend):
     def open(cls, request: BackendRequest) -> TensorRtBackend:
         manifests = request.engine_manifests
         assert manifests is not None, "the registry checks the files before it loads a library"
-        gpu = find_gpu()
+        index = read_device_index(request.device)
+        gpu = find_gpu(index=index)
         if gpu is None:
-            raise BackendUnavailableError("no NVIDIA GPU answers its driver", expected="a CUDA device", got="none")
+            raise BackendUnavailableError(
+                "no NVIDIA GPU answers its driver", expected=f"CUDA device {index}", got="none of that number"
+            )
         library = _import_library(next(iter(manifests.values())).build.builder)
         for manifest in manifests.values():
             check_machine(manifest, library.__name__, library.__version__, gpu)
-        return cls(request, manifests, library)
+        return cls(request, manifests, library, gpu)
 
     @property
     def peak_bytes(self) -> int:
@@ -101,7 +107,16 @@ class TensorRtBackend(GraphBackend):
         return self._device.peak_bytes
 
     def set_oom_handler(self, handle_oom: Callable[[], None] | None) -> None:
-        self._device.handle_oom = handle_oom
+        # Embeddings hold the device, and the handler is the model's own: neither may keep a dropped model alive.
+        self._handle_oom = handle_oom
+        owner = weakref.ref(self)
+
+        def handle() -> None:
+            backend = owner()
+            if backend is not None and backend._handle_oom is not None:
+                backend._handle_oom()
+
+        self._device.handle_oom = handle
 
     def run(self, graph: str, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> DeviceFeatures:
         # New memory for every call, so that nothing that was given out changes with a later one.
@@ -160,16 +175,10 @@ class TensorRtBackend(GraphBackend):
     def close(self) -> None:
         """Frees engines, inputs and scratch; embeddings that someone still holds stay readable."""
         with self._device.active():
-            self._device.synchronize()
-            self._device.free_staging()
             self._inputs.clear()
             self._normalise = None
             self._fetched.clear()
-            for engine in self._engines.values():
-                engine.close()
-            self._engines.clear()
-            self._runtime = None
-            self._scratch = None
+            self._free()
 
     def _execute(self, graph: str, feed: Mapping[str, Any], outputs: Mapping[str, DeviceTensor]) -> None:
         """Starts one graph on arrays and device tensors by name; what it gives lies in `outputs` once it is done."""
@@ -203,23 +212,31 @@ class TensorRtBackend(GraphBackend):
             return None
 
     def _share_scratch(self) -> None:
-        size = max(engine.scratch_bytes for engine in self._engines.values())
-        self._scratch = self._device.allocate(size)
+        scratch = self._device.allocate(max(engine.scratch_bytes for engine in self._engines.values()))
         for engine in self._engines.values():
-            engine.use_scratch(self._scratch)
+            engine.use_scratch(scratch)
+
+
+def _free_engines(device: CudaDevice, engines: dict[str, Engine]) -> None:
+    """TensorRT frees device memory where its objects are dropped, for which the context must be current."""
+    with device.active():
+        device.synchronize()
+        device.free_staging()
+        while engines:
+            engines.popitem()[1].close()
 
 
 def _import_library(name: str) -> ModuleType:
     """The library that the engines were built with."""
-    if name not in LIBRARIES:
+    if name not in TENSORRT_LIBRARIES:
         raise GraphError(
-            "engines of an unknown builder", expected=" or ".join(LIBRARIES), got=repr(name), remedy="sam2edge build"
+            "engines of an unknown builder",
+            expected=" or ".join(TENSORRT_LIBRARIES),
+            got=repr(name),
+            remedy="sam2edge build",
         )
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        remedy = {
-            "tensorrt": "sudo apt install python3-libnvinfer (Jetson) or pip install tensorrt",
-            "tensorrt_rtx": "pip install 'sam2edge[rtx]'",
-        }[name]
+        remedy = TENSORRT_INSTALL if name == "tensorrt" else "pip install 'sam2edge[rtx]'"
         raise BackendUnavailableError(f"{name} cannot be imported", got=str(error), remedy=remedy) from error

@@ -1,4 +1,4 @@
-"""One engine of TensorRT or TensorRT-RTX: read, checked, deserialised, run. The library itself is handed in."""
+"""One engine of TensorRT or TensorRT-RTX: read, checked, deserialised, run. The library itself is an argument."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sam2edge.backends.tensorrt import cuda_graphs
+from sam2edge.backends.tensorrt.runtime_cache import RuntimeCache, has_runtime_cache
 from sam2edge.contract import GraphSpec, TensorSpec
 from sam2edge.errors import GraphError
-from sam2edge.store.engine_checks import check_content
+from sam2edge.store.engine_checks import check_content, engine_spec
 from sam2edge.store.manifest import Manifest
 from sam2edge.store.paths import ENGINE_SUFFIX
 
@@ -30,14 +31,15 @@ class Engine:
         spec: GraphSpec,
         log: deque[str],
     ) -> None:
-        self.spec = spec
+        self.spec = engine_spec(spec, manifest.build.compiler)
         self._log = log
-        self._engine = runtime.deserialize_cuda_engine(_checked_content(folder, manifest))
+        self._runtime = runtime
+        self._engine = runtime.deserialize_cuda_engine(_read_content(folder, manifest))
         if self._engine is None:
             raise self._failure("cannot be loaded", "build it again: sam2edge build")
         self._check_tensors(library)
-        strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._context = self._engine.create_execution_context(strategy)
+        self._cache = RuntimeCache(library, manifest) if has_runtime_cache(library) else None
+        self._context = self._create_context(library)
         if self._context is None:
             raise self._failure("gave no execution context", "free memory, or build it again: sam2edge build")
         self.scratch_bytes = int(self._engine.device_memory_size_v2)
@@ -45,6 +47,8 @@ class Engine:
         self._recorded = cuda_graphs.CudaGraphCache() if cuda_graphs.wanted() else None
 
     def use_scratch(self, scratch: DeviceBuffer) -> None:
+        """Scratch memory that this engine shares with others; it is kept alive."""
+        self._scratch = scratch
         self._context.set_device_memory(scratch.address, scratch.nbytes)
 
     def bind(self, tensor: DeviceTensor) -> None:
@@ -60,10 +64,24 @@ class Engine:
         done = launch() if self._recorded is None else self._recorded.run(addresses, stream_handle, launch)
         if not done:
             raise self._failure("could not be run")
+        if self._cache is not None:
+            self._cache.keep()
+            self._cache = None
 
     def close(self) -> None:
+        """Frees the context, then the engine, then their runtime."""
         if self._recorded is not None:
             self._recorded.close()
+        self._context = self._engine = self._runtime = None
+
+    def _create_context(self, library: ModuleType) -> Any:
+        strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self._cache is None:
+            return self._engine.create_execution_context(strategy)
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        self._cache.use(config)
+        return self._engine.create_execution_context(config)
 
     def _check_tensors(self, library: ModuleType) -> None:
         engine = self._engine
@@ -91,7 +109,7 @@ class Engine:
         return GraphError(f"engine {self.spec.name} {problem}", got=said, remedy=remedy)
 
 
-def _checked_content(folder: Path, manifest: Manifest) -> bytes:
+def _read_content(folder: Path, manifest: Manifest) -> bytes:
     """The engine's bytes, read and hashed once; what they hold is executed, so nothing else may be loaded."""
     engine = folder / f"{manifest.graph}{ENGINE_SUFFIX}"
     try:
@@ -100,17 +118,3 @@ def _checked_content(folder: Path, manifest: Manifest) -> bytes:
         raise GraphError(f"{engine.name} cannot be read", got=error.strerror, remedy="sam2edge build") from error
     check_content(engine, manifest, content)
     return content
-
-
-def make_logger(library: ModuleType, lines: deque[str]) -> Any:
-    """A logger that keeps the last errors and warnings, to be told with what failed."""
-
-    class Log(library.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            library.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (library.ILogger.INTERNAL_ERROR, library.ILogger.ERROR, library.ILogger.WARNING):
-                lines.append(" ".join(message.split()))
-
-    return Log()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +22,14 @@ from numpy.typing import NDArray
 
 from sam2edge.contract import TensorSpec
 from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError
+from sam2edge.machine.device import available_memory_bytes
 
 ALIGNMENT = 256
 """Bytes at whose multiples TensorRT wants its tensors and its scratch memory."""
 
 THREADS_OF_A_BLOCK = 256
+
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
 _contexts: dict[int, Any] = {}  # retained once a process and never given back: pycuda can only do that in its thread
 _contexts_lock = threading.Lock()
@@ -34,10 +38,11 @@ _contexts_lock = threading.Lock()
 class CudaDevice:
     """One model's use of one GPU: a stream, its buffers, its pinned staging memory.
 
-    `relieve`, when set, is called once where memory runs out, and is to let go of what can be computed again.
+    `handle_oom`, when set, is called once where memory runs out, and is to free what can be computed again. The GPU of
+    a Jetson is `integrated`: it shares the CPU's memory.
     """
 
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, index: int = 0, integrated: bool = False) -> None:
         self.handle_oom: Callable[[], None] | None = None
         self.current_bytes = 0
         """Bytes of device memory held now."""
@@ -47,10 +52,14 @@ class CudaDevice:
         self._dropped: deque[tuple[Any, int]] = deque()
         self._staging: dict[str, NDArray[Any]] = {}
         self._being_read: set[int] = set()  # staging memory that a copy may still read
+        self._integrated = integrated
         self._context = _primary_context(index)
         self._depth = 0
         with self.active():
-            self._stream: Any = cuda.Stream()
+            # Other streams, torch's default one among them, neither wait for this one nor are waited for.
+            self._streams: list[Any] = [cuda.Stream(_NON_BLOCKING)]
+        freeing = weakref.finalize(self, _free_in_context, self._context, self._streams, self._staging)
+        freeing.atexit = False  # the driver frees what a process leaves
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -74,6 +83,10 @@ class CudaDevice:
                     self._context.pop()
 
     @property
+    def _stream(self) -> Any:
+        return self._streams[0]
+
+    @property
     def stream_handle(self) -> int:
         """The stream as TensorRT takes it."""
         return int(self._stream.handle)
@@ -81,7 +94,7 @@ class CudaDevice:
     def allocate(self, num_bytes: int) -> DeviceBuffer:
         """A new buffer, owned by who holds it.
 
-        When there is no memory, `relieve` is called and the allocation tried once more; raises OutOfMemoryError then.
+        When there is no memory, `handle_oom` is called and the allocation tried once more; OutOfMemoryError then.
         """
         size = -(-max(num_bytes, 1) // ALIGNMENT) * ALIGNMENT
         with self.active():
@@ -168,12 +181,19 @@ class CudaDevice:
             raise self._out_of_memory(f"{size >> 20} MiB") from error
 
     def _out_of_memory(self, wanted: str) -> OutOfMemoryError:
-        free, total = cuda.mem_get_info()
         return OutOfMemoryError(
             f"no device memory for {wanted}",
-            got=f"{free >> 20} of {total >> 20} MiB free, {self.current_bytes >> 20} MiB held by this model",
+            got=f"{self._read_free()}, {self.current_bytes >> 20} MiB held by this model",
             remedy="use a smaller model or size, or hold fewer embeddings",
         )
+
+    def _read_free(self) -> str:
+        """What is free. CUDA's figure leaves out the page cache, which an integrated GPU can have too."""
+        if self._integrated:
+            available = available_memory_bytes()
+            return "memory unknown" if available is None else f"{available >> 20} MiB of shared memory available"
+        free, total = cuda.mem_get_info()
+        return f"{free >> 20} of {total >> 20} MiB free"
 
     def _drop(self, allocation: Any, size: int) -> None:
         """Takes back a buffer, in whatever thread and state its owner let go of it."""
@@ -230,6 +250,16 @@ class DeviceTensor:
 def num_bytes_of(spec: TensorSpec) -> int:
     """Bytes that a tensor takes."""
     return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+
+
+def _free_in_context(context: Any, streams: list[Any], staging: dict[str, Any]) -> None:
+    """Drops a stream and pinned memory: pycuda frees neither where their context is not current."""
+    context.push()
+    try:
+        streams.clear()
+        staging.clear()
+    finally:
+        context.pop()
 
 
 def _primary_context(index: int) -> Any:

@@ -1,0 +1,137 @@
+"""What engines take from a process and give back, on stand-ins for CUDA and TensorRT."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sam2edge import AutoModel
+from sam2edge.errors import BackendUnavailableError, InvalidInputError
+from sam2edge.store.paths import manifest_path
+from tests.backends.fake_cuda import FakeDriver, FakeTensorRt
+
+BOX = np.array([75, 20, 480, 385])
+
+
+def test_a_driver_that_is_too_old_is_a_reason_to_take_the_next(tensorrt: FakeTensorRt) -> None:
+    """TensorRT's constructor then raises TypeError."""
+    tensorrt.old_driver = True
+    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    assert model.backend_name != "tensorrt"
+    assert "tensorrt 10.3.0 does not start; expected an NVIDIA driver" in str(model.report)
+    with pytest.raises(BackendUnavailableError, match="does not start.*got CUDA initialization failure.*update the dr"):
+        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+
+
+def test_one_logger_for_a_library(tensorrt: FakeTensorRt) -> None:
+    """Its plugin registry keeps a pointer to the first one."""
+    for _ in range(2):
+        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt").close()
+    assert len(tensorrt.loggers) == 2
+    assert tensorrt.loggers[0] is tensorrt.loggers[1]
+
+
+@pytest.mark.parametrize(("device", "index"), [(None, 0), ("cuda", 0), ("cuda:1", 1)])
+def test_the_device_that_was_asked_for(
+    tensorrt: FakeTensorRt, driver: FakeDriver, device: str | None, index: int
+) -> None:
+    model: Any = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", device=device)
+    assert [call for call in driver.calls if call.startswith("device")] == [f"device {index}"]
+    assert model.backend.device == f"cuda:{index}"
+
+
+def test_devices_that_are_not_there(tensorrt: FakeTensorRt) -> None:
+    with pytest.raises(BackendUnavailableError, match="expected CUDA device 5"):
+        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", device="cuda:5")
+    with pytest.raises(InvalidInputError, match="device cannot be used.*got 'cuda:one'"):
+        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", device="cuda:one")
+
+
+def test_streams_do_not_wait_for_those_of_torch(tensorrt: FakeTensorRt, driver: FakeDriver) -> None:
+    AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    assert [call for call in driver.calls if call.startswith("stream")] == ["stream 1"], "CU_STREAM_NON_BLOCKING"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_dropped_model_gives_all_back(
+    tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray, elsewhere: bool
+) -> None:
+    held = [AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")]
+    held[0].segment_images(photo_bgr, boxes=BOX)
+    assert driver.used > 0
+
+    def drop() -> None:
+        held.clear()
+        gc.collect()
+
+    if elsewhere:
+        thread = threading.Thread(target=drop)
+        thread.start()
+        thread.join()
+    else:
+        drop()
+    assert (driver.used, driver.leaked) == (0, [])
+
+
+def test_embeddings_outlive_a_dropped_model(tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray) -> None:
+    model: Any = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    embedding = model.embed_images(photo_bgr)[0]
+    del model
+    gc.collect()
+    assert np.isfinite(embedding.to_host().features.tensors["image_embed"]).all()
+    del embedding
+    gc.collect()
+    assert (driver.used, driver.leaked) == (0, [])
+
+
+def test_tensorrt_rtx_compiles_kernels_once(
+    tensorrt: FakeTensorRt, written_engines: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not again in every process: what was compiled lies in the store."""
+    for path in written_engines.glob("*.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "engine": {**content["engine"], "builder": "tensorrt_rtx"}}))
+    tensorrt.__name__ = "tensorrt_rtx"
+    vars(tensorrt)["IRuntimeCache"] = object
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", tensorrt)
+    for _ in range(2):
+        model = AutoModel.from_pretrained("sam2/hiera_micro", tracking=True)
+        assert model.backend_name == "tensorrt", model.report
+        model.close()
+        assert tensorrt.compiled == 4
+    (empty_store / "runtime_cache").rename(empty_store / "elsewhere")
+    (empty_store / "runtime_cache").write_text("a file")
+    assert AutoModel.from_pretrained("sam2/hiera_micro").backend_name == "tensorrt", "it costs time and no more"
+
+
+def test_engines_of_torch2trt_take_whole_numbers_as_floats(
+    tensorrt: FakeTensorRt, written_engines: Path, photo_bgr: np.ndarray, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    from tests.backends.conftest import ASSETS, rewrite_engine
+
+    for engine in written_engines.glob("*.engine"):
+        graph = onnx.load(ASSETS / f"{engine.stem}.onnx")
+        for value in graph.graph.input:
+            if value.type.tensor_type.elem_type == onnx.TensorProto.INT32:
+                cast = onnx.helper.make_node("Cast", [value.name], [f"{value.name}.int"], to=onnx.TensorProto.INT32)
+                for node in graph.graph.node:
+                    node.input[:] = [cast.output[0] if name == value.name else name for name in node.input]
+                graph.graph.node.insert(0, cast)
+                value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        onnx.save(graph, tmp_path / f"{engine.stem}.onnx")
+        rewrite_engine(engine, str(tmp_path / f"{engine.stem}.onnx").encode())
+        path = manifest_path(engine)
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "engine": {**content["engine"], "compiler": "torch2trt"}}))
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    found = model.segment_images(photo_bgr, boxes=BOX)[0].best_masks
+    wanted = AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime").segment_images(photo_bgr, boxes=BOX)
+    np.testing.assert_array_equal(found, wanted[0].best_masks)
