@@ -49,6 +49,7 @@ ROOMS = (
     "compat.py",
     "diagnosis/",
     "tracker.py",
+    "serve/",
     "__init__.py",
     "cli/",
     "__main__.py",
@@ -77,6 +78,11 @@ HOMES = {
     "av": {"video/sources/pyav.py"},
     "rosbags": {"video/sources/bag.py"},
     "gi": {"video/sources/gstreamer.py"},
+    "fastapi": {"serve/app.py", "serve/channel.py", "cli/serve.py"},
+    "pydantic": {"serve/app.py", "serve/channel.py"},
+    "uvicorn": {"serve/run.py", "cli/serve.py"},
+    "websockets": {"cli/serve.py"},
+    "tomli": {"serve/settings.py"},
     "jtop": set(),
     "supervision": set(),
 }
@@ -86,7 +92,7 @@ NAMED_IN_A_FUNCTION = {
     "machine/jetson_stats.py": "jtop",
     "imaging/object_masks.py": "supervision",
 }
-HEAVY = ["torch", "tensorrt", "tensorrt_rtx", "pycuda", "onnxruntime", "jtop", "av", "rosbags"]
+HEAVY = ["torch", "tensorrt", "tensorrt_rtx", "pycuda", "onnxruntime", "jtop", "av", "rosbags", "fastapi", "uvicorn"]
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 

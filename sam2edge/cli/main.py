@@ -24,6 +24,7 @@ EXIT_FAILURE, EXIT_USAGE = 1, 2
 _COMMANDS = {
     "segment": ("sam2edge.cli.segment:segment", "Cut objects out of photos: clicks or boxes in, masks out."),
     "track": ("sam2edge.cli.track:track", "Follow objects through a video or a camera's picture."),
+    "serve": ("sam2edge.cli.serve:serve", "Follow what you click on, on a page in the browser."),
     "build": ("sam2edge.cli.build:build", "Build TensorRT engines of a model for this machine."),
     "doctor": ("sam2edge.cli.doctor:doctor", "Show this machine, what works on it, and which model fits."),
     "models": ("sam2edge.cli.models:models", "List, install, add, remove and check models."),
