@@ -67,12 +67,9 @@ class Guard:
             return 403, "pages of other sites may not use this server"
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and scope["path"] not in OPEN_PATHS:
             return 403, "pages of other sites may not use this server"
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            scheme, _, token = headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" and scope["method"] == "GET":  # a picture's or player's address has no header
-                token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-            if not self.allows_token(token):
-                return 401, "a token is needed: Authorization: Bearer TOKEN"
+        is_open = scope["type"] == "websocket" or scope["path"] in OPEN_PATHS  # a WebSocket's first message has it
+        if not is_open and not self.allows_token(_find_token(scope, headers)):
+            return 401, "a token is needed: Authorization: Bearer TOKEN"
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > MAX_BODY_BYTES:
             return 413, f"at most {MAX_BODY_BYTES} bytes"
@@ -88,6 +85,15 @@ class Guard:
         except ValueError:
             return False
         return True
+
+
+def _find_token(scope: Scope, headers: dict[str, str]) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token
+    if scope["method"] == "GET":  # players and links send no header
+        return parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+    return ""
 
 
 def is_loopback(host: str) -> bool:
