@@ -79,7 +79,7 @@ HOMES = {
     "rosbags": {"video/sources/bag.py"},
     "gi": {"video/sources/gstreamer.py"},
     "fastapi": {"serve/app.py", "serve/channel.py", "cli/serve.py"},
-    "pydantic": {"serve/app.py", "serve/channel.py"},
+    "pydantic": {"serve/service.py", "serve/channel.py"},
     "uvicorn": {"serve/run.py", "cli/serve.py"},
     "websockets": {"cli/serve.py"},
     "tomli": {"serve/settings.py"},

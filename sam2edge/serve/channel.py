@@ -17,7 +17,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import TypeAdapter, ValidationError
 
 from sam2edge.errors import Sam2EdgeError
-from sam2edge.serve.app import Name, ObjectId, PromptBody, Service, first_fault, wait_for
+from sam2edge.serve.service import Name, ObjectId, PromptBody, Service, first_fault, wait_for
 
 HELLO_SECONDS, SEND_SECONDS, STATUS_SECONDS = 10.0, 20.0, 2.0
 MESSAGES_A_SECOND = 50

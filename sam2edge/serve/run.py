@@ -15,10 +15,11 @@ from sam2edge.automodel import AutoModel
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.machine.board import read_board
 from sam2edge.serve.access import MAX_BODY_BYTES
-from sam2edge.serve.app import Service, build_app
+from sam2edge.serve.app import build_app
 from sam2edge.serve.notify import notify, start_watchdog
 from sam2edge.serve.publisher import Publisher
 from sam2edge.serve.recording import Recorder
+from sam2edge.serve.service import Service
 from sam2edge.serve.session import Session, Step
 from sam2edge.serve.settings import Settings
 from sam2edge.video.frame import FrameSource

@@ -22,8 +22,8 @@ pytest.importorskip("websockets")
 from websockets.sync.client import ClientConnection, connect
 
 from sam2edge.automodel import AutoModel
-from sam2edge.serve.app import Service
 from sam2edge.serve.run import listen, make_server, open_service
+from sam2edge.serve.service import Service
 from sam2edge.serve.settings import Settings
 from tests.fake_backend import bright_square, fake_model
 from tests.rtsp_server import wait_until
