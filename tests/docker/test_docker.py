@@ -35,8 +35,8 @@ def dockerfile(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
-def test_there_are_two_images() -> None:
-    assert [path.parent.name for path in DOCKERFILES] == ["dev", "jetson"]
+def test_there_are_three_images() -> None:
+    assert [path.parent.name for path in DOCKERFILES] == ["dev", "jetson", "jetson7"]
 
 
 def test_hadolint_has_nothing_to_say(dockerfile: Path) -> None:
@@ -72,9 +72,10 @@ def test_what_is_copied_is_there_and_let_through(dockerfile: Path) -> None:
                 assert f"!{source}" in allowed, source
 
 
-def test_the_device_image_has_no_torch_and_a_health_check() -> None:
-    text = (DOCKER / "jetson" / "Dockerfile").read_text()
-    runs = [rest for name, rest in _instructions(DOCKER / "jetson" / "Dockerfile") if name == "RUN"]
+@pytest.mark.parametrize("name", ["jetson", "jetson7"])
+def test_a_device_image_has_no_torch_and_a_health_check(name: str) -> None:
+    text = (DOCKER / name / "Dockerfile").read_text()
+    runs = [rest for instruction, rest in _instructions(DOCKER / name / "Dockerfile") if instruction == "RUN"]
     assert not [rest for rest in runs if "torch" in rest or "[export" in rest or "[dev" in rest]
     assert "HEALTHCHECK" in text and "VOLUME /var/lib/sam2edge" in text
     assert "SAM2EDGE_HOME=/var/lib/sam2edge" in text
@@ -83,9 +84,17 @@ def test_the_device_image_has_no_torch_and_a_health_check() -> None:
 def test_versions_agree_with_the_package() -> None:
     from sam2edge import __version__
 
-    places = [DOCKER / "jetson" / "Dockerfile", DOCKER / "dev" / "Dockerfile", DOCKER / "compose.yaml"]
+    places = [*DOCKERFILES, DOCKER / "compose.yaml"]
     for path in places:
         assert set(re.findall(r"sam2edge(?:-dev)?:(\d+\.\d+\.\d+)", path.read_text())) == {__version__}, path
+
+
+@pytest.mark.parametrize(("name", "oldest"), [("jetson", "2024.1.2"), ("jetson7", "2025.1.2")])
+def test_pycuda_is_built_where_nvcc_is_on_path(name: str, oldest: str) -> None:
+    """It finds CUDA by nvcc on PATH alone; numpy 2 takes 2024.1.2, CUDA 13 takes 2025.1.2."""
+    text = (DOCKER / name / "Dockerfile").read_text()
+    build = text.index(f'"pycuda>={oldest}"')
+    assert 0 < text.index("PATH=/usr/local/cuda/bin:$PATH") < build < text.index("FROM", build)
 
 
 @pytest.mark.parametrize("name", ["camera", "camera-tools"])
