@@ -21,7 +21,9 @@ gi.require_version("Gst", "1.0"); gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer
 Gst.init(None)
 server = GstRtspServer.RTSPServer(); server.set_address("127.0.0.1"); server.set_service(sys.argv[1])
-factory = GstRtspServer.RTSPMediaFactory(); factory.set_shared(True); factory.set_launch("( " + sys.argv[2] + " )")
+factory = GstRtspServer.RTSPMediaFactory(); factory.set_shared(True)
+if "depay0" in sys.argv[2]: factory.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
+factory.set_launch("( " + sys.argv[2] + " )")
 server.get_mount_points().add_factory("/stream", factory)
 assert server.attach(None)
 print(server.get_bound_port(), flush=True)
@@ -55,6 +57,15 @@ def rtsp_camera(port: int = 0, source: str | None = None) -> Iterator[str]:
         for pipe in (server.stdout, server.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+@contextmanager
+def rtsp_recorder(target: Path) -> Iterator[str]:
+    """The address of a server that takes a stream of H.264 and writes it to a Matroska file."""
+    with rtsp_camera(
+        source=f"rtph264depay name=depay0 ! h264parse ! matroskamux ! filesink location={target}"
+    ) as address:
+        yield address
 
 
 def _encoder() -> tuple[str, str]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from sam2edge.cli.prompt_file import FramePrompt
 from sam2edge.cli.terminal import frame_progress
 from sam2edge.datatypes import TrackResult
 from sam2edge.errors import InvalidInputError
-from sam2edge.imaging.overlay import draw_masks
 from sam2edge.video.frame import Frame, FrameSource
-from sam2edge.video.sinks import MaskSink, VideoSink
+from sam2edge.video.result_sink import ResultSink
 
 
 @dataclass
@@ -58,30 +55,19 @@ def follow(
     frames: FrameSource,
     prompts: list[FramePrompt],
     every: int,
-    video: VideoSink,
-    mask_sink: MaskSink | None,
+    sinks: Sequence[ResultSink],
     describe: bool,
 ) -> Run:
     """Tracks to the end, or to what ends it early; a frame reaches every sink or is not counted.
 
-    The model runs on every `every`-th frame, and where something is prompted. What a live source dropped is made up
-    for in the video by the frame before it, so that its time is that of the source. `describe` fills `Run.frames`.
+    The model runs on every `every`-th frame, and where something is prompted. `describe` fills `Run.frames`.
     """
     run = Run(list(prompts), [] if describe else None)
-    shown: tuple[int, np.ndarray] | None = None
     try:
         with frame_progress(frames.num_frames) as advance:
             for step in _steps(tracker, frames, run, every):
-                frame = step.frame
-                objects = np.zeros((0, *frame.size_hw), bool) if step.result is None else step.result.masks
-                if shown is not None:
-                    for _ in range(shown[0] + 1, frame.index):
-                        video.write(shown[1])
-                shown = frame.index, draw_masks(frame.pixels, objects)
-                video.write(shown[1])
-                if mask_sink is not None:
-                    ids = () if step.result is None else step.result.object_ids
-                    mask_sink.write(frame.index, frame.size_hw, ids, objects)
+                for sink in sinks:
+                    sink.write(step.frame, step.result)
                 run.count(step)
                 advance()
     except (Exception, KeyboardInterrupt) as error:

@@ -19,7 +19,8 @@ from sam2edge.outputs import try_output
 from sam2edge.video.frame import FrameSource
 from sam2edge.video.latest import LatestFrames
 from sam2edge.video.pace import Paced
-from sam2edge.video.sinks import MaskSink, VideoSink, rescue_videos
+from sam2edge.video.result_sink import IndexPngs, ResultSink, open_result_sink
+from sam2edge.video.sinks import rescue_videos
 from sam2edge.video.sources.address import short_name, without_password
 from sam2edge.video.sources.choose import open_source
 from sam2edge.video.sources.files import PICTURE_SUFFIXES
@@ -32,7 +33,7 @@ _WHOLE = 0.9  # of the frames that a video announces; their number is often an e
 @point_option
 @box_option
 @click.option("--prompts", "prompt_file", type=FileName("FILE.json"), help="Several objects, later frames; see docs.")
-@click.option("--out", metavar="FILE.mp4", help="Default: <name>.tracked.mp4 here.")
+@click.option("--out", metavar="FILE", help=".mp4, .jsonl, .mcap or rtsp://...; default: <name>.tracked.mp4 here.")
 @click.option("--masks", metavar="DIR", help="One index PNG a frame, as in the DAVIS data set.")
 @model_options
 @click.option("--size", "image_size", type=int, metavar="PIXELS", help="Side of the model's input; default: its own.")
@@ -67,17 +68,17 @@ def track(
     frames = _open(source, live)
     with closing(frames):
         _tell_rescued(out_path.parent)
-        mask_sink = None if masks is None else MaskSink(Path(masks), Path(source))
-        if out is not None:
+        pngs = [] if masks is None else [IndexPngs(Path(masks), Path(source))]
+        if out is not None and "://" not in out:
             try_output(out_path, replace=force)
-        video = VideoSink(out_path, frames.fps, force)
+        sink = open_result_sink(str(out_path) if out is None else out, frames.fps, force)
         try:
             with progress(f"loading {model_id}"):
                 tracker = _load_tracker(model_id, backend, checkpoint, image_size, frames.num_frames)
-            run = follow(tracker, frames, prompts, every, video, mask_sink, as_json)
-            written = _finish(video, run)
+            run = follow(tracker, frames, prompts, every, [sink, *pngs], as_json)
+            written = _finish(sink, run)
         finally:
-            video.discard()
+            sink.discard()
     tell_new_name(out_path, written or out_path)
     report = _report(source, tracker, frames, run, written, masks)
     click.echo(json.dumps(report) if as_json else printable(_summary(report, len(run.object_ids))))
@@ -86,10 +87,10 @@ def track(
     _warn(frames, run)
 
 
-def _finish(video: VideoSink, run: Run) -> Path | None:
-    """Where the video lies; what stops it from being finished ends the run, unless something did so before."""
+def _finish(sink: ResultSink, run: Run) -> Path | None:
+    """Where the result lies; what stops it from being finished ends the run, unless something did so before."""
     try:
-        return video.close()
+        return sink.close()
     except Sam2EdgeError as error:
         run.error = run.error or error
         return None

@@ -5,6 +5,7 @@ Fields and encodings: https://docs.ros.org/en/api/sensor_msgs/html/msg/Image.htm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.errors import InvalidInputError
+from sam2edge.video.index_png import index_picture
 
 # What turns an encoding into BGR (None: it is), its channels, and its bytes a channel.
 _ENCODINGS: dict[str, tuple[int | None, int, int]] = {
@@ -96,6 +98,13 @@ def image_fields(picture: NDArray[Any]) -> dict[str, Any]:
         "step": little.strides[0],
         "data": little.reshape(-1).view(np.uint8),
     }
+
+
+def label_image(
+    size_hw: tuple[int, int], object_ids: Sequence[int], masks: NDArray[np.bool_] | None
+) -> NDArray[np.uint8]:
+    """(H, W) uint8: a pixel's value is the object's id, 0 outside; where objects overlap, the lowest."""
+    return np.zeros(size_hw, np.uint8) if masks is None else index_picture(object_ids, masks)
 
 
 def stamp_ns(message: Any) -> int:

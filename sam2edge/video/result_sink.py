@@ -1,0 +1,153 @@
+"""Where results go, a kind by the ending of its name: a video with the masks drawn, JSON lines, a bag, a stream."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from sam2edge.datatypes import TrackResult
+from sam2edge.errors import BackendUnavailableError, Sam2EdgeError
+from sam2edge.imaging.mask_formats import mask_box, mask_rle
+from sam2edge.imaging.overlay import draw_masks
+from sam2edge.outputs import place, temporary_beside, try_output
+from sam2edge.video.frame import Frame
+from sam2edge.video.sinks import MaskSink, VideoSink
+
+KINDS = {".mp4": "a video", ".jsonl": "JSON lines", ".mcap": "a ROS 2 bag of masks"}
+
+
+class ResultSink(Protocol):
+    """Takes each frame with what is known of it: the result of the frame, or of one before it; None before a prompt."""
+
+    def write(self, frame: Frame, result: TrackResult | None) -> None: ...
+
+    def close(self) -> Path | None:
+        """Finishes what was written and returns where it lies; None where there is no such place."""
+
+    def discard(self) -> None:
+        """Removes what was written; nothing where `close` came before."""
+
+
+def open_result_sink(target: str, fps: float, replace: bool = False) -> ResultSink:
+    """FILE.mp4, FILE.jsonl, FILE.mcap or rtsp://... ; `replace` lets it write over a file that is there.
+
+    Raises InvalidInputError where nothing can be written there, BackendUnavailableError where a library is missing.
+    """
+    if target.startswith(("rtsp://", "rtsps://")):
+        _require("av", "a stream cannot be sent", "video")
+        push: ResultSink = importlib.import_module("sam2edge.video.rtsp_push").RtspPush(target, fps)
+        return push
+    path = Path(target)
+    if path.suffix.lower() == ".jsonl":
+        return JsonLines(path, replace)
+    if path.suffix.lower() == ".mcap":
+        _require("rosbags", "a bag cannot be written", "ros")
+        bag: ResultSink = importlib.import_module("sam2edge.video.mask_bag").MaskBag(path, replace)
+        return bag
+    return OverlayVideo(path, fps, replace)
+
+
+class OverlayVideo:
+    """A video with the masks drawn. A frame that a live source dropped is the one before it once more, so that it plays
+    in the source's time.
+    """
+
+    def __init__(self, path: Path, fps: float, replace: bool = False) -> None:
+        self._video = VideoSink(path, fps, replace)
+        self._last: tuple[int, np.ndarray] | None = None
+
+    def write(self, frame: Frame, result: TrackResult | None) -> None:
+        if self._last is not None:
+            for _ in range(self._last[0] + 1, frame.index):
+                self._video.write(self._last[1])
+        self._last = frame.index, draw_result(frame, result)
+        self._video.write(self._last[1])
+
+    def close(self) -> Path | None:
+        return self._video.close()
+
+    def discard(self) -> None:
+        self._video.discard()
+
+
+class IndexPngs:
+    """One index PNG a frame in a folder, see MaskSink; each is there as soon as it is written."""
+
+    def __init__(self, folder: Path, source: Path | None = None) -> None:
+        self._folder, self._sink = folder, MaskSink(folder, source)
+
+    def write(self, frame: Frame, result: TrackResult | None) -> None:
+        if result is None:
+            self._sink.write(frame.index, frame.size_hw, (), None)
+        else:
+            self._sink.write(frame.index, frame.size_hw, result.object_ids, result.masks)
+
+    def close(self) -> Path | None:
+        return self._folder
+
+    def discard(self) -> None:
+        """What was written stays."""
+
+
+class JsonLines:
+    """A line a frame: {"frame", "time_ns", "objects": [{"object", "score", "object_score", "box", "mask"}]}.
+
+    `mask` is COCO's run-length encoding, `box` x_min, y_min, x_max, y_max in pixels, null where the object is hidden.
+    """
+
+    def __init__(self, path: Path, replace: bool = False) -> None:
+        try_output(path)
+        self._path, self._replace = path, replace
+        self._running = temporary_beside(path, ".jsonl")
+        self._file = self._running.open("x", encoding="utf-8")
+
+    def write(self, frame: Frame, result: TrackResult | None) -> None:
+        objects = []
+        if result is not None:
+            rows = zip(result.object_ids, result.masks, result.scores, result.object_scores, strict=True)
+            for object_id, mask, score, visible in rows:
+                found = {"object": object_id, "score": round(float(score), 4), "object_score": round(float(visible), 4)}
+                objects.append({**found, "box": mask_box(mask), "mask": mask_rle(mask)})
+        line = {"frame": frame.index, "time_ns": frame.time_ns, "objects": objects}
+        try:
+            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+
+    def close(self) -> Path | None:
+        try:
+            self._file.close()
+            return place({self._running: self._path}, self._replace)[0]
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        self._file.close()
+        self._running.unlink(missing_ok=True)
+
+
+def draw_result(frame: Frame, result: TrackResult | None) -> np.ndarray:
+    """(H, W, 3) uint8, BGR: the frame with the masks of a result."""
+    return draw_masks(frame.pixels, np.zeros((0, *frame.size_hw), bool) if result is None else result.masks)
+
+
+def unwritable(path: Path, error: OSError) -> Sam2EdgeError:
+    """The error for a file that cannot be written."""
+    return Sam2EdgeError(
+        f"cannot write {path}",
+        got=error.strerror or str(error),
+        remedy="choose a folder that can be written and has space left",
+    )
+
+
+def _require(library: str, problem: str, extra: str) -> None:
+    if importlib.util.find_spec(library) is None:
+        raise BackendUnavailableError(problem, expected=library, got="none", remedy=f"pip install 'sam2edge[{extra}]'")
