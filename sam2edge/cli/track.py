@@ -16,10 +16,11 @@ from sam2edge.cli.prompt_options import Box, Point, box_option, point_option
 from sam2edge.cli.terminal import Reported, printable, progress, tell_new_name
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.outputs import try_output
+from sam2edge.video.choose_sink import open_result_sink
 from sam2edge.video.frame import FrameSource
 from sam2edge.video.latest import LatestFrames
 from sam2edge.video.pace import Paced
-from sam2edge.video.result_sink import IndexPngs, ResultSink, open_result_sink
+from sam2edge.video.result_sink import IndexPngs, ResultSink
 from sam2edge.video.sinks import rescue_videos
 from sam2edge.video.sources.address import short_name, without_password
 from sam2edge.video.sources.choose import open_source

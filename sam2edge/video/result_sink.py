@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 from pathlib import Path
 from typing import Protocol
@@ -11,14 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from sam2edge.datatypes import TrackResult
-from sam2edge.errors import BackendUnavailableError, Sam2EdgeError
+from sam2edge.errors import Sam2EdgeError
 from sam2edge.imaging.mask_formats import mask_box, mask_rle
 from sam2edge.imaging.overlay import draw_masks
 from sam2edge.outputs import place, temporary_beside, try_output
 from sam2edge.video.frame import Frame
 from sam2edge.video.sinks import MaskSink, VideoSink
-
-KINDS = {".mp4": "a video", ".jsonl": "JSON lines", ".mcap": "a ROS 2 bag of masks"}
 
 
 class ResultSink(Protocol):
@@ -31,25 +27,6 @@ class ResultSink(Protocol):
 
     def discard(self) -> None:
         """Removes what was written; nothing where `close` came before."""
-
-
-def open_result_sink(target: str, fps: float, replace: bool = False) -> ResultSink:
-    """FILE.mp4, FILE.jsonl, FILE.mcap or rtsp://... ; `replace` lets it write over a file that is there.
-
-    Raises InvalidInputError where nothing can be written there, BackendUnavailableError where a library is missing.
-    """
-    if target.startswith(("rtsp://", "rtsps://")):
-        _require("av", "a stream cannot be sent", "video")
-        push: ResultSink = importlib.import_module("sam2edge.video.rtsp_push").RtspPush(target, fps)
-        return push
-    path = Path(target)
-    if path.suffix.lower() == ".jsonl":
-        return JsonLines(path, replace)
-    if path.suffix.lower() == ".mcap":
-        _require("rosbags", "a bag cannot be written", "ros")
-        bag: ResultSink = importlib.import_module("sam2edge.video.mask_bag").MaskBag(path, replace)
-        return bag
-    return OverlayVideo(path, fps, replace)
 
 
 class OverlayVideo:
@@ -146,8 +123,3 @@ def unwritable(path: Path, error: OSError) -> Sam2EdgeError:
         got=error.strerror or str(error),
         remedy="choose a folder that can be written and has space left",
     )
-
-
-def _require(library: str, problem: str, extra: str) -> None:
-    if importlib.util.find_spec(library) is None:
-        raise BackendUnavailableError(problem, expected=library, got="none", remedy=f"pip install 'sam2edge[{extra}]'")

@@ -14,8 +14,8 @@ from sam2edge.automodel import AutoModel
 from sam2edge.cli.main import main
 from sam2edge.datatypes import TrackResult
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
+from sam2edge.video.choose_sink import open_result_sink
 from sam2edge.video.frame import Frame
-from sam2edge.video.result_sink import open_result_sink
 from sam2edge.video.sources.choose import open_source
 from tests.fake_backend import bright_square, fake_model
 from tests.rtsp_server import rtsp_recorder, wait_until
