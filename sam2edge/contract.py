@@ -114,11 +114,11 @@ def _memory_attention_spec(variant: Variant, image_size: int) -> GraphSpec:
     `memory_age` is 0 for a conditioning frame, else 1..6 frames ago; `pointer_age` the distance in frames over the
     greatest in use (SAM 2.0 has no such input).
     """
-    d, cells, slots = variant.d_model, (image_size // 16) ** 2, variant.num_mask_slots
+    d, tokens, slots = variant.d_model, variant.memory_tokens(image_size), variant.num_mask_slots
     features = embedding_specs(variant, image_size)
     inputs = (
         features[3],
-        TensorSpec("memory", (1, slots, cells, variant.memory_dim)),
+        TensorSpec("memory", (1, slots, tokens, variant.memory_dim)),
         TensorSpec("memory_age", (1, slots), "int32"),
         TensorSpec("memory_mask", (1, slots)),
         TensorSpec("pointers", (1, NUM_POINTER_SLOTS, d)),
@@ -134,12 +134,12 @@ def _memory_encoder_spec(variant: Variant, image_size: int) -> GraphSpec:
     `memory` is what later frames attend to (SAM 2.0's does not depend on the score, and has no such input);
     `mask_prompt` is the mask as the decoder takes it to find the pointer of an object that was given by its mask.
     """
-    side, cells = image_size // 4, (image_size // 16) ** 2
+    side, tokens = image_size // 4, variant.memory_tokens(image_size)
     inputs = (
         embedding_specs(variant, image_size)[3],
         TensorSpec("mask", (1, 1, image_size, image_size)),
         TensorSpec("binarise", (1,)),
         TensorSpec("object_score", (1, 1)),
     )
-    outputs = (TensorSpec("memory", (1, cells, variant.memory_dim)), TensorSpec("mask_prompt", (1, 1, side, side)))
+    outputs = (TensorSpec("memory", (1, tokens, variant.memory_dim)), TensorSpec("mask_prompt", (1, 1, side, side)))
     return GraphSpec(MEMORY_ENCODER, inputs if variant.is_2_1 else inputs[:-1], outputs)

@@ -34,8 +34,10 @@ class Variant:
     """One model: its names, its dimensions, its checkpoint.
 
     Lengths are in channels or blocks, `window_sizes` in tokens of each trunk stage, `pos_embed_hw` in cells of the
-    learned position grid, `image_size` in pixels (the side of the square model input). `trunk` is "hiera" or "lite"
-    (EfficientNet-Lite0); `trunk_dims` are the channels of its outputs where they are no multiples of `embed_dim`.
+    learned position grid, `image_size` in pixels (the side of the square model input). `trunk` is "hiera", "lite"
+    (EfficientNet-Lite0) or "repvit" (RepViT-M1); `trunk_dims` are the channels of its outputs where they are no
+    multiples of `embed_dim`. `memory_latents` is 0 where a memory is the whole grid, else the tokens that a perceiver
+    makes of it.
     """
 
     name: str
@@ -57,17 +59,24 @@ class Variant:
     image_size: int = 1024
     trunk: str = "hiera"
     trunk_dims: tuple[int, int, int, int] | None = None
+    memory_latents: int = 0
     checkpoint: Checkpoint | None = None
 
     @property
     def model_id(self) -> str:
         """The short public id of the 2.1 weights ("sam2/hiera_tiny"), the release name for the others."""
-        return f"sam2/hiera_{_SHORT.get(self.size, self.size)}" if self.release == "2.1" else self.name
+        if self.release == "2.1":
+            return f"sam2/hiera_{_SHORT.get(self.size, self.size)}"
+        return self.name if self.release == "2.0" else f"sam2/{self.name}"
 
     @property
     def is_2_1(self) -> bool:
         """2.1 adds temporal positions to object pointers and an embedding for hidden objects in memory."""
         return self.release == "2.1"
+
+    def memory_tokens(self, image_size: int) -> int:
+        """Tokens of one remembered frame at an image size in pixels."""
+        return self.memory_latents or (image_size // 16) ** 2
 
     @property
     def stage_dims(self) -> tuple[int, int, int, int]:
@@ -116,6 +125,21 @@ _MICRO = Variant(
     image_size=512,
 )
 
+# SHA-256 of the file is not known; the git blob id is that of EdgeTAM's repository at its release.
+_EDGETAM = Variant(
+    "edgetam",
+    "edgetam",
+    "edgetam",
+    embed_dim=48,
+    trunk_heads=0,
+    stages=(2, 2, 14, 2),
+    global_blocks=(),
+    memory_layers=2,
+    trunk="repvit",
+    trunk_dims=(48, 96, 192, 384),
+    memory_latents=512,
+)
+
 
 def _released(base: Variant, release: str) -> Variant:
     prefix, folder = ("sam2.1_hiera", "092824") if release == "2.1" else ("sam2_hiera", "072824")
@@ -125,11 +149,13 @@ def _released(base: Variant, release: str) -> Variant:
     return replace(base, name=name, release=release, checkpoint=checkpoint)
 
 
-VARIANTS: dict[str, Variant] = {v.name: v for v in (_MICRO, *(_released(b, r) for r in ("2.1", "2.0") for b in _SIZES))}
+_RELEASED = (_released(base, release) for release in ("2.1", "2.0") for base in _SIZES)
+VARIANTS: dict[str, Variant] = {v.name: v for v in (_MICRO, _EDGETAM, *_RELEASED)}
 
 
 # Variant by the SHA-256 of the sorted lines "name AxBxC", one for each parameter of its checkpoint.
 _FINGERPRINTS = {
+    "be8beead177787680e43668e3d1cbc6f4d9dfa619d21148de253fac196c7a78f": "edgetam",
     "e935227b1a57d9a917aa1f610bffa1594be892e949d1fa3b3d4d7ba5c4b9033f": "sam2.1_hiera_micro",
     "5a31f53548be1d302b6676cd6f9023a0673a98c87a7da656025d0ba4dbb85693": "sam2.1_hiera_tiny",
     "30f7030432d1687ed663f3af622cffa176ea66b099af2a801c326ce4cd821a96": "sam2.1_hiera_small",

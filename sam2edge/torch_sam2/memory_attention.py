@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +17,28 @@ from sam2edge.variants import Variant
 
 MAX_EXPORTED_SCORES = 2**25
 """Attention scores that a tiled graph holds at once: 128 MiB in float32, a quarter of all at 1024 pixels."""
+
+
+class KeyGrids(NamedTuple):
+    """How a sequence of keys begins: with `count` memories, each of `plain` tokens and then a grid that is rotated.
+
+    cos, sin (cells, D): tables of the grid. Keys after the memories are not rotated.
+    """
+
+    count: int
+    plain: int
+    cos: Tensor
+    sin: Tensor
+
+    def rotate(self, keys: Tensor) -> Tensor:
+        """keys (K, T, D), with the grids turned."""
+        tokens = self.plain + self.cos.shape[0]
+        memories = keys[:, : self.count * tokens].unflatten(1, (self.count, tokens))
+        parts = [rotate_pairs(memories[:, :, self.plain :], self.cos, self.sin)]
+        if self.plain:
+            parts = [torch.cat((memories[:, :, : self.plain], *parts), dim=2)]
+        rest = keys[:, self.count * tokens :]
+        return torch.cat((parts[0].flatten(1, 2), rest), dim=1) if rest.shape[1] else parts[0].flatten(1, 2)
 
 
 class RotaryAttention(nn.Module):
@@ -32,21 +57,24 @@ class RotaryAttention(nn.Module):
         self.out_proj = nn.Linear(d_model, d_model)
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, spatial: int, key_mask: Tensor | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        grids: KeyGrids,
+        key_mask: Tensor | None = None,
     ) -> Tensor:
-        """q (K, E*E, D); k, v (K, T, kv_dim), of which the first `spatial` tokens are whole E*E grids.
+        """q (K, E*E, D); k, v (K, T, kv_dim), laid out as `grids` says.
 
-        cos, sin (E*E, D); key_mask (K, 1, T), added to the scores. Returns (K, E*E, D).
+        cos, sin (E*E, D), of the queries; key_mask (K, 1, T), added to the scores. Returns (K, E*E, D).
 
         The weights of a query sum to 1, so values that are narrower than D may be averaged first and projected
         then: a quarter of the work, with the same result but for rounding.
         """
         q = rotate_pairs(apply_linear(self.q_proj, q), cos, sin)
-        k = apply_linear(self.k_proj, k)
-        cells = cos.shape[0]
-        grids = k[:, :spatial].unflatten(1, (spatial // cells, cells))
-        grids = rotate_pairs(grids, cos, sin).flatten(1, 2)
-        k = torch.cat((grids, k[:, spatial:]), dim=1) if spatial < k.shape[1] else grids
+        k = grids.rotate(apply_linear(self.k_proj, k))
         if self._averages_first():
             return apply_linear(self.out_proj, apply_linear(self.v_proj, self._attend(q, k, v, key_mask)))
         return apply_linear(self.out_proj, self._attend(q, k, apply_linear(self.v_proj, v), key_mask))
@@ -88,12 +116,12 @@ class MemoryAttentionLayer(nn.Module):
         memory: Tensor,
         cos: Tensor,
         sin: Tensor,
-        spatial: int,
+        grids: KeyGrids,
         key_mask: Tensor | None,
     ) -> Tensor:
         own = self.norm1(x)
-        x = x + self.self_attn(own, own, own, cos, sin, own.shape[1])
-        x = x + self.cross_attn_image(self.norm2(x), memory_key, memory, cos, sin, spatial, key_mask)
+        x = x + self.self_attn(own, own, own, cos, sin, KeyGrids(1, 0, cos, sin))
+        x = x + self.cross_attn_image(self.norm2(x), memory_key, memory, cos, sin, grids, key_mask)
         return x + apply_linear(self.linear2, apply_linear(self.linear1, self.norm3(x), F.relu))
 
 
@@ -110,18 +138,27 @@ class MemoryAttention(nn.Module):
         self.register_buffer("rotary_cos_axis", cos, persistent=False)
         self.register_buffer("rotary_sin_axis", sin, persistent=False)
         self.register_buffer("frame_position_axis", sine_axis(variant.d_model // 2, grid), persistent=False)
+        # A perceiver's grid of tokens counts its own cells from 0, not scaled to the frame's.
+        self.plain = variant.memory_latents // 2
+        key_cos, key_sin = rotary_axis(variant.d_model // 2, math.isqrt(self.plain)) if self.plain else (cos, sin)
+        self.key_cos_axis: Tensor
+        self.key_sin_axis: Tensor
+        self.register_buffer("key_cos_axis", key_cos, persistent=False)
+        self.register_buffer("key_sin_axis", key_sin, persistent=False)
 
     def forward(
-        self, frame: Tensor, memory: Tensor, memory_pos: Tensor, spatial: int, key_mask: Tensor | None = None
+        self, frame: Tensor, memory: Tensor, memory_pos: Tensor, count: int, key_mask: Tensor | None = None
     ) -> Tensor:
-        """frame (K, E*E, D); memory, memory_pos (K, T, M), the first `spatial` of T whole grids.
+        """frame (K, E*E, D); memory, memory_pos (K, T, M), of T tokens the first those of `count` memories.
 
         key_mask (K, 1, T): 0 for tokens in use, MASKED_OUT for empty slots; None: all in use. Returns (K, E*E, D).
         """
         cos, sin = spread(self.rotary_cos_axis, x_first=True), spread(self.rotary_sin_axis, x_first=True)
+        key_cos, key_sin = spread(self.key_cos_axis, x_first=True), spread(self.key_sin_axis, x_first=True)
+        grids = KeyGrids(count, self.plain, key_cos, key_sin)
         position = spread(self.frame_position_axis)
         x = frame + 0.1 * position  # the published factor of the position at the input
         keys = memory + memory_pos
         for layer in self.layers:
-            x = layer(x, keys, memory, cos, sin, spatial, key_mask)
+            x = layer(x, keys, memory, cos, sin, grids, key_mask)
         return self.norm(x)

@@ -13,6 +13,7 @@ from sam2edge.torch_sam2.mask_decoder import DecodedMasks, MaskDecoder
 from sam2edge.torch_sam2.memory_attention import MemoryAttention
 from sam2edge.torch_sam2.memory_encoder import MemoryEncoder
 from sam2edge.torch_sam2.neck import ImageEncoder
+from sam2edge.torch_sam2.perceiver import GRID, SpatialPerceiver, output_position
 from sam2edge.torch_sam2.position import sine_1d, sine_axis, spread
 from sam2edge.torch_sam2.prompt_encoder import PromptEncoder
 from sam2edge.variants import Variant
@@ -40,7 +41,7 @@ class Sam2(nn.Module):
     def __init__(self, variant: Variant, image_size: int | None = None) -> None:
         super().__init__()
         size = variant.image_size if image_size is None else image_size
-        check_image_size(size)
+        check_image_size(size, GRID * 16 if variant.memory_latents else 32)
         d, m = variant.d_model, variant.memory_dim
         self.variant = variant
         self.image_size = size
@@ -60,6 +61,8 @@ class Sam2(nn.Module):
             self.obj_ptr_tpos_proj = nn.Linear(d, m)
         self.memory_position_axis: Tensor
         self.register_buffer("memory_position_axis", sine_axis(m // 2, size // 16), persistent=False)
+        if variant.memory_latents:
+            self.spatial_perceiver = SpatialPerceiver(m, size // 16)
 
     def encode_image(self, image: Tensor) -> ImageFeatures:
         """image (B, 3, S, S) float, RGB, normalised by ImageNet's mean and standard deviation."""
@@ -105,9 +108,12 @@ class Sam2(nn.Module):
     def encode_memory(self, vision_features: Tensor, mask: Tensor, object_score: Tensor) -> Tensor:
         """vision_features (K or 1, D, E, E), mask (K, 1, S, S) as the memory encoder takes it, object_score (K, 1).
 
-        Returns memory (K, E*E, M).
+        Returns memory (K, E*E, M), or (K, 512, M) with a perceiver.
         """
-        memory = self.memory_encoder(vision_features, mask).flatten(2).transpose(1, 2)
+        memory = self.memory_encoder(vision_features, mask)
+        if self.variant.memory_latents:
+            return self.spatial_perceiver(memory)
+        memory = memory.flatten(2).transpose(1, 2)
         if not self.variant.is_2_1:
             return memory
         hidden = (object_score <= 0).to(memory.dtype)[..., None]
@@ -124,18 +130,19 @@ class Sam2(nn.Module):
     ) -> Tensor:
         """The frame's embedding, conditioned on T memories and P object pointers.
 
-        vision_features (K or 1, D, E, E); memory (K, T, E*E, M); memory_age (K, T) int, 0 for a conditioning frame,
+        vision_features (K or 1, D, E, E); memory (K, T, N, M) as `encode_memory` gave them; memory_age (K, T) int, 0 for a conditioning frame,
         1..6 for how many frames ago; pointers (K, P, D); pointer_age (K, P) float, signed distance in frames over
-        the greatest distance in use (2.1; ignored by 2.0); key_mask (K, 1, T*E*E + P*D/M), 0 or MASKED_OUT, or
+        the greatest distance in use (2.1; ignored by 2.0); key_mask (K, 1, T*N + P*D/M), 0 or MASKED_OUT, or
         None where every slot is in use.
         Returns (K, D, E, E).
         """
-        prompts, slots, cells, width = memory.shape
+        prompts, slots, _, width = memory.shape
         frame = vision_features.flatten(2).transpose(1, 2).expand(prompts, -1, -1)
         # The table runs from the frame before to conditioning frames, its last row.
         table = self.maskmem_tpos_enc[:, 0, 0]
         age = torch.cat((table[-1:], table[:-1]))[memory_age][:, :, None]
-        memory_pos = (spread(self.memory_position_axis) + age).flatten(1, 2)
+        placed_at = self._memory_position()
+        memory_pos = (placed_at + age).flatten(1, 2)
         split = pointers.shape[-1] // width
         pointer_tokens = pointers.unflatten(-1, (split, width)).flatten(1, 2)
         pointer_pos = torch.zeros_like(pointer_tokens)
@@ -146,11 +153,17 @@ class Sam2(nn.Module):
             frame,
             torch.cat((memory.flatten(1, 2), pointer_tokens), dim=1),
             torch.cat((memory_pos, pointer_pos), dim=1),
-            slots * cells,
+            slots,
             key_mask,
         )
         side = self.image_size // 16
         return out.transpose(1, 2).unflatten(-1, (side, side))
+
+    def _memory_position(self) -> Tensor:
+        """(N, M) position code of one memory's tokens."""
+        if self.variant.memory_latents:
+            return output_position(self.variant.memory_dim).to(self.memory_position_axis)
+        return spread(self.memory_position_axis)
 
     def memory_input(self, mask: Tensor, binarise: Tensor) -> Tensor:
         """Mask logits -> what the memory encoder takes, in -10..10; binarise (K, 1, 1, 1) is 1 for prompted frames."""
@@ -176,12 +189,12 @@ class Sam2(nn.Module):
                 module.tiled = tiled  # type: ignore[assignment]  # torch types every attribute as a tensor
 
 
-def check_image_size(image_size: int) -> None:
-    """Raises InvalidInputError unless `image_size` is a multiple of 32, at least 64."""
-    if image_size < 64 or image_size % 32:
+def check_image_size(image_size: int, step: int = 32) -> None:
+    """Raises InvalidInputError unless `image_size` is a multiple of `step`, at least 64."""
+    if image_size < 64 or image_size % step:
         raise InvalidInputError(
             "image size cannot be used",
-            expected="a multiple of 32, at least 64, in pixels",
+            expected=f"a multiple of {step}, at least 64, in pixels",
             got=image_size,
             remedy="use 1024, 768 or 512",
         )

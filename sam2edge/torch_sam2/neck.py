@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sam2edge.torch_sam2.hiera import Hiera
 from sam2edge.torch_sam2.lite import Lite
+from sam2edge.torch_sam2.repvit import RepVit
 from sam2edge.torch_sam2.trunk import Trunk
 from sam2edge.variants import Variant
 
@@ -64,7 +65,9 @@ def _apply_1x1(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def make_trunk(variant: Variant, image_size: int) -> Trunk:
     """The trunk that `variant` names, its weights not loaded."""
-    return Lite() if variant.trunk == "lite" else Hiera(variant, image_size)
+    if variant.trunk == "hiera":
+        return Hiera(variant, image_size)
+    return {"lite": Lite, "repvit": RepVit}[variant.trunk]()
 
 
 class ImageEncoder(nn.Module):

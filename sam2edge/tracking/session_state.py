@@ -92,7 +92,7 @@ def _load_object(
     backend: Backend, number: int, stored: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> TrackedObject:
     d = backend.variant.d_model
-    memory_shape = (1, (backend.image_size // 16) ** 2, backend.variant.memory_dim)
+    memory_shape = (1, backend.variant.memory_tokens(backend.image_size), backend.variant.memory_dim)
     tracked = TrackedObject(backend.variant.num_mask_slots)
     _require(len(stored["frames"]) <= _MAX_FRAMES, "more frames than a bank keeps")
     for frame, is_cond_frame, has_memory in stored["frames"]:
