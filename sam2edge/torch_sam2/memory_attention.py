@@ -20,12 +20,12 @@ MAX_EXPORTED_SCORES = 2**25
 
 
 class KeyGrids(NamedTuple):
-    """How a sequence of keys begins: with `count` memories, each of `plain` tokens and then a grid that is rotated.
+    """How a sequence of keys begins: with `memories` memories, each of `plain` tokens and then a grid that is rotated.
 
     cos, sin (cells, D): tables of the grid. Keys after the memories are not rotated.
     """
 
-    count: int
+    memories: int
     plain: int
     cos: Tensor
     sin: Tensor
@@ -33,12 +33,12 @@ class KeyGrids(NamedTuple):
     def rotate(self, keys: Tensor) -> Tensor:
         """keys (K, T, D), with the grids turned."""
         tokens = self.plain + self.cos.shape[0]
-        memories = keys[:, : self.count * tokens].unflatten(1, (self.count, tokens))
-        parts = [rotate_pairs(memories[:, :, self.plain :], self.cos, self.sin)]
+        parts = keys[:, : self.memories * tokens].unflatten(1, (self.memories, tokens))
+        turned = rotate_pairs(parts[:, :, self.plain :], self.cos, self.sin)
         if self.plain:
-            parts = [torch.cat((memories[:, :, : self.plain], *parts), dim=2)]
-        rest = keys[:, self.count * tokens :]
-        return torch.cat((parts[0].flatten(1, 2), rest), dim=1) if rest.shape[1] else parts[0].flatten(1, 2)
+            turned = torch.cat((parts[:, :, : self.plain], turned), dim=2)
+        rest = keys[:, self.memories * tokens :]
+        return torch.cat((turned.flatten(1, 2), rest), dim=1) if rest.shape[1] else turned.flatten(1, 2)
 
 
 class RotaryAttention(nn.Module):

@@ -180,7 +180,7 @@ def main() -> None:
             recorded[f"object_score_{frame}"] = out.object_score_logits.reshape(-1)
         memory = session.output_dict_per_obj[index]["cond_frame_outputs"][0]["maskmem_features"]
     recorded["memory"] = memory
-    np.savez_compressed(TARGET, **{name: np.asarray(value, np.float32) for name, value in recorded.items()})
+    np.savez_compressed(TARGET, **{n: np.asarray(v, np.float32) for n, v in recorded.items()})  # type: ignore[arg-type]
     print({name: tuple(value.shape) for name, value in recorded.items()}, TARGET.stat().st_size)
 
 
