@@ -132,8 +132,8 @@ class Sam2(nn.Module):
 
         vision_features (K or 1, D, E, E); memory (K, T, N, M) as `encode_memory` gave it; memory_age (K, T) int, 0
         for a cond_frame, 1..6 for how many frames ago; pointers (K, P, D); pointer_age (K, P) float, signed distance in
-        frames over the greatest distance in use (2.1; ignored by 2.0); key_mask (K, 1, T*N + P*D/M), 0 or MASKED_OUT, or
-        None where every slot is in use.
+        frames over the greatest distance in use (2.1; ignored by others); key_mask (K, 1, T*N + P*D/M), 0 or
+        MASKED_OUT, or None where every slot is in use.
         Returns (K, D, E, E).
         """
         prompts, slots, _, width = memory.shape

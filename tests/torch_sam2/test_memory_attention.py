@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sam2edge.contract import MASKED_OUT  # noqa: E402
-from sam2edge.torch_sam2.memory_attention import RotaryAttention  # noqa: E402
+from sam2edge.torch_sam2.memory_attention import KeyGrids, RotaryAttention  # noqa: E402
 from sam2edge.torch_sam2.position import rotary_axis, rotate_pairs, spread  # noqa: E402
 
 SIDE, WIDTH, NARROW = 6, 16, 8
@@ -19,8 +19,8 @@ def _inputs(batch: int) -> Any:
     random = torch.Generator().manual_seed(0)
     q = 3 * torch.randn(batch, SIDE * SIDE, WIDTH, generator=random)
     memory = 3 * torch.randn(batch, 3 * SIDE * SIDE + 5, NARROW, generator=random)
-    tables = (spread(axis, x_first=True) for axis in rotary_axis(WIDTH // 2, SIDE))
-    return q, memory + 0.5, memory, *tables, 3 * SIDE * SIDE
+    cos, sin = (spread(axis, x_first=True) for axis in rotary_axis(WIDTH // 2, SIDE))
+    return q, memory + 0.5, memory, cos, sin, KeyGrids(3, 0, cos, sin)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
