@@ -50,13 +50,21 @@ def build_sam2(
 class SAM2ImagePredictor:
     """Meta's `SAM2ImagePredictor` on a model of sam2edge: set an image, then predict masks for its prompts."""
 
-    def __init__(self, sam_model: ImagePredictor, mask_threshold: float = 0.0, **unused: Any) -> None:
+    def __init__(
+        self,
+        sam_model: ImagePredictor,
+        mask_threshold: float = 0.0,
+        max_hole_area: float = 0.0,
+        max_sprinkle_area: float = 0.0,
+        **unused: Any,
+    ) -> None:
         """`sam_model` is what `build_sam2` or `AutoModel.from_pretrained` gave.
 
-        `max_hole_area` and `max_sprinkle_area` are accepted and unused: masks are given as the model makes them.
+        The options are those of `segment_images`.
         """
         self.model = sam_model
         self.mask_threshold = mask_threshold
+        self._max_hole_area, self._max_sprinkle_area = max_hole_area, max_sprinkle_area
         self._embeddings: list[Sam2ImageEmbedding] = []
         self._is_batch = False
 
@@ -185,6 +193,8 @@ class SAM2ImagePredictor:
             multi_mask_output=multimask_output,
             return_logits=return_logits,
             mask_threshold=self.mask_threshold,
+            max_hole_area=self._max_hole_area,
+            max_sprinkle_area=self._max_sprinkle_area,
         )[0]
         masks, scores, logits = (
             np.asarray(part, np.float32) for part in (prediction.masks, prediction.scores, prediction.logits)

@@ -215,12 +215,29 @@ class Sam2Prediction(ObjectMasks):
         return tuple(range(1, 1 + (len(self.scores) if self.scores.ndim == 2 else 1)))
 
 
+@dataclass(frozen=True)
+class TrackEvent:
+    """Something that happened to an object on a frame.
+
+    kind is "lost" (no longer seen), "left" (no longer seen, and last seen at the frame's edge), "found" (seen again),
+    "merged" (its mask and that of `other_id` overlap by more than half of the smaller) or "dropped" (hidden for
+    `drop_after` frames, no longer followed). time_s is when, in seconds since 1970, or as `track` was told.
+    """
+
+    kind: str
+    object_id: int
+    frame_index: int
+    time_s: float
+    other_id: int | None = None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class TrackResult(ObjectMasks):
     """The N objects on one frame, in the order in which they were added.
 
     masks (N, H, W) bool at frame size; scores (N,) float32 predicted IoU in 0..1; object_scores (N,) float32 logits,
-    not above 0 where the object is hidden or gone (its mask is empty then); logits (N, 4E, 4E) float32 in -32..32.
+    not above 0 where the object is hidden or gone (its mask is empty then); logits (N, 4E, 4E) float32 in -32..32;
+    events on this frame; is_skipped: the frame was skipped to keep to `max_latency_ms`, and this is the last result.
     """
 
     frame_index: int
@@ -229,6 +246,8 @@ class TrackResult(ObjectMasks):
     scores: FloatArray
     object_scores: FloatArray
     logits: FloatArray
+    events: tuple[TrackEvent, ...] = ()
+    is_skipped: bool = False
 
     def __repr__(self) -> str:
         height, width = self.masks.shape[1:]

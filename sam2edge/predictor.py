@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ from sam2edge.imaging.frame import (
     shrink_frame,
 )
 from sam2edge.imaging.prompts import prompts_to_model, read_prompts
+from sam2edge.imaging.regions import clean_logits
 from sam2edge.observe.stats import CallTimes, ModelStats, read_machine_metrics
 from sam2edge.selection.budget import MemoryWatch
 from sam2edge.variants import Variant
@@ -45,6 +46,16 @@ from sam2edge.variants import Variant
 _log = logging.getLogger("sam2edge")
 
 T = TypeVar("T")
+_PLAIN = (np.ndarray, type(None))
+
+
+class _Finish(NamedTuple):
+    """How low-resolution logits become masks."""
+
+    return_logits: bool
+    threshold: float
+    max_hole_area: float
+    max_sprinkle_area: float
 
 
 class ImagePredictor:
@@ -152,6 +163,8 @@ class ImagePredictor:
         return_logits: bool = False,
         input_color_format: str | None = None,
         mask_threshold: float | None = 0.0,
+        max_hole_area: float = 0.0,
+        max_sprinkle_area: float = 0.0,
         use_embeddings_cache: bool = True,
         use_mask_input_cache: bool = False,
         load_from_mask_input_cache: bool = False,
@@ -172,6 +185,8 @@ class ImagePredictor:
             multi_mask_output: three alternatives a prompt instead of one mask.
             return_logits: masks as float32 logits instead of bool.
             mask_threshold: logit above which a pixel belongs to the mask; None is 0.
+            max_hole_area, max_sprinkle_area: holes and specks of at most so many pixels of the low-resolution mask are
+                filled and removed, 0: none are. The returned `logits` keep them.
             use_mask_input_cache: both of the next two.
             load_from_mask_input_cache: refine from the cached logits of the largest earlier prompt on this image that
                 is part of this one, where `mask_input` gives none.
@@ -213,11 +228,9 @@ class ImagePredictor:
         sizes_hw = [e.image_size_hw for e in found]
         low_res_hw = (self.backend.image_size // 4,) * 2
         prompts = read_prompts(sizes_hw, point_coordinates, point_labels, boxes, mask_input, low_res_hw)
-        threshold = 0.0 if mask_threshold is None else float(mask_threshold)
+        finish = _Finish(return_logits, float(mask_threshold or 0.0), float(max_hole_area), float(max_sprinkle_area))
         predictions = [
-            self.retry_on_next_backend(
-                self._segment, embedding, prompt, multi_mask_output, return_logits, threshold, load, save
-            )
+            self.retry_on_next_backend(self._segment, embedding, prompt, multi_mask_output, finish, load, save)
             for embedding, prompt in zip(found, prompts, strict=True)
         ]
         tensor = _first_tensor(images, point_coordinates, point_labels, boxes, mask_input)
@@ -248,16 +261,16 @@ class ImagePredictor:
             found.append(embedding)
         return found
 
-    def encode(self, pixels: NDArray[np.uint8], color_order: str) -> Features:
+    def encode(self, pixels: NDArray[np.uint8], color_order: str, resize: str = "bilinear") -> Features:
         """The features of one frame, not cached.
 
         `pixels` (H, W, 3) uint8 with their order, "bgr" or "rgb", as `frame_to_uint8` gives them: nothing is checked
-        again.
+        again. `resize` as for `image_to_input`.
         """
         started = time.perf_counter()
         if self._memory_watch is not None:
             self._shrink_cache_under_pressure(self._memory_watch)
-        features: Features = self.retry_on_next_backend(self._encode, pixels, color_order)
+        features: Features = self.retry_on_next_backend(self._encode, pixels, color_order, resize)
         self.count_call("embed", started)
         return features
 
@@ -361,20 +374,21 @@ class ImagePredictor:
         self.count_call("frame", started)
         return embedding
 
-    def _encode(self, pixels: NDArray[np.uint8], color_order: str) -> Any:
+    def _encode(self, pixels: NDArray[np.uint8], color_order: str, resize: str) -> Any:
         backend = self.backend
-        frame = shrink_frame(pixels, backend.image_size) if backend.accepts_uint8 else None
+        frame = None
+        if backend.accepts_uint8 and resize == "bilinear":
+            frame = shrink_frame(pixels, backend.image_size)
         if frame is not None:
             return backend.encode_frame(frame, color_order)
-        return backend.encode(image_to_input(pixels, color_order, backend.image_size))
+        return backend.encode(image_to_input(pixels, color_order, backend.image_size, resize))
 
     def _segment(
         self,
         embedding: Sam2ImageEmbedding,
         prompt: ImagePrompt,
         multi_mask_output: bool,
-        return_logits: bool,
-        mask_threshold: float,
+        finish: _Finish,
         load_cached: bool,
         save_cached: bool,
     ) -> Sam2Prediction:
@@ -390,7 +404,10 @@ class ImagePredictor:
             self.masks_cache.put((embedding.key, prompt.items()), np.clip(best, -LOGIT_LIMIT, LOGIT_LIMIT))
         if not prompt.per_object:
             logits, scores = logits[0], scores[0]
-        masks = logits_to_masks(logits, embedding.image_size_hw, mask_threshold, return_logits)
+        cleaned = logits
+        if finish.max_hole_area > 0 or finish.max_sprinkle_area > 0:
+            cleaned = clean_logits(logits, finish.threshold, finish.max_hole_area, finish.max_sprinkle_area)
+        masks = logits_to_masks(cleaned, embedding.image_size_hw, finish.threshold, finish.return_logits)
         limited = ScoredLogits(np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT), scores)
         self.count_call("segment", started)
         return Sam2Prediction(masks, scores, limited)
@@ -461,4 +478,4 @@ def _pair_with_hashes(images: Any, image_hashes: str | Sequence[str] | None) -> 
 def _first_tensor(*inputs: Any) -> Any:
     """The first torch tensor among what was passed, also in lists; None where there is none."""
     flat = (part for value in inputs for part in (value if isinstance(value, (list, tuple)) else (value,)))
-    return next((part for part in flat if is_torch_tensor(part)), None)
+    return next((part for part in flat if not isinstance(part, _PLAIN) and is_torch_tensor(part)), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sam2edge.cli.prompt_file import FramePrompt
@@ -35,7 +35,7 @@ class Run:
         self.tracker_seconds += step.seconds
         self.object_ids.update(() if step.result is None else step.result.object_ids)
         if self.frames is not None:
-            self.frames.append(_described(step))
+            self.frames.append(_describe(step))
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,15 @@ def _steps(tracker: Any, frames: FrameSource, run: Run, every: int) -> Iterator[
 
 def _result(tracker: Any, frame: Frame, run: Run) -> TrackResult:
     result = tracker.track(frame.pixels) if tracker.object_ids else None
+    events = result.events if result is not None else ()
     while run.unused and run.unused[0].frame <= frame.index:
         prompt = run.unused.pop(0)
         result = tracker.prompt(frame.pixels, prompt.object_id, **prompt.arguments)
     assert result is not None
-    return result
+    return replace(result, events=events)
 
 
-def _described(step: _Step) -> dict[str, Any]:
+def _describe(step: _Step) -> dict[str, Any]:
     objects = []
     if step.result is not None:
         found = step.result
@@ -120,4 +121,8 @@ def _described(step: _Step) -> dict[str, Any]:
             for i, area, score, visible in rows
         ]
     milliseconds = round(step.seconds * 1000, 2)
-    return {"frame": step.frame.index, "tracked": step.seconds > 0, "milliseconds": milliseconds, "objects": objects}
+    known = {"frame": step.frame.index, "tracked": step.seconds > 0, "milliseconds": milliseconds, "objects": objects}
+    # A frame that the model did not see shows the last result again, whose events were told with it.
+    events = step.result.events if step.result is not None and step.seconds > 0 else ()
+    told = [{"kind": e.kind, "object": e.object_id, "other": e.other_id, "time": round(e.time_s, 3)} for e in events]
+    return {**known, "events": told} if told else known

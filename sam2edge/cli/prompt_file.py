@@ -13,16 +13,17 @@ import numpy as np
 
 from sam2edge.cli.prompt_options import Box, Point, group_prompts
 from sam2edge.errors import InvalidInputError
+from sam2edge.imaging.photo import read_photo
 from sam2edge.imaging.prompts import read_prompts
 
-_KEYS = {"frame", "object", "points", "labels", "box", "clear_old_points"}
+_KEYS = {"frame", "object", "points", "labels", "box", "mask", "clear_old_points"}
 _MAX_OBJECT = 255  # what an index PNG holds
 _MAX_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class FramePrompt:
-    """One prompt: `arguments` are points, labels and box as VideoTracker.prompt takes them."""
+    """One prompt: `arguments` are points, labels and box, or a mask, as VideoTracker.prompt takes them."""
 
     frame: int
     object_id: int
@@ -30,6 +31,15 @@ class FramePrompt:
 
     def check(self, height: float, width: float) -> None:
         """Raises InvalidInputError, naming the frame, where it cannot be used on frames of this size in pixels."""
+        mask = self.arguments.get("mask")
+        if mask is not None:
+            if math.isfinite(height) and mask.shape != (height, width):
+                raise InvalidInputError(
+                    f"mask of object {self.object_id} on frame {self.frame} does not fit the frames",
+                    expected=f"{width:.0f}x{height:.0f}",
+                    got=f"{mask.shape[1]}x{mask.shape[0]}",
+                )
+            return
         points, labels, box = (
             None if value is None else _array(value) for value in map(self.arguments.get, ("points", "labels", "box"))
         )
@@ -53,6 +63,8 @@ def prompts_of_options(points: Sequence[tuple[Point, ...]], boxes: Sequence[Box]
 def read_prompt_file(path: Path) -> list[FramePrompt]:
     """A JSON list of {"frame": 0, "object": 1, "points": [[x, y]], "labels": [1], "box": [x1, y1, x2, y2]}.
 
+    "mask" in place of points and box names a picture beside the file, not 0 inside.
+
     Raises InvalidInputError, naming the entry, for anything else.
     """
     try:
@@ -65,13 +77,13 @@ def read_prompt_file(path: Path) -> list[FramePrompt]:
         ) from error
     if not isinstance(entries, list) or not entries:
         raise _bad("prompts are no list", "a JSON list of at least one prompt", str(path))
-    prompts = [_read(i, entry) for i, entry in enumerate(entries)]
+    prompts = [_read(i, entry, path.parent) for i, entry in enumerate(entries)]
     for prompt in prompts:
         prompt.check(math.inf, math.inf)  # the size of frames is known later
     return sorted(prompts, key=lambda prompt: prompt.frame)
 
 
-def _read(index: int, entry: Any) -> FramePrompt:
+def _read(index: int, entry: Any, folder: Path) -> FramePrompt:
     if not isinstance(entry, dict) or not set(entry) <= _KEYS:
         raise _bad(f"prompt {index} has unknown parts", f"an object with {sorted(_KEYS)}", json.dumps(entry)[:80])
     frame, object_id = entry.get("frame", 0), entry.get("object", 1)
@@ -86,8 +98,14 @@ def _read(index: int, entry: Any) -> FramePrompt:
     if not isinstance(clear, bool):
         raise _bad(f"prompt {index} has no usable clear_old_points", "true or false", repr(clear))
     arguments |= {"clear_old_points": True} if clear else {}
-    if "points" not in arguments and "box" not in arguments:
-        raise _bad(f"prompt {index} points at nothing", "points or a box", json.dumps(entry)[:80])
+    if "mask" in entry:
+        if "points" in arguments or "box" in arguments or not isinstance(entry["mask"], str):
+            raise _bad(f"prompt {index} has no usable mask", "a file name alone", json.dumps(entry)[:80])
+        arguments["mask"] = read_photo(folder / entry["mask"]).any(axis=2)
+        if not arguments["mask"].any():
+            raise _bad(f"mask of prompt {index} is empty", "at least one pixel that is not 0", entry["mask"])
+    elif "points" not in arguments and "box" not in arguments:
+        raise _bad(f"prompt {index} points at nothing", "points, a box or a mask", json.dumps(entry)[:80])
     return FramePrompt(frame, object_id, arguments)
 
 

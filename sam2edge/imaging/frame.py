@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +26,10 @@ STD_RGB = (0.229, 0.224, 0.225)
 # SAM 2's published settings for falling back from the single mask to the best of three.
 STABILITY_DELTA = 0.05
 STABILITY_THRESHOLD = 0.98
+
+# Rows that one product makes, and about the rows of the source converted at a time: the quickest of those tried.
+_BLOCK_ROWS = 8
+_BAND_ROWS = 256
 
 LOGIT_LIMIT = 32.0
 """Returned logits are clipped to this, as the official predictor does."""
@@ -72,26 +77,59 @@ def frame_to_uint8(image: Any, color_format: str | None = None) -> tuple[NDArray
     return _to_three_channels(pixels, type(image).__name__), order if color_format is None else color_format.lower()
 
 
-def image_to_input(pixels: NDArray[np.uint8], color_order: str, image_size: int) -> FloatArray:
-    """(H, W, 3) uint8 -> (1, 3, S, S) float32 RGB, normalised; the aspect ratio is not kept (as SAM 2 does it).
+def image_to_input(
+    pixels: NDArray[np.uint8], color_order: str, image_size: int, resize: str = "bilinear"
+) -> FloatArray:
+    """(H, W, 3) uint8 -> (1, 3, S, S) float32 RGB: (x / 255 - mean) / std; the aspect ratio is not kept (as in SAM 2).
 
-    A side that shrinks is averaged over its area, which stands for the antialiased bilinear filter of the original.
+    `resize` is "bilinear", antialiased, as SAM 2 does it for images (exact to its transform but for float rounding), or
+    "pillow-bicubic", as its loader of videos does it, rounded to 8 bits.
     """
-    return normalise(_resize(pixels, image_size), color_order)
+    image = resize_pixels(pixels, color_order, image_size, resize)[None]
+    for channel, (mean, std) in enumerate(zip(MEAN_RGB, STD_RGB, strict=True)):
+        plane = image[0, channel]
+        np.multiply(plane, 1.0 / (255.0 * std), out=plane)
+        np.subtract(plane, mean / std, out=plane)
+    return image
 
 
 def shrink_frame(pixels: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8] | None:
-    """(S, S, 3) uint8, to be normalised elsewhere; None where a side grows, whose fractions uint8 would round away."""
-    return None if min(pixels.shape[:2]) < image_size else np.ascontiguousarray(_resize(pixels, image_size))
+    """(S, S, 3) uint8, to be normalised elsewhere; None where a side grows. Rounding to 8 bits costs exactness."""
+    if min(pixels.shape[:2]) < image_size:
+        return None
+    planes = resize_pixels(pixels, "rgb", image_size, "bilinear")  # "rgb": the order stays
+    return np.ascontiguousarray(np.rint(planes).astype(np.uint8).transpose(1, 2, 0))
 
 
-def normalise(resized: NDArray[Any], color_order: str) -> FloatArray:
-    """(S, S, 3) in 0..255 -> (1, 3, S, S) float32 RGB: (x / 255 - mean) / std, ImageNet's."""
-    out = np.empty((1, 3, *resized.shape[:2]), np.float32)
-    for channel, (mean, std) in enumerate(zip(MEAN_RGB, STD_RGB, strict=True)):
-        source = channel if color_order == "rgb" else 2 - channel
-        np.multiply(resized[..., source], 1.0 / (255.0 * std), out=out[0, channel], dtype=np.float32)
-        out[0, channel] -= mean / std
+def resize_pixels(pixels: NDArray[np.uint8], color_order: str, size: int, resize: str) -> FloatArray:
+    """(H, W, 3) uint8 -> (3, size, size) float32 planes R, G, B in 0..255."""
+    height, width = pixels.shape[:2]
+    channels = (0, 1, 2) if color_order == "rgb" else (2, 1, 0)
+    if height == width == size:
+        return np.stack([pixels[..., channel] for channel in channels]).astype(np.float32)
+    rounds = resize == "pillow-bicubic"  # Pillow rounds after each of the two passes
+    # Two passes of products with the weights of a few rows. Columns first: of a camera's picture they shrink the most.
+    narrow = np.empty((size, 3, height), np.float32)
+    for band in _filter_bands(width, size, resize):
+        part = pixels[:, band.start : band.stop]
+        columns = np.empty((band.stop - band.start, 3, height), np.float32)
+        for plane, channel in enumerate(channels):
+            columns[:, plane] = cv2.transpose(cv2.extractChannel(part, channel))
+        flat = columns.reshape(len(columns), -1)
+        for row, start, weights in band.blocks:
+            target = narrow[row : row + len(weights)].reshape(len(weights), -1)
+            np.dot(weights, flat[start : start + weights.shape[1]], out=target)
+    if rounds:
+        np.clip(np.floor(narrow + 0.5), 0, 255, out=narrow)
+    out = np.empty((3, size, size), np.float32)
+    for band in _filter_bands(height, size, resize):
+        for row, start, weights in band.blocks:
+            first = band.start + start
+            for plane in range(3):
+                source = narrow[:, plane, first : first + weights.shape[1]]
+                np.dot(weights, source.T, out=out[plane, row : row + len(weights)])
+    if rounds:
+        np.clip(np.floor(out + 0.5), 0, 255, out=out)
     return out
 
 
@@ -180,15 +218,43 @@ def _to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return np.rint(pixels if high > 1.0 else pixels * 255.0).astype(np.uint8)
 
 
-def _resize(pixels: NDArray[np.uint8], size: int) -> NDArray[Any]:
-    height, width = pixels.shape[:2]
-    shrunk_wh = (min(width, size), min(height, size))
-    if shrunk_wh != (width, height):
-        pixels = cv2.resize(pixels, shrunk_wh, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    if shrunk_wh == (size, size):
-        return pixels
-    # Enlarging in float32 keeps the fractions that uint8 would round away.
-    return cv2.resize(pixels.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+class _Band(NamedTuple):
+    """Rows start..stop of the source, and the rows that are made of them: (row, first in the band, weights (N, K))."""
+
+    start: int
+    stop: int
+    blocks: list[tuple[int, int, FloatArray]]
+
+
+@lru_cache(maxsize=8)
+def _filter_bands(source: int, target: int, resize: str) -> list[_Band]:
+    """The filter of one axis in bands, so that only a band of the source is held as float32 at a time."""
+    weights = (_bicubic_filter if resize == "pillow-bicubic" else _triangle_filter)(source, target)
+    rows = max(_BAND_ROWS * target // source // _BLOCK_ROWS, 1) * _BLOCK_ROWS
+    bands = []
+    for first in range(0, target, rows):
+        used = np.flatnonzero(weights[first : first + rows].any(axis=0))
+        start, stop = int(used[0]), int(used[-1]) + 1
+        blocks = []
+        for row in range(first, min(first + rows, target), _BLOCK_ROWS):
+            block = weights[row : row + _BLOCK_ROWS]
+            used = np.flatnonzero(block.any(axis=0))
+            kept = np.ascontiguousarray(block[:, used[0] : used[-1] + 1])
+            blocks.append((row, int(used[0]) - start, kept))
+        bands.append(_Band(start, stop, blocks))
+    return bands
+
+
+def _bicubic_filter(source: int, target: int) -> FloatArray:
+    """The matrix (target, source) of Pillow's antialiased bicubic filter, a = -0.5."""
+    scale = source / target
+    support = max(scale, 1.0)
+    centre = (np.arange(target)[:, None] + 0.5) * scale
+    distance = np.abs(np.arange(source)[None] + 0.5 - centre) / support
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = -0.5 * (((distance - 5) * distance + 8) * distance - 4)
+    weight = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+    return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _triangle_filter(source: int, target: int) -> FloatArray:

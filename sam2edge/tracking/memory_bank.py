@@ -18,10 +18,15 @@ MAX_COND_FRAMES = 4
 
 @dataclass(frozen=True, eq=False)
 class MemoryEntry:
-    """One object on one frame: its memory in the backend's own memory (None once too old) and its obj_ptr (D,)."""
+    """One object on one frame: its memory in the backend's own memory (None once too old) and its obj_ptr (D,).
+
+    Where frames are selected: whether a tracked frame is attended to, and whether it is while it is the newest one.
+    """
 
     memory: Any | None
     obj_ptr: FloatArray
+    is_accepted: bool = True
+    is_usable: bool = True
 
 
 class MemoryBank:
@@ -31,10 +36,14 @@ class MemoryBank:
     are free: `memory_slots` in all, memories of at most `memory_slots - 1` frames ago. Object pointers likewise, of at
     most `obj_ptr_slots - 1` frames ago. SAM 2 itself keeps every conditioning frame and has no limit of slots; the two
     differ from an object's second conditioning frame on, once its oldest tracked frames find no slot.
+
+    With `selects`, tracked frames are attended to however old they are: the newest of those accepted, and the newest
+    usable one. Their rank stands for their age then.
     """
 
-    def __init__(self, memory_slots: int, obj_ptr_slots: int = NUM_POINTER_SLOTS) -> None:
+    def __init__(self, memory_slots: int, obj_ptr_slots: int = NUM_POINTER_SLOTS, selects: bool = False) -> None:
         self._memory_slots = memory_slots
+        self._selects = selects
         self._obj_ptr_slots = obj_ptr_slots
         self._cond_frames: dict[int, MemoryEntry] = {}
         self._tracked_frames: dict[int, MemoryEntry] = {}
@@ -64,11 +73,27 @@ class MemoryBank:
         if len(self._cond_frames) > MAX_COND_FRAMES:
             second = sorted(self._cond_frames)[1]
             self._tracked_frames[second] = self._cond_frames.pop(second)
-        for old in [f for f in self._tracked_frames if frame + 1 - f >= self._memory_slots]:
+        kept = self._select(frame + 1) if self._selects else ()
+        for old in [f for f in self._tracked_frames if self._selects or frame + 1 - f >= self._memory_slots]:
+            if old in kept:
+                continue
             if frame + 1 - old >= self._obj_ptr_slots:
                 del self._tracked_frames[old]
             elif self._tracked_frames[old].memory is not None:
                 self._tracked_frames[old] = replace(self._tracked_frames[old], memory=None)
+
+    def clear_tracked_near(self, frame: int) -> None:
+        """Forgets the tracked frames that are at most `memory_slots` away from this one."""
+        for near in [f for f in self._tracked_frames if abs(frame - f) <= self._memory_slots]:
+            del self._tracked_frames[near]
+
+    def _select(self, frame: int) -> list[int]:
+        """The tracked frames before `frame` that it attends to, the newest first."""
+        before = sorted(
+            (f for f, e in self._tracked_frames.items() if f < frame and e.memory is not None), reverse=True
+        )
+        newest = next((f for f in before if self._tracked_frames[f].is_usable), None)
+        return [f for f in before if f == newest or self._tracked_frames[f].is_accepted][: self._memory_slots - 1]
 
     def restore(self, frame: int, is_cond_frame: bool, entry: MemoryEntry) -> None:
         """Puts back what `items` gave, as it was."""
@@ -80,10 +105,12 @@ class MemoryBank:
         near = sorted((f for f in self._tracked_frames if f < frame), reverse=True)
         memories = [(self._cond_frames[f].memory, 0) for f in cond_frames]
         obj_ptrs = [(self._cond_frames[f].obj_ptr, frame - f) for f in cond_frames]
+        ranks = {f: rank for rank, f in enumerate(self._select(frame), 1)} if self._selects else {}
         for f in near:
             entry, age = self._tracked_frames[f], frame - f
-            if entry.memory is not None and age < self._memory_slots:
-                memories.append((entry.memory, age))
+            slot_age = ranks.get(f, self._memory_slots) if self._selects else age
+            if entry.memory is not None and slot_age < self._memory_slots:
+                memories.append((entry.memory, slot_age))
             if age <= max_obj_ptr_age:
                 obj_ptrs.append((entry.obj_ptr, age))
         memories, obj_ptrs = memories[: self._memory_slots], obj_ptrs[: self._obj_ptr_slots]

@@ -16,7 +16,6 @@ from sam2edge.tracking.memory_bank import MAX_COND_FRAMES, MemoryEntry
 from sam2edge.tracking.tracked_object import ObjectOnFrame, TrackedObject
 
 _FORMAT = 1
-_MAX_FRAMES = MAX_COND_FRAMES + NUM_POINTER_SLOTS
 
 
 def dump_objects(
@@ -32,7 +31,7 @@ def dump_objects(
             arrays[f"{number}/{frame}/pointer"] = entry.obj_ptr
             if entry.memory is not None:
                 arrays[f"{number}/{frame}/memory"] = entry.memory.to_host().tensors["memory"]
-            frames.append([frame, is_cond_frame, entry.memory is not None])
+            frames.append([frame, is_cond_frame, entry.memory is not None, entry.is_accepted, entry.is_usable])
         row = {
             "id": object_id,
             "was_tracked": tracked.tracked is not None,
@@ -53,7 +52,11 @@ def dump_objects(
 
 
 def load_objects(
-    backend: Backend, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], source: str
+    backend: Backend,
+    header: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    source: str,
+    memory_selection: str = "recent",
 ) -> tuple[int, str, int, dict[int, TrackedObject]]:
     """Frame index, colour order, greatest age of pointers, objects.
 
@@ -77,7 +80,7 @@ def load_objects(
         objects = {}
         for number, stored in enumerate(header["objects"]):
             _require(type(stored["id"]) is int, "object id")
-            objects[stored["id"]] = _load_object(backend, number, stored, arrays)
+            objects[stored["id"]] = _load_object(backend, number, stored, arrays, memory_selection)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(
             "session file is incomplete, or not as save writes it",
@@ -89,19 +92,24 @@ def load_objects(
 
 
 def _load_object(
-    backend: Backend, number: int, stored: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    backend: Backend,
+    number: int,
+    stored: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    memory_selection: str,
 ) -> TrackedObject:
     d = backend.variant.d_model
     memory_shape = (1, backend.variant.memory_tokens(backend.image_size), backend.variant.memory_dim)
-    tracked = TrackedObject(backend.variant.num_mask_slots)
-    _require(len(stored["frames"]) <= _MAX_FRAMES, "more frames than a bank keeps")
-    for frame, is_cond_frame, has_memory in stored["frames"]:
+    tracked = TrackedObject(backend.variant.num_mask_slots, memory_selection)
+    most = MAX_COND_FRAMES + NUM_POINTER_SLOTS + backend.variant.num_mask_slots
+    _require(len(stored["frames"]) <= most, "more frames than a bank keeps")
+    for frame, is_cond_frame, has_memory, *flags in stored["frames"]:
         _require(type(frame) is int and (has_memory or not is_cond_frame), "remembered frame")
         obj_ptr = _float_array(arrays, f"{number}/{frame}/pointer", (d,))
         memory = None
         if has_memory:
             memory = HostFeatures({"memory": _float_array(arrays, f"{number}/{frame}/memory", memory_shape)})
-        tracked.bank.restore(frame, bool(is_cond_frame), MemoryEntry(memory, obj_ptr))
+        tracked.bank.restore(frame, bool(is_cond_frame), MemoryEntry(memory, obj_ptr, *map(bool, flags)))
     tracked.current = _load_found(backend, stored, f"{number}", arrays)
     if stored["was_tracked"]:
         other = stored.get("tracked")  # where prompts have changed what was tracked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.frame import LOGIT_LIMIT, antialiased_resize, select_masks
 from sam2edge.imaging.prompts import prompts_to_model
 from sam2edge.tracking.memory_bank import MemoryBank, MemoryEntry
+from sam2edge.tracking.memory_selection import Choice, FrameSelector, Judgement, make_selector
 
 OBJECTS_AT_ONCE = 8
 """Objects that a backend is given at a time, so that many take no more memory at once than these."""
@@ -31,7 +33,7 @@ class ObjectOnFrame:
     """One object on one frame.
 
     logits (4E, 4E) float32; obj_ptr (D,); score the predicted IoU, 0..1; object_score a logit, not above 0: hidden;
-    is_prompted: from a prompt, so that this is a conditioning frame.
+    is_prompted: from a prompt; choice: what a selector of frames saw in the alternatives, None where none is used.
     """
 
     logits: FloatArray
@@ -39,6 +41,7 @@ class ObjectOnFrame:
     score: float
     object_score: float
     is_prompted: bool
+    choice: Choice | None = None
 
 
 class TrackedObject:
@@ -47,8 +50,9 @@ class TrackedObject:
     That frame's memory is made when the next frame comes: by then it can no longer be corrected.
     """
 
-    def __init__(self, num_mask_slots: int) -> None:
-        self.bank = MemoryBank(num_mask_slots)
+    def __init__(self, num_mask_slots: int, memory_selection: str = "recent") -> None:
+        self.selector = make_selector(memory_selection)
+        self.bank = MemoryBank(num_mask_slots, selects=self.selector is not None)
         self.current: ObjectOnFrame | None = None
         self.tracked: ObjectOnFrame | None = None
         """What tracking found on the frame at hand, before any prompt there; None: the object is new on it."""
@@ -107,10 +111,31 @@ class TrackedObject:
         """A new frame is at hand, and tracking found this on it."""
         self.current = self.tracked = found
         self.prompt, self.is_remembered = None, False
+        if self.selector is not None:
+            self.selector.commit(found.logits, found.score, found.object_score > 0, found.choice)
 
     def commit_prompted(self, found: ObjectOnFrame, prompt: ImagePrompt | None) -> None:
         """A prompt on the frame at hand gave this; `prompt` is all that was said there (None: a mask)."""
         self.current, self.prompt, self.is_remembered = found, prompt, False
+        if self.selector is not None:
+            self.selector.commit(found.logits, found.score, found.object_score > 0, None)
+
+    def remember(self, frame: int, memory: Any, corrections_are_cond: bool) -> None:
+        """Puts what was found on the frame at hand into the bank."""
+        found = self.current
+        assert found is not None
+        is_cond_frame = found.is_prompted and (self.tracked is None or corrections_are_cond)
+        judged = Judgement(is_cond_frame, True, True)
+        if self.selector is not None and not found.is_prompted:
+            judged = self.selector.judge(frame, found.score, found.object_score, found.choice)
+        entry = MemoryEntry(memory, found.obj_ptr, judged.is_accepted, judged.is_usable)
+        self.bank.add(frame, judged.is_cond_frame, entry)
+        self.is_remembered = True
+
+    def clear_prompts(self) -> bool:
+        """Forgets the prompts on the frame at hand; whether the object still has a past to be tracked by."""
+        self.current, self.prompt, self.is_remembered = self.tracked, None, False
+        return self.tracked is not None
 
 
 def track_all(
@@ -121,11 +146,18 @@ def track_all(
     for start in range(0, len(objects), OBJECTS_AT_ONCE):
         group = objects[start : start + OBJECTS_AT_ONCE]
         attended = [backend.attend_memory(features, one.bank.recall(frame, max_obj_ptr_age)) for one in group]
-        found += [_choose_mask(out, several=True, is_prompted=False) for out in backend.decode_each(attended)]
+        for one, out in zip(group, backend.decode_each(attended), strict=True):
+            found.append(_choose_mask(out, several=True, is_prompted=False, selector=one.selector))
     return found
 
 
-def remember_all(backend: Backend, objects: Sequence[TrackedObject], features: Features, frame: int) -> None:
+def remember_all(
+    backend: Backend,
+    objects: Sequence[TrackedObject],
+    features: Features,
+    frame: int,
+    corrections_are_cond: bool = True,
+) -> None:
     """Puts what was found of each on the frame at hand into its bank, once."""
     size_wh = (backend.image_size, backend.image_size)
     waiting = [(one, one.current) for one in objects if one.current is not None and not one.is_remembered]
@@ -137,16 +169,18 @@ def remember_all(backend: Backend, objects: Sequence[TrackedObject], features: F
             [found.object_score for _, found in group],
             [found.is_prompted for _, found in group],
         )
-        for (tracked, found), memory in zip(group, memories, strict=True):
-            tracked.bank.add(frame, found.is_prompted, MemoryEntry(memory, found.obj_ptr))
-            tracked.is_remembered = True
+        for (tracked, _), memory in zip(group, memories, strict=True):
+            tracked.remember(frame, memory, corrections_are_cond)
 
 
-def _choose_mask(out: DecodedPrompts, several: bool, is_prompted: bool) -> ObjectOnFrame:
+def _choose_mask(
+    out: DecodedPrompts, several: bool, is_prompted: bool, selector: FrameSelector | None = None
+) -> ObjectOnFrame:
     """Of the decoder's masks the best-scored alternative (`several`), or the single one while it is stable."""
     logits, scores = select_masks(out.low_res_masks, out.iou_scores, multi_mask_output=several)
-    best = int(scores[0].argmax())
+    choice = None if selector is None else selector.choose(logits[0], scores[0])
+    best = int(scores[0].argmax()) if choice is None else choice.number
     obj_ptr = out.object_pointers[0, 1 + best if several else 0]
     object_score = float(out.object_score[0, 0])
     chosen = logits[0, best].copy() if object_score > 0 else np.full_like(logits[0, best], HIDDEN_LOGIT)
-    return ObjectOnFrame(chosen, obj_ptr.copy(), float(scores[0, best]), object_score, is_prompted)
+    return ObjectOnFrame(chosen, obj_ptr.copy(), float(scores[0, best]), object_score, is_prompted, choice)

@@ -257,7 +257,7 @@ def normalising(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("order", ["bgr", "rgb"])
 def test_the_kernel_normalises_as_the_cpu_does(normalising: None, device: Any, order: str) -> None:
-    from sam2edge.imaging.frame import normalise
+    from sam2edge.imaging.frame import image_to_input
 
     module = importlib.import_module("sam2edge.backends.tensorrt.device_normalise")
     frame = np.random.default_rng(0).integers(0, 256, (37, 37, 3), np.uint8)
@@ -265,7 +265,7 @@ def test_the_kernel_normalises_as_the_cpu_does(normalising: None, device: Any, o
     device.upload(np.float32(7), image["behind"])
     module.FrameNormaliser(device, 37)(frame, order, image["image"])
     found, behind = device.download(list(image.values()))
-    np.testing.assert_allclose(found, normalise(frame, order), atol=1e-6)
+    np.testing.assert_allclose(found, image_to_input(frame, order, 37), atol=1e-6)
     assert (behind == 7).all(), "threads beyond the last pixel write nothing"
 
 

@@ -76,9 +76,35 @@ def test_prompts_from_a_file(clip: Path, fake: None, capsys: pytest.CaptureFixtu
     assert not read_picture("masks/00000.png").any() and len(read_video("clip.tracked.mp4")) == 6
 
 
+def test_a_mask_and_corrections_from_a_file(clip: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> None:
+    height, width = cv2.imread(str(next(clip.iterdir()))).shape[:2]  # type: ignore[union-attr]
+    mask = np.zeros((height, width), np.uint8)
+    mask[10:40, 8:38] = 255
+    cv2.imwrite("object.png", mask)
+    prompts: list[dict[str, Any]] = [
+        {"mask": "object.png"},
+        {"points": [[30, 20]]},
+        {"object": 2, "mask": "object.png"},
+        {"frame": 2, "points": [[30, 20]], "clear_old_points": True},
+    ]
+    Path("prompts.json").write_text(json.dumps(prompts))
+    assert main(["track", "clip", "--prompts", "prompts.json", "--json"]) == 0
+    frames = _json(capsys)["frames"]
+    assert [len(frame["objects"]) for frame in frames] == [2] * 6
+    # Both objects of the fake model are the bright square.
+    assert [event["kind"] for frame in frames for event in frame.get("events", [])] == ["merged"]
+    assert frames[1]["events"][0]["object"] == 1 and frames[1]["events"][0]["other"] == 2
+    cv2.imwrite("object.png", mask[1:])
+    assert main(["track", "clip", "--prompts", "prompts.json", "--force"]) == 1
+    assert "mask of object 1 on frame 0 does not fit the frames" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ('[{"mask": "none.png"}]', "none.png"),
+        ('[{"mask": "x.png", "box": [1, 1, 9, 9]}]', "no usable mask"),
+        ('[{"box": [1, 1, 9, 9], "clear_old_points": 1}]', "no usable clear_old_points"),
         ("", "cannot be read"),
         ("{}", "no list"),
         ("[]", "no list"),

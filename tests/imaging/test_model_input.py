@@ -1,28 +1,46 @@
-"""Frame -> model input, against torch's antialiased resizing."""
+"""Frame -> model input, against torch's antialiased resizing and Pillow's."""
 
 from __future__ import annotations
+
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from sam2edge.imaging.frame import MEAN_RGB, STD_RGB, image_to_input
+from sam2edge.imaging.frame import MEAN_RGB, STD_RGB, image_to_input, resize_pixels
 
 
-def test_enlarging_equals_torchs_bilinear(photo_bgr: np.ndarray) -> None:
+@pytest.mark.parametrize("size_hw", [(400, 600), (1080, 1920), (720, 300), (200, 1500), (37, 41), (256, 256)])
+@pytest.mark.parametrize("order", ["bgr", "rgb"])
+def test_resizing_equals_torchs_antialiased_bilinear(size_hw: tuple[int, int], order: str) -> None:
     torch = pytest.importorskip("torch")
-    rgb = torch.from_numpy(np.ascontiguousarray(photo_bgr[..., ::-1])).permute(2, 0, 1)[None].float() / 255
-    resized = torch.nn.functional.interpolate(rgb, (640, 640), mode="bilinear", antialias=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+    rgb = torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1] if order == "bgr" else pixels)).permute(2, 0, 1)
+    unit = rgb[None].float() / 255
+    resized = torch.nn.functional.interpolate(unit, (256, 256), mode="bilinear", antialias=True)
     expected = (resized - torch.tensor(MEAN_RGB)[:, None, None]) / torch.tensor(STD_RGB)[:, None, None]
-    np.testing.assert_allclose(image_to_input(photo_bgr, "bgr", 640), expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose(image_to_input(pixels, order, 256), expected.numpy(), atol=1e-5)
 
 
-def test_shrinking_stays_close_to_the_antialiased_filter(photo_bgr: np.ndarray) -> None:
-    torch = pytest.importorskip("torch")
-    rgb = torch.from_numpy(np.ascontiguousarray(photo_bgr[..., ::-1])).permute(2, 0, 1)[None].float()
-    resized = torch.nn.functional.interpolate(rgb, (128, 128), mode="bilinear", antialias=True)[0].numpy()
-    mean, std = np.array(MEAN_RGB)[:, None, None], np.array(STD_RGB)[:, None, None]
-    found = (image_to_input(photo_bgr, "bgr", 128)[0] * std + mean) * 255
-    assert np.abs(found - resized).mean() < 1.5  # grey levels of 255
+@pytest.mark.parametrize("size_hw", [(400, 600), (1080, 1920), (100, 900), (37, 41)])
+def test_resizing_as_pillow_does_it(size_hw: tuple[int, int]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+    expected = np.asarray(image.fromarray(pixels).resize((256, 256))).transpose(2, 0, 1)
+    found = resize_pixels(pixels, "rgb", 256, "pillow-bicubic")
+    assert np.abs(found - expected).max() <= 1
+    assert (found != expected).mean() < 1e-3  # where a sum lies half way between two values
+
+
+def test_a_photo_of_any_size_is_converted_in_bands() -> None:
+    # 12 megapixels are 144 MB as float32; the first pass alone leaves (256, 3, 3000).
+    pixels = np.zeros((3000, 4000, 3), np.uint8)
+    image_to_input(pixels, "bgr", 256)
+    tracemalloc.start()
+    image_to_input(pixels, "bgr", 256)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6
 
 
 def test_colour_order_and_normalisation() -> None:
