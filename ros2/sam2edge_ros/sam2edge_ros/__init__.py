@@ -1,0 +1,1 @@
+"""sam2edge as a ROS 2 node."""
