@@ -67,7 +67,7 @@ def test_an_image_message_byte_for_byte(ros: Any) -> None:
     expected += struct.pack("<II", 9, 54) + labels.tobytes()
     data = bytes(STORE.serialize_cdr(convert.masks(step, header), "sensor_msgs/msg/Image"))
     assert data == expected
-    message = STORE.deserialize_cdr(data, "sensor_msgs/msg/Image")
+    message: Any = STORE.deserialize_cdr(data, "sensor_msgs/msg/Image")
     assert (message.height, message.width, message.encoding, message.step) == (6, 9, "mono8", 9)
     assert np.array_equal(message.data.reshape(6, 9), labels)
 
@@ -181,8 +181,8 @@ def test_the_packages_files() -> None:
         tree = xml.etree.ElementTree.parse(ROOT / "ros2" / name / "package.xml")
         assert tree.getroot().findtext("name") == name
     depends = {found.text for found in xml.etree.ElementTree.parse(PACKAGE / "package.xml").iter("exec_depend")}
-    tree = ast.parse((PACKAGE / "sam2edge_ros" / "node.py").read_text())
-    used = {n.module.partition(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+    code = ast.parse((PACKAGE / "sam2edge_ros" / "node.py").read_text())
+    used = {n.module.partition(".")[0] for n in ast.walk(code) if isinstance(n, ast.ImportFrom) and n.module}
     assert {name for name in used if name.endswith(("_msgs", "_interfaces"))} <= depends
     setup = (PACKAGE / "setup.py").read_text()
     assert "sam2edge_ros.node:main" in setup.replace("{NAME}", "sam2edge_ros") and "launch/sam2edge.launch.py" in setup
