@@ -41,6 +41,7 @@ ROOMS = (
     "backends/tensorrt/",
     "bundle/",
     "engine_build/",
+    "model_install.py",
     "selection/",
     "tracking/",
     "everything.py",

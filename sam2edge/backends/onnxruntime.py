@@ -19,6 +19,10 @@ from sam2edge.errors import GraphError, InvalidInputError
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 
 
+def _size_option(request: BackendRequest) -> str:
+    return "" if request.image_size == request.variant.image_size else f" --size {request.image_size}"
+
+
 class OnnxRuntimeBackend(GraphBackend):
     """One model's graphs as sessions: image encoder and mask decoder, and for tracking the two of the memory."""
 
@@ -30,7 +34,7 @@ class OnnxRuntimeBackend(GraphBackend):
                 f"no ONNX graphs of {request.variant.model_id} at image size {request.image_size} on this machine",
                 expected="image_encoder.onnx and mask_decoder.onnx",
                 got="none",
-                remedy=f"python -m sam2edge.export.to_onnx {request.variant.model_id} --checkpoint FILE",
+                remedy=f"sam2edge models install {request.variant.model_id}{_size_option(request)}",
             )
         self._graph_dir = request.graph_dir
         self._checkpoint_sha256 = request.checkpoint_sha256

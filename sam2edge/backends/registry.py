@@ -87,9 +87,19 @@ class BackendSearch:
                 raise reason
         if len(self._skipped) == 1:
             raise self._skipped[0][1]
-        reasons = " | ".join(f"{label}: {_describe(error)}" for label, error in self._skipped)
+        # How to build engines is no help on a machine without a GPU.
+        reasons = " | ".join(
+            f"{label}: {_describe(error) if has_nvidia_gpu() else getattr(error, 'problem', error)}"
+            if label.startswith("tensorrt")
+            else f"{label}: {_describe(error)}"
+            for label, error in self._skipped
+        )
         raise BackendUnavailableError(
-            f"no backend can run {self._request.variant.model_id}", got=reasons or f"device {self._request.device!r}"
+            f"no backend can run {self._request.variant.model_id}",
+            got=reasons or f"device {self._request.device!r}",
+            remedy=None
+            if self._request.variant.checkpoint is None
+            else f"sam2edge models install {self._request.variant.model_id}",
         )
 
     @property

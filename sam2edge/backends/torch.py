@@ -182,4 +182,4 @@ def _where_to_get(request: BackendRequest) -> str:
     source = request.variant.checkpoint
     if source is None:
         return "reinstall sam2edge: the embedded model comes with it"
-    return f"fetch {source.url} and pass checkpoint='{source.file_name}'"
+    return f"sam2edge models install {request.variant.model_id}, or pass checkpoint='{source.file_name}'"

@@ -45,11 +45,16 @@ def create_bundle(
     """Writes the bundle `path` for a machine such as `target`; returns what of the store is in it.
 
     `variants` are the models whose graphs go in, with their weights and engines if wanted; the embedded model is in
-    the wheel. `wheels` are further wheels to install, with what they need. Raises BundleError.
+    the wheel. `wheels` are further wheels to install, with what they need. Raises BundleError, also for a model that
+    could not run there: weights alone need torch, which goes in as a wheel.
     """
     if path.exists():
         raise BundleError("the file is there already", expected="a new name", got=str(path), remedy="remove it first")
-    files = [file for variant in variants for file in _files_of(variant, weights, engines)]
+    files = []
+    for variant in variants:
+        found = _files_of(variant, weights, engines)
+        _require_runnable(variant, found, wheels)
+        files += found
     package = Path(errors.__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         gathered, main = Path(folder) / "wheels", Path(folder) / "main.py"
@@ -77,6 +82,17 @@ def create_bundle(
     return files
 
 
+def _require_runnable(variant: Variant, files: list[StoredFile], wheels: tuple[Path, ...]) -> None:
+    runs = variant.checkpoint is None or any(file.kind in (GRAPH, ENGINE) for file in files)
+    if not runs and not any(wheel.name.startswith("torch-") for wheel in wheels):
+        raise BundleError(
+            f"{variant.model_id} could not run from this bundle",
+            expected="its graphs in the store, or a wheel of torch for the target",
+            got="weights alone",
+            remedy=f"sam2edge models install {variant.model_id}, then run this again; or --wheel TORCH.whl",
+        )
+
+
 def _files_of(variant: Variant, weights: bool, engines: bool) -> list[StoredFile]:
     """The model's files in the store, with their records; each is compared with its sum first."""
     kinds = {GRAPH, *([WEIGHTS] if weights else []), *([ENGINE] if engines else [])}
@@ -86,7 +102,7 @@ def _files_of(variant: Variant, weights: bool, engines: bool) -> list[StoredFile
             f"the store has nothing of {variant.model_id} to put into a bundle",
             expected=", ".join(sorted(kinds)),
             got=str(paths.root()),
-            remedy=f"{'sam2edge models pull' if weights else 'python -m sam2edge.export.to_onnx'} {variant.model_id}",
+            remedy=f"sam2edge models install {variant.model_id}",
         )
     for finding in map(check_file, files):
         if finding.state == DAMAGED:

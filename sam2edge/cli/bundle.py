@@ -1,4 +1,4 @@
-"""`sam2edge bundle`: sam2edge and models in one file, for machines with no network."""
+"""`sam2edge bundle`: sam2edge and models in one file, for machines without a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from sam2edge.cli.model_options import ModelId
 from sam2edge.cli.terminal import progress
 from sam2edge.files import file_sha256
 from sam2edge.store import paths
-from sam2edge.store.inventory import GRAPH
 from sam2edge.variants import find_variant
 
 _passed_on = {"ignore_unknown_options": True, "help_option_names": []}
@@ -22,16 +21,23 @@ _passed_on = {"ignore_unknown_options": True, "help_option_names": []}
 
 @click.group(cls=SuggestingGroup, no_args_is_help=True)
 def bundle() -> None:
-    """One file that installs sam2edge and its models on a machine with no network."""
+    """Pack sam2edge and models into one file that installs without a network."""
 
 
 @bundle.command()
 @click.argument("path", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
-@click.option("--model", "model_ids", type=ModelId(), multiple=True, help="A model of the store. Repeatable.")
+@click.option("--model", "model_ids", type=ModelId(), multiple=True, help="An installed model. Repeatable.")
 @click.option("--target", "target_name", metavar="NAME", default="linux-aarch64-cp310", show_default=True)
-@click.option("--weights/--no-weights", default=True, show_default=True, help="Checkpoints, which take torch to run.")
+@click.option("--weights/--no-weights", default=True, show_default=True, help="Weights too; they need torch to run.")
 @click.option("--engines", is_flag=True, help="Engines too; they are installed only where GPU and TensorRT match.")
-@click.option("--wheel", "wheels", metavar="FILE", multiple=True, type=click.Path(path_type=Path), help="One more.")
+@click.option(
+    "--wheel",
+    "wheels",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A further wheel. Repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def create(
     path: Path | None,
@@ -42,9 +48,9 @@ def create(
     wheels: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Write FILE with sam2edge, all it needs on the target, and the graphs and weights of the models named.
+    """Write FILE: sam2edge, everything it needs on the target, and the models named.
 
-    The embedded model is always in it. On the target: python3 FILE install --venv DIR
+    The embedded model is always in it. On the target run: python3 FILE install --venv DIR
     """
     from sam2edge.bundle.create import create_bundle
     from sam2edge.bundle.wheels import read_target
@@ -54,9 +60,6 @@ def create(
     path = path or Path(f"sam2edge-{sam2edge.__version__}-{target.name}.zip")
     with progress("fetching wheels"):
         files = create_bundle(path, target, variants, weights, engines, wheels)
-    for variant in variants:
-        if variant.checkpoint and not any(file.variant == variant and file.kind == GRAPH for file in files):
-            click.echo(f"note: without graphs {variant.model_id} runs there with torch only", err=True)
     digest = file_sha256(path)
     if as_json:
         facts = {"path": str(path), "size_bytes": path.stat().st_size, "sha256": digest, "target": target.name}
@@ -70,7 +73,7 @@ def create(
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def install_command(context: click.Context, arguments: tuple[str, ...]) -> None:
-    """Verify a bundle, then install all of it or nothing."""
+    """Check a bundle, then install all of it or nothing."""
     context.exit(installer.main(["install", *arguments]))
 
 

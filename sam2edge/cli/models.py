@@ -1,4 +1,4 @@
-"""`sam2edge models`: what there is, what is on this machine, and how it gets there and goes again."""
+"""`sam2edge models`: which models there are, which are on this machine, and how to add and remove them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from sam2edge.cli.group import SuggestingGroup
+from sam2edge.cli.install import install
 from sam2edge.cli.model_options import ModelId
 from sam2edge.cli.terminal import byte_progress, progress
 from sam2edge.errors import InvalidInputError
@@ -40,7 +41,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON 
 @click.group(cls=SuggestingGroup, invoke_without_command=True)
 @click.pass_context
 def models(context: click.Context) -> None:
-    """The models that sam2edge knows; without a command, `list`."""
+    """List, install, add, remove and check models. Without a command: list."""
     if context.invoked_subcommand is None:
         context.invoke(list_models)
 
@@ -48,8 +49,8 @@ def models(context: click.Context) -> None:
 @models.command("list")
 @_as_json
 def list_models(as_json: bool = False) -> None:
-    """List the models: id, release, input side in pixels, what of them is here and its size, where weights are."""
-    rows = [_described(variant) for variant in VARIANTS.values()]
+    """List the models: id, release, side of the input in pixels, what is installed, its size, where weights are."""
+    rows = [_describe(variant) for variant in VARIANTS.values()]
     if as_json:
         free_bytes = shutil.disk_usage(paths.existing_parent(paths.root() / "any")).free
         click.echo(json.dumps({"models": rows, "store": str(paths.root()), "free_bytes": free_bytes}))
@@ -60,7 +61,7 @@ def list_models(as_json: bool = False) -> None:
             row["id"],
             row["release"],
             str(row["image_size"]),
-            _installed(row),
+            _list_installed(row),
             _megabytes(row["stored_bytes"]) if row["stored_bytes"] else "-",
             row["checkpoint_url"] or "embedded",
         )
@@ -75,28 +76,31 @@ def list_models(as_json: bool = False) -> None:
 @click.argument("model", type=ModelId(), metavar="MODEL")
 @_as_json
 def pull(model: str, as_json: bool) -> None:
-    """Fetch the official weights of MODEL into the store, or what is still missing of them.
+    """Download the official weights of MODEL; a broken download goes on where it stopped.
 
-    From Meta's server, or from SAM2EDGE_MIRROR: an http(s) address or a folder that holds the files by their names.
+    They come from Meta's server, or from SAM2EDGE_MIRROR: an http(s) address or a folder that holds the files under
+    their own names. Weights need torch to run; `models install` makes graphs of them, which do not.
     """
     variant = find_variant(model)
     source = variant.checkpoint
     there = source is not None and (paths.checkpoint_dir() / source.file_name).is_file()
+    if source is not None and not there:
+        _note(f"downloading {source.file_name}, {_megabytes(source.size_bytes)}")
     with byte_progress(source.file_name if source else model) as report:
         path = pull_checkpoint(variant, report, on_wait=lambda: _note(f"waiting: {model} is being fetched already"))
     if as_json:
         click.echo(json.dumps({"model": variant.model_id, "path": str(path), "size_bytes": path.stat().st_size}))
         return
     click.echo(f"{path} ({_megabytes(path.stat().st_size)}), {'already there, ' if there else ''}SHA-256 as published")
-    _tell_what_is_missing(variant)
+    _tell_next_command(variant)
 
 
 @models.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--replace", is_flag=True, help="Take the place of other files of the model.")
+@click.option("--replace", is_flag=True, help="Replace files of the model that are there.")
 @_as_json
 def add(path: Path, replace: bool, as_json: bool) -> None:
-    """Copy a checkpoint brought by hand, or a folder of exported graphs, into the store; tells the model itself."""
+    """Copy a checkpoint file, or a folder of exported graphs, into the store. The model is recognised from the file."""
     if path.is_dir():
         variant, target = add_graphs(path, replace)
     else:
@@ -106,7 +110,7 @@ def add(path: Path, replace: bool, as_json: bool) -> None:
         click.echo(json.dumps({"model": variant.model_id, "path": str(target)}))
         return
     click.echo(f"{variant.model_id}: {target}")
-    _tell_what_is_missing(variant)
+    _tell_next_command(variant)
 
 
 @models.command()
@@ -114,7 +118,7 @@ def add(path: Path, replace: bool, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_as_json
 def remove(model: str, yes: bool, as_json: bool) -> None:
-    """Delete what the store has of MODEL: weights, graphs, engines, unfinished downloads."""
+    """Delete the weights, graphs, engines and unfinished downloads of MODEL."""
     variant = find_variant(model)
     files = stored_files(variant)
     if not files:
@@ -141,7 +145,7 @@ def remove(model: str, yes: bool, as_json: bool) -> None:
 @_as_json
 @click.pass_context
 def verify(context: click.Context, as_json: bool) -> None:
-    """Compare every file in the store with its checksum; the status is 1 where one is damaged."""
+    """Compare every file in the store with its checksum. The exit status is 1 where one is damaged."""
     with progress("reading the store"):
         findings = [check_file(file) for file in stored_files()]
     damaged = [finding for finding in findings if finding.state == DAMAGED]
@@ -159,7 +163,7 @@ def verify(context: click.Context, as_json: bool) -> None:
         context.exit(1)
 
 
-def _described(variant: Variant) -> dict[str, Any]:
+def _describe(variant: Variant) -> dict[str, Any]:
     checkpoint = variant.checkpoint
     files = stored_files(variant)
     return {
@@ -183,7 +187,7 @@ def _described(variant: Variant) -> dict[str, Any]:
     }
 
 
-def _installed(row: dict[str, Any]) -> str:
+def _list_installed(row: dict[str, Any]) -> str:
     parts = [WEIGHTS] if row["weights"] and row["checkpoint_url"] else []
     for kind in ("graphs", "engines"):
         if row[kind]:
@@ -193,13 +197,15 @@ def _installed(row: dict[str, Any]) -> str:
     return ", ".join(parts) or ("yes" if row["installed"] else "no")
 
 
-def _tell_what_is_missing(variant: Variant) -> None:
+def _tell_next_command(variant: Variant) -> None:
     """Weights alone run with torch only."""
     if importlib.util.find_spec("torch") is None and paths.find_graphs(variant, variant.image_size) is None:
         _note(
-            f"without torch {variant.model_id} also needs graphs, made where torch is: python -m "
-            f"sam2edge.export.to_onnx {variant.model_id}, then `sam2edge bundle create` or `sam2edge models add FOLDER`"
+            "these weights do not run yet, for torch is not installed; next: "
+            f"sam2edge models install {variant.model_id}"
         )
+    else:
+        _note(f"next: sam2edge segment PHOTO --point X,Y --model {variant.model_id}")
 
 
 def _note(text: str) -> None:
@@ -208,3 +214,6 @@ def _note(text: str) -> None:
 
 def _megabytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e6:.1f} MB"
+
+
+models.add_command(install)

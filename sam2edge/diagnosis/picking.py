@@ -44,8 +44,7 @@ def what_auto_picks(libraries: Libraries, has_gpu: bool, root: Path = Path("/"))
     larger = _larger(choice, libraries, has_gpu)
     if larger is None:
         return Picking(choice)
-    pull = f"sam2edge models pull {larger.variant.model_id}"
-    return Picking(choice, None, larger, pull if libraries.has("torch") else f"pip install 'sam2edge[torch]' && {pull}")
+    return Picking(choice, None, larger, f"sam2edge models install {larger.variant.model_id}")
 
 
 def explanation(picking: Picking) -> list[str]:

@@ -158,6 +158,8 @@ def _remedy(file: StoredFile) -> str:
     if precision == paths.FP32_FOR_ENGINES:
         precision = "fp32 --for-engines"
     options = f"{file.variant.model_id} --size {size} --precision {precision}"
+    if file.kind == GRAPH and precision == "fp32":
+        return f"sam2edge models install {file.variant.model_id} --size {size} --again"
     if file.kind == GRAPH:
         return f"python -m sam2edge.export.to_onnx {options}"
     if file.kind == ENGINE:

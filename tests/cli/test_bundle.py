@@ -13,7 +13,7 @@ from sam2edge.files import file_sha256
 from sam2edge.store import paths
 from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.variants import find_variant
-from tests.bundle.small_bundle import make_bundle
+from tests.bundle.small_bundle import make_bundle, write_wheel
 
 Capture = pytest.CaptureFixture[str]
 
@@ -50,10 +50,14 @@ def test_models_go_in_with_what_the_store_has(tmp_path: Path, written_engines: P
     weights.write_bytes(b"weights")
     write_manifest(weights, describe_file(weights))
     command = ["bundle", "create", "--model", "sam2/hiera_tiny", "--model", "sam2/hiera_micro", "--json"]
-    assert main([*command, str(tmp_path / "a.zip")]) == 0
-    out, err = capsys.readouterr()
+    assert main([*command, str(tmp_path / "a.zip")]) == 1
+    assert "sam2edge models install sam2/hiera_tiny" in capsys.readouterr().err
+    assert not (tmp_path / "a.zip").exists()
+    torch = write_wheel(tmp_path, "torch", "2.4.0", {})
+    assert main([*command, "--wheel", str(torch), str(tmp_path / "a.zip")]) == 0
+    out, _ = capsys.readouterr()
     assert json.loads(out)["files"] == ["checkpoints/sam2.1_hiera_tiny.pt", "checkpoints/sam2.1_hiera_tiny.pt.json"]
-    assert "without graphs sam2/hiera_tiny runs there with torch only" in err
+    command += ["--wheel", str(torch)]
     assert main([*command, "--engines", str(tmp_path / "b.zip")]) == 0
     assert sum(name.endswith(".engine") for name in json.loads(capsys.readouterr().out)["files"]) == 4
     assert main([*command, "--no-weights", str(tmp_path / "c.zip")]) == 1

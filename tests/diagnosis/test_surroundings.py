@@ -70,9 +70,9 @@ def test_a_larger_model_that_would_fit(tmp_path: Path) -> None:
     root = write_tree(tmp_path, AGX_ORIN_64GB)
     picking = what_auto_picks(TORCH, has_gpu=True, root=root)
     assert picking.choice is not None and picking.choice.picked.variant.size == "micro"
-    assert picking.larger is not None and picking.larger_command == "sam2edge models pull sam2/hiera_large"
+    assert picking.larger is not None and picking.larger_command == "sam2edge models install sam2/hiera_large"
     without = what_auto_picks(Libraries(frozenset({"onnxruntime"})), has_gpu=True, root=root)
-    assert str(without.larger_command).startswith("pip install 'sam2edge[torch]' && sam2edge models pull")
+    assert str(without.larger_command).startswith("sam2edge models install")
 
 
 def test_the_explanation_has_the_rules_and_every_candidate(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_damage_is_seen_and_the_remedy_named(written_engines: Path) -> None:
     findings = {finding.file.path: finding for finding in map(check_file, stored_files())}
     assert {findings[path].state for path in (by_hand, graph, engine)} == {DAMAGED}
     assert findings[by_hand].remedy == "bring it again: sam2edge models add FILE"
-    assert findings[graph].remedy.endswith("to_onnx sam2/hiera_tiny --size 1024 --precision fp32")
+    assert findings[graph].remedy == "sam2edge models install sam2/hiera_tiny --size 1024 --again"
     assert findings[engine].remedy == "sam2edge build sam2/hiera_micro --size 512 --precision fp16"
     paths.manifest_path(engine).write_text("{")
     assert "manifest" in next(check_file(f) for f in stored_files() if f.path == engine).reason
