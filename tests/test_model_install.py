@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,12 +58,10 @@ def weights(empty_store: Path) -> None:
 @pytest.fixture
 def missing(monkeypatch: pytest.MonkeyPatch) -> Missing:
     """Lets packages be missing, or nothing and nobody else's index be set."""
-    find = model_install.importlib.util.find_spec
+    find = importlib.util.find_spec
 
     def leave_out(*names: str) -> None:
-        monkeypatch.setattr(
-            model_install.importlib.util, "find_spec", lambda name, *a: None if name in names else find(name, *a)
-        )
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in names else find(name, *a))
 
     leave_out()
     monkeypatch.setenv("PIP_INDEX_URL", "https://index.example/simple")
@@ -124,7 +124,7 @@ def test_engines_are_built_where_there_is_a_gpu(missing: Missing, monkeypatch: p
 
 def test_no_room(missing: Missing, weights: None, monkeypatch: pytest.MonkeyPatch) -> None:
     missing("torch")
-    monkeypatch.setattr(model_install.shutil, "disk_usage", lambda _: type("Disk", (), {"free": 5_000_000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Disk", (), {"free": 5_000_000}))
     runs = Runs()
     with pytest.raises(StoreError, match="no room to fetch torch.*1500000000 bytes free.*5000000"):
         install_model(plan_install(TINY), run=runs)
