@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from sam2edge.cli.prompt_file import FramePrompt
 from sam2edge.cli.terminal import frame_progress
 from sam2edge.datatypes import TrackResult
 from sam2edge.errors import InvalidInputError
+from sam2edge.imaging.mask_formats import mask_box, mask_centroid
 from sam2edge.video.frame import Frame, FrameSource
 from sam2edge.video.result_sink import ResultSink
 
@@ -19,14 +22,16 @@ from sam2edge.video.result_sink import ResultSink
 class Run:
     """What is known of a run so far: numbers alone, so that an endless source takes no more and more memory.
 
-    `frames` describes each frame where that is asked for; `tracker_seconds` is what tracking took; `error` is what
-    ended the run after its first frame, Ctrl-C and signals among it.
+    `frames` describes each frame where that is asked for; `tracker_seconds` is what the model took, `seconds` all of
+    it with reading, drawing and writing; `error` is what ended the run after its first frame, Ctrl-C and signals among
+    it.
     """
 
     unused: list[FramePrompt]
     frames: list[dict[str, Any]] | None
     num_frames: int = 0
     tracker_seconds: float = 0.0
+    seconds: float = 0.0
     object_ids: set[int] = field(default_factory=set)
     error: BaseException | None = None
 
@@ -34,8 +39,6 @@ class Run:
         self.num_frames += 1
         self.tracker_seconds += step.seconds
         self.object_ids.update(() if step.result is None else step.result.object_ids)
-        if self.frames is not None:
-            self.frames.append(_describe(step))
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,28 @@ def follow(
     every: int,
     sinks: Sequence[ResultSink],
     describe: bool,
+    tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:
     """Tracks to the end, or to what ends it early; a frame reaches every sink or is not counted.
 
-    The model runs on every `every`-th frame, and where something is prompted. `describe` fills `Run.frames`.
+    The model runs on every `every`-th frame, and where something is prompted. `describe` fills `Run.frames`;
+    `tell` gets the description of each frame as it comes.
     """
     run = Run(list(prompts), [] if describe else None)
+    started = time.perf_counter()
     try:
         with frame_progress(frames.num_frames) as advance:
             for step in _steps(tracker, frames, run, every):
                 for sink in sinks:
                     sink.write(step.frame, step.result)
                 run.count(step)
+                if describe or tell is not None:
+                    description = _describe(step)
+                    if run.frames is not None:
+                        run.frames.append(description)
+                    if tell is not None:
+                        tell(description)
+                run.seconds = time.perf_counter() - started
                 advance()
     except (Exception, KeyboardInterrupt) as error:
         if not run.num_frames and not isinstance(error, KeyboardInterrupt):
@@ -95,12 +108,12 @@ def _steps(tracker: Any, frames: FrameSource, run: Run, every: int) -> Iterator[
         seconds = 0.0
         if due or (result is not None and frame.index - tracked >= every):
             started = time.perf_counter()
-            result = _result(tracker, frame, run)
+            result = _track(tracker, frame, run)
             seconds, tracked = time.perf_counter() - started, frame.index
         yield _Step(frame, result, seconds)
 
 
-def _result(tracker: Any, frame: Frame, run: Run) -> TrackResult:
+def _track(tracker: Any, frame: Frame, run: Run) -> TrackResult:
     result = tracker.track(frame.pixels) if tracker.object_ids else None
     events = result.events if result is not None else ()
     while run.unused and run.unused[0].frame <= frame.index:
@@ -111,17 +124,31 @@ def _result(tracker: Any, frame: Frame, run: Run) -> TrackResult:
 
 
 def _describe(step: _Step) -> dict[str, Any]:
+    """A frame as JSON tells it: its number, its time stamp in seconds, and each object; pixels throughout."""
     objects = []
     if step.result is not None:
         found = step.result
-        areas = found.masks.sum(axis=(1, 2)).tolist()
-        rows = zip(found.object_ids, areas, found.scores.tolist(), found.object_scores.tolist(), strict=True)
-        objects = [
-            {"object": i, "area_pixels": area, "score": round(score, 4), "object_score": round(visible, 4)}
-            for i, area, score, visible in rows
-        ]
-    milliseconds = round(step.seconds * 1000, 2)
-    known = {"frame": step.frame.index, "tracked": step.seconds > 0, "milliseconds": milliseconds, "objects": objects}
+        rows = zip(found.object_ids, found.masks, found.scores.tolist(), found.object_scores.tolist(), strict=True)
+        for object_id, mask, score, visible in rows:
+            box, centroid = mask_box(mask), mask_centroid(mask)
+            objects.append(
+                {
+                    "object": object_id,
+                    "state": "visible" if visible > 0 else "hidden",
+                    "area_pixels": int(np.count_nonzero(mask)),
+                    "box_xyxy": None if box is None else list(box),
+                    "centroid_xy": None if centroid is None else [round(value, 1) for value in centroid],
+                    "score": round(score, 4),
+                    "object_score": round(visible, 4),
+                }
+            )
+    known = {
+        "frame": step.frame.index,
+        "seconds": round(step.frame.time_ns / 1e9, 6),
+        "tracked": step.seconds > 0,
+        "milliseconds": round(step.seconds * 1000, 2),
+        "objects": objects,
+    }
     # A frame that the model did not see shows the last result again, whose events were told with it.
     events = step.result.events if step.result is not None and step.seconds > 0 else ()
     told = [{"kind": e.kind, "object": e.object_id, "other": e.other_id, "time": round(e.time_s, 3)} for e in events]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,21 @@ _WHOLE = 0.9  # of the frames that a video announces; their number is often an e
 @click.argument("source", type=FileName("SOURCE"), metavar="SOURCE")
 @point_option
 @box_option
-@click.option("--prompts", "prompt_file", type=FileName("FILE.json"), help="Several objects, later frames; see docs.")
+@click.option(
+    "--prompts",
+    "prompt_file",
+    type=FileName("FILE.json"),
+    help="Prompts on later frames too; see docs/tracking.md.",
+)
 @click.option("--out", metavar="FILE", help=".mp4, .jsonl, .mcap or rtsp://...; default: <name>.tracked.mp4 here.")
-@click.option("--masks", metavar="DIR", help="One index PNG a frame, as in the DAVIS data set.")
+@click.option("--masks", metavar="DIR", help="Write an index PNG for each frame, as the DAVIS data set has them.")
 @model_options
-@click.option("--size", "image_size", type=int, metavar="PIXELS", help="Side of the model's input; default: its own.")
+@click.option("--size", "image_size", type=int, metavar="PIXELS", help="Side of the model's input. Default: its own.")
 @click.option("--every", type=click.IntRange(min=1), metavar="N", default=1, help="Run the model on every Nth frame.")
-@click.option("--live", is_flag=True, help="Play a file at its rate and drop frames, as a camera is taken.")
-@click.option("--force", is_flag=True, help="Write over a video that is there; else a new one gets a number.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: times, areas and scores a frame.")
+@click.option("--live", is_flag=True, help="Play a file at its own rate and drop frames where the model is slower.")
+@click.option("--force", is_flag=True, help="Write over a file that is there; otherwise the new one gets a number.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, with every frame in it.")
+@click.option("--jsonl", "as_lines", is_flag=True, help="Print a JSON line for each frame while it runs.")
 def track(
     source: str,
     points: tuple[tuple[Point, ...], ...],
@@ -57,11 +64,15 @@ def track(
     live: bool,
     force: bool,
     as_json: bool,
+    as_lines: bool,
 ) -> None:
-    """Follow a thing through SOURCE: a video file, a folder of pictures, a camera (0 or /dev/video0) or a URL.
+    """Follow objects through SOURCE: a video, a folder of pictures, a camera (0 or /dev/video0) or a URL.
 
-    Writes the video with the thing outlined. Ctrl-C, or SIGTERM, ends it early and leaves a video of the frames so far.
+    Points and boxes are on the first frame. Writes the video with the objects outlined. Ctrl-C or SIGTERM ends it early
+    and leaves a video of the frames so far.
     """
+    if as_json and as_lines:
+        raise click.UsageError("Give --json or --jsonl, not both.")
     prompts = _prompts(points, boxes, prompt_file)
     out_path = Path(f"{short_name(source)}.tracked.mp4") if out is None else Path(out)
     if out_path.exists() and Path(source).exists() and out_path.samefile(source):
@@ -76,16 +87,21 @@ def track(
         try:
             with progress(f"loading {model_id}"):
                 tracker = _load_tracker(model_id, backend, checkpoint, image_size, frames.num_frames)
-            run = follow(tracker, frames, prompts, every, [sink, *pngs], as_json)
+            run = follow(tracker, frames, prompts, every, [sink, *pngs], as_json, _print_line if as_lines else None)
             written = _finish(sink, run)
         finally:
             sink.discard()
     tell_new_name(out_path, written or out_path)
     report = _report(source, tracker, frames, run, written, masks)
-    click.echo(json.dumps(report) if as_json else printable(_summary(report, len(run.object_ids))))
+    click.echo(json.dumps(report) if as_json else printable(_summarise(report, len(run.object_ids))), err=as_lines)
     if run.error is not None:
         raise Reported(run.error)
     _warn(frames, run)
+
+
+def _print_line(description: dict[str, Any]) -> None:
+    click.echo(json.dumps(description))
+    sys.stdout.flush()
 
 
 def _finish(sink: ResultSink, run: Run) -> Path | None:
@@ -154,8 +170,7 @@ def _load_tracker(
 def _report(
     source: str, tracker: Any, frames: FrameSource, run: Run, written: Path | None, masks: str | None
 ) -> dict[str, Any]:
-    """What `--json` prints; `frames_per_second` counts the tracker alone, without reading, drawing and writing."""
-    seconds = run.tracker_seconds
+    """What `--json` prints; `frames_per_second` counts everything, `model_frames_per_second` the model alone."""
     return {
         "source": without_password(source),
         "model": tracker.model.variant.model_id,
@@ -166,7 +181,8 @@ def _report(
         "dropped_frames": frames.dropped if isinstance(frames, LatestFrames) else 0,
         "interrupted": isinstance(run.error, KeyboardInterrupt),
         "error": None if run.error is None else str(run.error) or type(run.error).__name__,
-        "frames_per_second": round(run.num_frames / seconds, 3) if seconds else None,
+        "frames_per_second": round(run.num_frames / run.seconds, 3) if run.seconds else None,
+        "model_frames_per_second": round(run.num_frames / run.tracker_seconds, 3) if run.tracker_seconds else None,
         "memory_bytes": tracker.memory_nbytes,
         "out": None if written is None else str(written),
         "masks": masks,
@@ -174,7 +190,7 @@ def _report(
     }
 
 
-def _summary(report: dict[str, Any], objects: int) -> str:
+def _summarise(report: dict[str, Any], objects: int) -> str:
     speed = report["frames_per_second"]
     files = " ".join(click.format_filename(report[name]) for name in ("out", "masks") if report[name])
     dropped = f", {report['dropped_frames']} dropped" if report["dropped_frames"] else ""

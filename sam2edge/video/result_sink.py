@@ -11,7 +11,7 @@ import numpy as np
 from sam2edge.datatypes import TrackResult
 from sam2edge.errors import Sam2EdgeError
 from sam2edge.imaging.mask_formats import mask_box, mask_rle
-from sam2edge.imaging.overlay import draw_masks
+from sam2edge.imaging.overlay import distinct_color, draw_masks
 from sam2edge.outputs import place, temporary_beside, try_output
 from sam2edge.video.frame import Frame
 from sam2edge.video.sinks import MaskSink, VideoSink
@@ -112,8 +112,13 @@ class JsonLines:
 
 
 def draw_result(frame: Frame, result: TrackResult | None) -> np.ndarray:
-    """(H, W, 3) uint8, BGR: the frame with the masks of a result."""
-    return draw_masks(frame.pixels, np.zeros((0, *frame.size_hw), bool) if result is None else result.masks)
+    """(H, W, 3) uint8, BGR: the frame with the masks of a result, each with its object's id and score."""
+    if result is None:
+        return draw_masks(frame.pixels, np.zeros((0, *frame.size_hw), bool))
+    rows = zip(result.object_ids, result.scores.tolist(), strict=True)
+    labels = [f"{object_id} {score:.2f}" for object_id, score in rows]
+    # A colour for each id, so that it stays when others come and go.
+    return draw_masks(frame.pixels, result.masks, labels=labels, colors=[distinct_color(i) for i in result.object_ids])
 
 
 def unwritable(path: Path, error: OSError) -> Sam2EdgeError:

@@ -16,7 +16,11 @@ import numpy as np
 import pytest
 
 from sam2edge.cli.main import main
+from sam2edge.datatypes import TrackResult
+from sam2edge.imaging.overlay import distinct_color, draw_masks
 from sam2edge.tracker import VideoTracker
+from sam2edge.video.frame import Frame
+from sam2edge.video.result_sink import draw_result
 from sam2edge.video.sources import files
 from tests.conftest import ROOT, read_picture, read_video, write_clip
 from tests.fake_backend import bright_square
@@ -57,7 +61,9 @@ def test_json_and_masks(clip: Path, fake: None, capsys: pytest.CaptureFixture[st
         (found,) = frame["objects"]
         picture = read_picture(f"masks/{number:05d}.png")
         assert np.count_nonzero(picture[..., 2] == 128) == found["area_pixels"] > 0
-        assert set(found) == {"object", "area_pixels", "score", "object_score"}
+        assert (found["object"], found["state"]) == (1, "visible")
+        x1, y1, x2, y2 = found["box_xyxy"]
+        assert x1 < found["centroid_xy"][0] < x2 and y1 < found["centroid_xy"][1] < y2
 
 
 def test_prompts_from_a_file(clip: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,3 +330,38 @@ def test_ctrl_c_with_the_embedded_model(tmp_path: Path) -> None:
 def test_repeated_boxes_are_several_objects(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["track", "clip", "--box", BOX, "--box", "10,12,30,30", "--point", "60,50", "--json"]) == 0
     assert [found["object"] for found in _json(capsys)["frames"][0]["objects"]] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("clip", "fake")
+def test_json_lines_come_while_it_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    printed: list[int] = []
+    track = VideoTracker.track
+
+    def count(self: VideoTracker, frame: np.ndarray) -> object:
+        printed.append(len(capsys.readouterr().out.splitlines()))
+        return track(self, frame)
+
+    monkeypatch.setattr(VideoTracker, "track", count)
+    assert main(["track", "clip", "--box", BOX, "--jsonl"]) == 0
+    assert printed == [1] * 5  # each frame was told before the next one was tracked
+    out, err = capsys.readouterr()
+    line = json.loads(out)
+    assert (line["frame"], line["seconds"], line["objects"][0]["object"]) == (5, 0.2, 1)
+    assert err.startswith("6 frames, 1 objects")
+    assert main(["track", "clip", "--box", BOX, "--json", "--jsonl"]) == 2
+
+
+@pytest.mark.usefixtures("clip", "fake")
+def test_frames_a_second_count_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["track", "clip", "--box", BOX, "--json"]) == 0
+    report = _json(capsys)
+    assert 0 < report["frames_per_second"] < report["model_frames_per_second"]
+
+
+def test_ids_and_scores_are_drawn() -> None:
+    masks = np.zeros((1, 60, 80), bool)
+    masks[0, 20:50, 10:60] = True
+    numbers, logits = np.ones(1, np.float32), np.zeros((1, 4, 4), np.float32)
+    frame = Frame(0, bright_square(8), 0)
+    drawn = draw_result(frame, TrackResult(0, (7,), masks, numbers, numbers, logits))
+    assert (drawn != draw_masks(frame.pixels, masks, colors=[distinct_color(7)])).any()
