@@ -19,6 +19,7 @@ from sam2edge.diagnosis.storage import Storage, look_at_store
 from sam2edge.machine.describe import Machine, describe_machine
 from sam2edge.machine.software import find_libraries
 from sam2edge.selection.select import Selection
+from sam2edge.serve.look import look_at_service
 
 _MARKS = {WORKS: "[green]works[/]", BROKEN: "[red]broken[/]", MISSING: "[yellow]missing[/]", NOTE: "-"}
 
@@ -40,7 +41,7 @@ def doctor(context: click.Context, as_json: bool, explain: bool) -> None:
         machine = describe_machine()
         backends = try_backends(libraries, machine.has_gpu, machine.board.is_jetson, machine.cuda)
         picking = what_auto_picks(working(libraries, backends), machine.has_gpu)
-        cameras = look_at_cameras()
+        cameras = [*look_at_cameras(), look_at_service()]
         storage = look_at_store()
     cap = cap_finding()
     can_run = any(finding.state == WORKS for finding in backends) and (cap is None or cap.state != BROKEN)

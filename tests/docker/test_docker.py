@@ -8,20 +8,21 @@ import re
 import shutil
 import subprocess
 import sys
-import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
-import cv2
-import numpy as np
 import pytest
 import yaml
 
+from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE
+from sam2edge.serve.look import look_at_service
+from sam2edge.serve.settings import read_settings
 from tests.conftest import ROOT
 
 DOCKER = ROOT / "docker"
 DOCKERFILES = sorted(DOCKER.glob("*/Dockerfile"))
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
-PROGRAM = DOCKER / "app" / "camera.py"
 
 
 def _instructions(path: Path) -> list[tuple[str, str]]:
@@ -110,14 +111,57 @@ def test_services_are_confined(name: str) -> None:
     assert named <= set(COMPOSE["volumes"])
     for volume in service["volumes"]:
         if volume.startswith("."):
-            assert (DOCKER / volume.split(":")[0]).is_dir()
+            assert (DOCKER / volume.split(":")[0]).exists()
 
 
 def test_the_camera_service_starts_again_and_is_watched() -> None:
     service = COMPOSE["services"]["camera"]
     assert service["restart"] == "unless-stopped"
     assert service["devices"] == ["/dev/video0:/dev/video0"]
-    assert service["entrypoint"] == ["python3", f"/app/{PROGRAM.name}"]
+    assert service["command"] == ["serve", "--config", "/etc/sam2edge/serve.toml"]
+    assert "./serve.toml:/etc/sam2edge/serve.toml:ro" in service["volumes"]
+
+
+def test_the_configuration_can_be_read() -> None:
+    settings = read_settings(DOCKER / "serve.toml", {})
+    assert settings.source == "/dev/video0" and not settings.is_open_to_others
+    found = look_at_service(DOCKER / "serve.toml")
+    assert (found.state, found.remedy) == (NOTE, None) and "/dev/video0" in found.detail
+
+
+def test_the_doctor_on_configurations_that_cannot_be_used(tmp_path: Path) -> None:
+    assert look_at_service(tmp_path / "none.toml").state == MISSING
+    path = tmp_path / "serve.toml"
+    for text, words in (("source = ", "cannot be read"), ('sources = "0"', "unknown key")):
+        path.write_text(text)
+        found = look_at_service(path)
+        assert found.state == BROKEN and words in found.detail
+    path.write_text('source = "rtsp://me:secret@camera/x"\nhost = "0.0.0.0"\n')
+    assert "secret" not in look_at_service(path).detail and "a new token" in look_at_service(path).detail
+
+
+def test_the_health_check_asks_the_server() -> None:
+    kind, python, flag, program = COMPOSE["services"]["camera"]["healthcheck"]["test"]
+    assert (kind, python, flag) == ("CMD", "python3", "-c")
+
+    class Answer(BaseHTTPRequestHandler):
+        status = 200
+
+        def do_GET(self) -> None:
+            self.send_response(self.status if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        own = program.replace(":8000", f":{server.server_address[1]}")
+        assert own != program
+        for status, expected in ((200, 0), (503, 1)):
+            Answer.status = status
+            assert subprocess.run([sys.executable, "-c", own], capture_output=True).returncode == expected
+        server.shutdown()
 
 
 def test_the_unit_is_one(tmp_path: Path) -> None:
@@ -127,10 +171,11 @@ def test_the_unit_is_one(tmp_path: Path) -> None:
     unit.read(path)
     service = unit["Service"]
     assert service["User"] == "sam2edge" and service["Restart"] == "always"
-    for name in ("NoNewPrivileges", "PrivateNetwork", "PrivateTmp", "ProtectHome"):
+    assert service["Type"] == "notify" and service["WatchdogSec"] == "3min"
+    for name in ("NoNewPrivileges", "PrivateTmp", "ProtectHome"):
         assert service[name] == "yes"
     assert service["ProtectSystem"] == "strict"
-    assert f"/opt/sam2edge/{PROGRAM.name} " in service["ExecStart"]
+    assert service["ExecStart"] == "/opt/sam2edge/bin/sam2edge serve --config /etc/sam2edge/serve.toml"
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd to ask")
     # Programs that are missing here are said to be not executable, and are no fault of the unit.
@@ -139,39 +184,3 @@ def test_the_unit_is_one(tmp_path: Path) -> None:
     result = subprocess.run(["systemd-analyze", "verify", str(own)], capture_output=True, text=True)
     assert "Unknown" not in result.stderr and "Failed to parse" not in result.stderr, result.stderr
     assert result.returncode == 0, result.stderr
-
-
-def test_the_camera_program_on_a_video(tmp_path: Path) -> None:
-    """A white disc in the middle comes out outlined; the end of the video is told, so that the service restarts."""
-    video = tmp_path / "video.avi"
-    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 120))
-    frame = np.full((120, 160, 3), 60, np.uint8)
-    cv2.circle(frame, (80, 60), 30, (250, 250, 250), -1)
-    for _ in range(3):
-        writer.write(frame)
-    writer.release()
-    picture = tmp_path / "latest.png"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SAM2EDGE_MODEL": "sam2/hiera_micro"}
-    assert not _is_healthy(picture)
-    result = _camera(video, picture, environment)
-    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, f"{video} gives no more frames")
-    drawn = cv2.imread(str(picture))
-    assert drawn is not None and drawn.shape == frame.shape
-    assert np.abs(drawn.astype(int) - frame)[45:75, 65:95].max() > 40
-    assert _is_healthy(picture)
-    os.utime(picture, (time.time() - 100, time.time() - 100))
-    assert not _is_healthy(picture)
-    assert "cannot be opened" in _camera(tmp_path / "none", picture, environment).stderr
-
-
-def _is_healthy(picture: Path) -> bool:
-    """What the compose file has the shell ask, of this picture."""
-    kind, command = COMPOSE["services"]["camera"]["healthcheck"]["test"]
-    assert kind == "CMD-SHELL" and "/results/latest.png" in command
-    command = command.replace("$$", "$").replace("/results/latest.png", str(picture))
-    return subprocess.run(["sh", "-c", command], capture_output=True).returncode == 0
-
-
-def _camera(source: object, picture: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROGRAM), str(source), str(picture)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
