@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -162,6 +164,14 @@ assert not {"numpy", "cv2", "onnxruntime", "rich", "torch"} & set(sys.modules), 
 """
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_embedded_model_is_as_it_was_published() -> None:
+    """`training/publish.py` writes the manifests with the files; others are refused when a model is loaded."""
+    for path in (PACKAGE / "assets").iterdir():
+        if path.suffix in (".onnx", ".safetensors"):
+            stated = json.loads(path.with_name(f"{path.name}.json").read_text())["sha256"]
+            assert stated == hashlib.sha256(path.read_bytes()).hexdigest(), path.name
 
 
 def _covers(places: set[str], file: str) -> bool:

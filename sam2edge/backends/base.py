@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.contract import ABSENT, NUM_POINTER_SLOTS, PADDING
-from sam2edge.errors import BackendUnavailableError, InvalidInputError
+from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError
 from sam2edge.store.manifest import Manifest
 from sam2edge.variants import Variant
 
@@ -54,6 +54,18 @@ class DecodedPrompts(NamedTuple):
 NO_POINT_XY: FloatArray = np.zeros((1, 1, 2), np.float32)
 NO_POINT_LABEL: IntArray = np.full((1, 1), PADDING, np.int32)
 """SAM 2 tracks with one point that is labelled as none."""
+
+
+def _require_finite(found: DecodedPrompts) -> DecodedPrompts:
+    """NaN anywhere in a model reaches the decoder's answer, where it is small and on the host."""
+    if not all(np.isfinite(part).all() for part in found):
+        raise GraphError(
+            "the model gave numbers that are none",
+            expected="finite logits and scores",
+            got="NaN or infinity",
+            remedy="compare its files: sam2edge models verify; try another precision or backend",
+        )
+    return found
 
 
 class MemoryInputs(NamedTuple):
@@ -173,14 +185,14 @@ class Backend(ABC):
                     got=used,
                     remedy="use fewer points (those of one frame add up), the torch backend, or more slots at export",
                 )
-        return self.decode_impl(features, point_coords, point_labels, mask_input)
+        return _require_finite(self.decode_impl(features, point_coords, point_labels, mask_input))
 
     def decode_each(self, features: Sequence[Any]) -> list[DecodedPrompts]:
         """Without a prompt, on a frame conditioned on each of several objects, as `attend_memory` gave it.
 
         An answer each, K = 1, as `decode` gives it: backends may compute them together.
         """
-        return self.decode_each_impl(features)
+        return [_require_finite(found) for found in self.decode_each_impl(features)]
 
     def attend_memory(self, features: Any, memory_inputs: MemoryInputs) -> Any:
         """The features of a frame with its embedding conditioned on what is remembered of one object."""

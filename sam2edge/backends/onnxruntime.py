@@ -15,6 +15,7 @@ from sam2edge.backends.base import BackendRequest, HostFeatures
 from sam2edge.backends.graph_backend import GraphBackend
 from sam2edge.contract import CONTRACT_VERSION, GraphSpec, TensorSpec
 from sam2edge.errors import GraphError, InvalidInputError
+from sam2edge.store.integrity import check_unchanged
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 
@@ -37,14 +38,14 @@ class OnnxRuntimeBackend(GraphBackend):
                 remedy=f"sam2edge models install {request.variant.model_id}{_size_option(request)}",
             )
         self._graph_dir = request.graph_dir
-        self._checkpoint_sha256 = request.checkpoint_sha256
         sessions = {name: _open_session(self._graph_dir / f"{name}.onnx") for name in contract.IMAGE_GRAPHS}
         decoder = sessions[contract.MASK_DECODER]
         super().__init__(request.variant, request.image_size, _prompt_slots(decoder))
+        # Without a checkpoint that the caller named, the graphs are at least all of one.
+        self._checkpoint_sha256 = request.checkpoint_sha256 or _checkpoint_of(decoder)
         for name, session in sessions.items():
             self._check(name, session)
         self.precision = decoder.get_modelmeta().custom_metadata_map.get("sam2edge_precision", "fp32")
-        self._checkpoint_sha256 = _checkpoint_of(decoder)  # that of the memory graphs too
         self._sessions = sessions
         self._sessions_lock = threading.Lock()
 
@@ -96,6 +97,7 @@ class OnnxRuntimeBackend(GraphBackend):
 
 
 def _open_session(path: Path) -> ort.InferenceSession:
+    check_unchanged(path)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = len(os.sched_getaffinity(0))

@@ -21,6 +21,7 @@ from sam2edge.backends.base import (
     MemoryInputs,
 )
 from sam2edge.errors import BackendUnavailableError, CheckpointError, OutOfMemoryError
+from sam2edge.store.integrity import check_unchanged
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.torch_sam2.model import Sam2
 
@@ -93,6 +94,7 @@ class TorchBackend(Backend):
                 got="none",
                 remedy=_where_to_get(request),
             )
+        check_unchanged(request.checkpoint)
         return cls(load_model(request.variant, request.checkpoint, request.image_size), device)
 
     @property

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
+import math
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,9 @@ from sam2edge.store.manifest import Manifest, describe_file, read_manifest, writ
 from sam2edge.variants import VARIANTS, Variant, find_variant, recognise_shapes
 
 _MOST_HEADER_BYTES = 100_000_000  # as the format's own readers have it
+_STAGING = ".adding-"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
+_FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # weights are of no other kind
 
 
 def add_checkpoint(
@@ -43,6 +50,7 @@ def add_checkpoint(
             there = paths.find_checkpoint(variant)
             if there != target or file_sha256(target) != file_sha256(path):
                 _refuse_to_replace(there, variant, replace)
+                _record_replacement(path, target, variant)
                 paths.write_atomically(target, lambda part: copy_file(path, part, progress))
                 if there not in (None, target):
                     _forget(there)
@@ -64,20 +72,53 @@ def add_graphs(folder: Path, replace: bool = False) -> tuple[Variant, Path]:
         raise GraphError(f"{folder} holds graphs of several models", expected="one model, size and precision")
     variant = find_variant(str(stated[0].model))
     target = paths.graph_dir(variant, stated[0].image_size or 0, str(stated[0].precision))
-    changed = [m for m in stated if _differs(target / f"{m.graph}.onnx", m.sha256)]
-    if changed and not replace:
-        raise StoreError(
-            f"the store has other graphs of {variant.model_id} at this size and precision already",
-            got=str(target),
-            remedy="give --replace",
-        )
     try:
-        for manifest in stated:
-            for name in (f"{manifest.graph}.onnx", f"{manifest.graph}.onnx.json"):
-                paths.write_atomically(target / name, lambda part, name=name: copy_file(folder / name, part))  # type: ignore[misc]
+        with locked(paths.lock_path(variant.checkpoint.file_name if variant.checkpoint else variant.name)):
+            changed = [m for m in stated if _differs(target / f"{m.graph}.onnx", m.sha256)]
+            if changed and not replace:
+                raise StoreError(
+                    f"the store has other graphs of {variant.model_id} at this size and precision already",
+                    got=str(target),
+                    remedy="give --replace",
+                )
+            _replace_folder(folder, target, [str(manifest.graph) for manifest in stated], keep=not changed)
     except OSError as error:
         raise _no_room(folder, target, error) from error
     return variant, target
+
+
+def _replace_folder(source: Path, target: Path, graphs: list[str], keep: bool) -> None:
+    """Puts `graphs` of `source` with their manifests in place of the folder `target`, all at once.
+
+    `keep`: what else is in `target` stays; it is of the same weights.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f"{_STAGING}*"):  # of a process that was killed; the lock is ours
+        shutil.rmtree(left)
+    staged = Path(tempfile.mkdtemp(prefix=_STAGING, dir=target.parent))
+    try:
+        for name in [f"{graph}{suffix}" for graph in graphs for suffix in (".onnx", ".onnx.json")]:
+            copy_file(source / name, staged / name)
+        for path in target.iterdir() if keep and target.is_dir() else ():
+            if not (staged / path.name).exists():
+                shutil.copy2(path, staged / path.name)
+        staged.chmod(0o755)
+        if target.is_dir():
+            _exchange(staged, target)
+        else:
+            staged.rename(target)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Two folders change names, in one step; where the file system cannot, in three."""
+    names = (os.fsencode(first), os.fsencode(second))
+    if ctypes.CDLL(None).renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) != 0:
+        aside = first.with_name(f"{first.name}.aside")
+        second.rename(aside)
+        first.rename(second)
+        aside.rename(first)
 
 
 def _differs(path: Path, sha256: str) -> bool:
@@ -148,13 +189,32 @@ def read_safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         entries: dict[str, Any] = json.loads(header)
         entries.pop("__metadata__", None)
-        shapes = {str(name): tuple(int(side) for side in entry["shape"]) for name, entry in entries.items()}
-        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+        shapes = {str(name): tuple(map(_whole, entry["shape"])) for name, entry in entries.items()}
+        spans = [_span(entry, shapes[str(name)]) for name, entry in entries.items()]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise _damaged(path, "a header that cannot be read") from error
+        raise _damaged(path, f"a header that cannot be read ({str(error)[:80] or type(error).__name__})") from error
+    end = 0
+    for start, stop in sorted(spans):
+        if start != end:
+            raise _damaged(path, f"tensors that overlap or leave a gap at byte {min(start, end)}")
+        end = stop
     if 8 + length + end != size_of(path):
         raise _damaged(path, f"{size_of(path)} bytes where the header speaks of {8 + length + end}")
     return shapes
+
+
+def _span(entry: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, int]:
+    """First byte and the one after the last, of which there must be as many as shape and dtype say."""
+    start, stop = map(_whole, entry["data_offsets"])
+    if stop - start != math.prod(shape) * _FLOAT_BYTES[entry["dtype"]]:
+        raise ValueError(f"{stop - start} bytes for {entry['dtype']} {list(shape)}")
+    return start, stop
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no whole number")
+    return value
 
 
 def _read_pt_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -179,6 +239,13 @@ def _refuse_to_replace(there: Path | None, variant: Variant, replace: bool) -> N
             got=str(there),
             remedy="give --replace, or keep them and name this file with --checkpoint",
         )
+
+
+def _record_replacement(source: Path, target: Path, variant: Variant) -> None:
+    """What lies at `target` may be either for a moment: a kill between the two must leave none that looks damaged."""
+    if target.is_file():
+        replaced = file_sha256(target)
+        write_manifest(target, describe_file(source, model=variant.name, replaced_sha256=replaced))
 
 
 def _record(target: Path, variant: Variant) -> None:

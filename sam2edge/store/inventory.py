@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from sam2edge.errors import GraphError, StoreError
 from sam2edge.files import file_sha256, locked
@@ -40,7 +41,7 @@ class FileCheck:
 
 def stored_files(variant: Variant | None = None) -> list[StoredFile]:
     """Every file in the store, or those of one model, by path; locks and unpacked bundles are left out."""
-    found = (_describe(path) for path in _walk(paths.root()))
+    found = (describe_stored(path) for path in _walk(paths.root()))
     return [file for file in found if variant is None or file.variant == variant]
 
 
@@ -65,28 +66,29 @@ def check_file(file: StoredFile) -> FileCheck:
         return FileCheck(file, UNKNOWN, "an unfinished download", _pull(file.variant))
     if file.kind not in (WEIGHTS, GRAPH, ENGINE):
         return FileCheck(file, OK)
-    wanted = expected_sum(file)
-    if wanted is None and file.kind == ENGINE:
-        return FileCheck(file, DAMAGED, "its manifest is missing or unreadable", _remedy(file))
-    if wanted is None:
+    wanted = expected_sums(file)
+    if not wanted and file.kind == ENGINE:
+        return FileCheck(file, DAMAGED, "its manifest is missing or unreadable", remedy_for(file))
+    if not wanted:
         return FileCheck(file, UNKNOWN, "no checksum of it was written down")
     try:
         digest = file_sha256(file.path)
     except OSError as error:
-        return FileCheck(file, DAMAGED, error.strerror or str(error), _remedy(file))
-    if digest == wanted:
+        return FileCheck(file, DAMAGED, error.strerror or str(error), remedy_for(file))
+    if digest in wanted:
         return FileCheck(file, OK)
-    return FileCheck(file, DAMAGED, f"expected SHA-256 {wanted[:16]}..., got {digest[:16]}...", _remedy(file))
+    return FileCheck(file, DAMAGED, f"expected SHA-256 {wanted[0][:16]}..., got {digest[:16]}...", remedy_for(file))
 
 
-def expected_sum(file: StoredFile) -> str | None:
-    """The SHA-256 that a file was written with, in hex."""
+def expected_sums(file: StoredFile) -> tuple[str, ...]:
+    """The SHA-256 that a file was written with, in hex; also that of the one before, while it is being replaced."""
     with suppress(GraphError):
-        return read_manifest(file.path).sha256
+        manifest = read_manifest(file.path)
+        return (manifest.sha256, *([manifest.replaced_sha256] if manifest.replaced_sha256 else []))
     source = file.variant.checkpoint if file.variant else None
     if file.kind == WEIGHTS and source is not None and file.path.name == source.file_name:
-        return source.sha256
-    return None
+        return (source.sha256,)
+    return ()
 
 
 def remove_model(variant: Variant) -> list[StoredFile]:
@@ -110,14 +112,33 @@ def remove_model(variant: Variant) -> list[StoredFile]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    if not folder.is_dir():
-        return
-    for place, folders, names in os.walk(folder):
+    """Files below a folder, those behind links too: a store may lie on several disks. Each folder comes once."""
+    seen: set[tuple[int, int]] = set()
+    try:
+        if not folder.is_dir():
+            return
+    except OSError as error:
+        _cannot_read(error)
+    for place, folders, names in os.walk(folder, onerror=_cannot_read, followlinks=True):
+        found = os.stat(place)
+        if (found.st_dev, found.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(place) / name for name in sorted(names))
 
 
-def _describe(path: Path) -> StoredFile:
+def _cannot_read(error: OSError) -> NoReturn:
+    raise StoreError(
+        f"the store cannot be read: {error.filename}",
+        expected="folders that this user may read",
+        got=error.strerror,
+        remedy="see to its owner, or set SAM2EDGE_HOME to another folder",
+    ) from error
+
+
+def describe_stored(path: Path) -> StoredFile:
     parts = path.relative_to(paths.root()).parts
     kind, variant = OTHER, None
     if parts[0] == "checkpoints" and len(parts) == 2:
@@ -151,7 +172,7 @@ def _remove_empty(folder: Path) -> None:
         folder = folder.parent
 
 
-def _remedy(file: StoredFile) -> str:
+def remedy_for(file: StoredFile) -> str:
     if file.variant is None:
         return "remove it"
     size, _, precision = file.path.parent.name.partition("-")

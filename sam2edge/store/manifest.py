@@ -63,7 +63,8 @@ class Manifest:
 
     Weights state `model` alone. Graphs and engines state all from `graph` to `parity`; `checkpoint_sha256` is the sum
     of the weights they were made of. Only engines have `engine`. `parity` has the comparison of the graph under
-    "graph" and that of the engine under "engine".
+    "graph" and that of the engine under "engine". `replaced_sha256` is that of the file before, which the file may
+    still be while it is being replaced.
     """
 
     sha256: str
@@ -77,6 +78,7 @@ class Manifest:
     checkpoint_sha256: str | None = None
     parity: dict[str, Parity] = field(default_factory=dict)
     engine: EngineBuild | None = None
+    replaced_sha256: str | None = None
 
     @property
     def build(self) -> EngineBuild:

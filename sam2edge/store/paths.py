@@ -18,6 +18,7 @@ from typing import Any
 import platformdirs
 
 from sam2edge.contract import IMAGE_GRAPHS
+from sam2edge.errors import StoreError
 from sam2edge.variants import EMBEDDED, Variant
 
 ENGINE_SUFFIX = ".engine"
@@ -29,7 +30,12 @@ ASSETS = Path(__file__).parent.parent / "assets"  # the embedded model
 def root() -> Path:
     """The store's folder, which may not exist yet."""
     chosen = os.environ.get("SAM2EDGE_HOME")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("sam2edge"))
+    try:
+        return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("sam2edge"))
+    except RuntimeError as error:  # of "~nobody"
+        raise StoreError(
+            "SAM2EDGE_HOME cannot be used", expected="a folder", got=repr(chosen), remedy="name one that is there"
+        ) from error
 
 
 def checkpoint_dir() -> Path:
@@ -58,7 +64,7 @@ FP32_FOR_ENGINES = "fp32-engines"
 
 def has_graphs(folder: Path) -> bool:
     """Whether the folder holds the graphs that images need."""
-    return all((folder / f"{name}.onnx").is_file() for name in IMAGE_GRAPHS)
+    return all(is_readable(folder / f"{name}.onnx") for name in IMAGE_GRAPHS)
 
 
 def find_graphs(variant: Variant, image_size: int, precision: str = "auto") -> Path | None:
@@ -86,21 +92,36 @@ def find_engines(variant: Variant, image_size: int, precision: str = "auto") -> 
     """The folder in which engines of the model were built, float16 first; they may be damaged or incomplete."""
     wanted = ("fp16", "fp32") if precision == "auto" else (precision,)
     folders = (engine_dir(variant, image_size, name) for name in wanted)
-    return next((d for d in folders if any(d.glob(f"[!.]*{ENGINE_SUFFIX}*"))), None)
+    return next((d for d in folders if _has_engines(d)), None)
+
+
+def _has_engines(folder: Path) -> bool:
+    try:
+        return any(folder.glob(f"[!.]*{ENGINE_SUFFIX}*"))
+    except OSError:  # as in `is_readable`
+        return False
 
 
 def find_checkpoint(variant: Variant) -> Path | None:
     """The model's weight file in the store, `.pt` before `.safetensors`, or the embedded one; None without either."""
     if variant.checkpoint is None:
         embedded = ASSETS / f"{variant.name}.safetensors"
-        return embedded if embedded.is_file() else None
+        return embedded if is_readable(embedded) else None
     stored = checkpoint_dir() / variant.checkpoint.file_name
-    return next((path for path in (stored, stored.with_suffix(".safetensors")) if path.is_file()), None)
+    return next((path for path in (stored, stored.with_suffix(".safetensors")) if is_readable(path)), None)
 
 
 def is_installed(variant: Variant) -> bool:
     """Whether weights, or graphs at the model's own image size, are on this machine."""
     return find_checkpoint(variant) is not None or find_graphs(variant, variant.image_size) is not None
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a file is there; none in a store that this user may not enter, which the embedded model does not need."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def manifest_path(path: Path) -> Path:

@@ -15,6 +15,7 @@ from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import Variant, recognise_shapes
 
 _MOST_NAMED = 5
+_LARGE = 4096  # values; smaller tensors may well be zeros
 
 
 def load_model(variant: Variant, checkpoint: str | Path, image_size: int | None = None) -> Sam2:
@@ -24,6 +25,7 @@ def load_model(variant: Variant, checkpoint: str | Path, image_size: int | None 
     """
     state = read_checkpoint(checkpoint)
     check_state(state, parameter_shapes(variant, image_size), variant, str(checkpoint))
+    check_values(state, str(checkpoint))
     model = Sam2(variant, image_size)
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True)
     return model.bake()
@@ -99,6 +101,25 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
         got=f"{path.stat().st_size} bytes ({reason[0][:120] if reason else type(error).__name__})",
         remedy="fetch it again and compare its SHA-256",
     )
+
+
+def check_values(state: Mapping[str, Tensor], source: str) -> None:
+    """Raises CheckpointError for weights that were never trained so: NaN, infinity, or a large tensor of zeros."""
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            problem = f"{name} of {tensor.dtype}"
+        elif not torch.isfinite(tensor).all():
+            problem = f"NaN or infinity in {name}"
+        elif tensor.numel() >= _LARGE and tensor.ndim > 1 and not tensor.any():
+            problem = f"zeros alone in {name}"
+        else:
+            continue
+        raise CheckpointError(
+            f"checkpoint {source} is damaged",
+            expected="finite weights",
+            got=problem,
+            remedy="fetch it again and compare its SHA-256",
+        )
 
 
 def check_state(

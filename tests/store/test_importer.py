@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,20 +24,25 @@ from sam2edge.store.importer import (
     read_safetensors_shapes,
     recognise_file,
 )
+from sam2edge.store.integrity import check_unchanged
 from sam2edge.store.inventory import DAMAGED, OK, check_file, stored_files
-from sam2edge.store.manifest import describe_file, write_manifest
+from sam2edge.store.manifest import describe_file, read_manifest, write_manifest
 from sam2edge.variants import VARIANTS, Checkpoint, Variant, find_variant
-from tests.conftest import official_parameters
+from tests.conftest import ROOT, official_parameters
 
 TINY = find_variant("sam2/hiera_tiny")
 ASSETS = paths.ASSETS
 
 
 def _safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
-    """A file with this header whose tensors all share the same eight bytes; sparse, so that it takes no room."""
-    entries = {name: {"dtype": "F16", "shape": shape, "data_offsets": [0, 8]} for name, shape in shapes.items()}
+    """A file with tensors of these shapes, all zero; sparse, so that it takes no room."""
+    entries, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * math.prod(shape)
+        entries[name] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
     header = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + end)
     return path
 
 
@@ -132,6 +142,32 @@ def test_headers_that_are_none(header: bytes, tmp_path: Path) -> None:
         recognise_file(path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data_offsets": [0, 8]},  # all tensors share their bytes
+        {"data_offsets": [8, 0]},
+        {"data_offsets": [-8, 8]},
+        {"data_offsets": [0, True]},
+        {"data_offsets": [2, 10]},
+        {"data_offsets": [0, 8.0]},
+        {"shape": [2**62, 4]},
+        {"shape": [-2, -2]},
+        {"dtype": "I64"},
+        {"dtype": "BOOL"},
+        {"dtype": None},
+    ],
+    ids=str,
+)
+def test_a_header_whose_parts_disagree(change: dict[str, object], tmp_path: Path) -> None:
+    plain = {"dtype": "F16", "shape": [2, 2], "data_offsets": [0, 8]}
+    header = json.dumps({"a": plain, "b": {**plain, "data_offsets": [8, 16], **change}}).encode()
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        read_safetensors_shapes(path)
+
+
 def test_a_header_that_claims_to_be_huge(tmp_path: Path) -> None:
     path = tmp_path / "bad.safetensors"
     path.write_bytes(b"\xff" * 8 + b"{}")
@@ -190,3 +226,57 @@ def test_folders_of_graphs_that_are_not_whole(damage: str, exported: Path) -> No
     with pytest.raises(GraphError):
         add_graphs(exported)
     assert stored_files() == []
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sam2edge.store import importer, paths
+copied = []
+copy_file = importer.copy_file
+def copy_and_die(*arguments):
+    if len(copied) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    copied.append(copy_file(*arguments))
+importer.copy_file = copy_and_die
+source = Path(sys.argv[1])
+importer.add_graphs(source, True) if source.is_dir() else importer.add_checkpoint(source, True)
+"""
+
+
+def _kill_while_adding(source: Path, copies: int) -> None:
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(source), str(copies)], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+
+
+def test_replacing_graphs_is_all_or_nothing(exported: Path, tmp_path: Path) -> None:
+    _, target = add_graphs(exported)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    for path in exported.glob("*.onnx"):
+        (newer / path.name).write_bytes(path.read_bytes() + b"newer")
+        facts = {"graph": path.stem, "model": TINY.name, "image_size": 1024, "precision": "fp32"}
+        write_manifest(newer / path.name, describe_file(newer / path.name, **facts))
+    (newer / "memory_encoder.onnx").unlink()
+    for copies in (1, 2, 3):
+        _kill_while_adding(newer, copies)
+        assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    add_graphs(newer, replace=True)
+    assert sorted(path.name for path in target.parent.iterdir()) == ["1024-fp32"]
+    names = [f"{graph}.onnx{record}" for graph in ("image_encoder", "mask_decoder") for record in ("", ".json")]
+    assert sorted(path.name for path in target.iterdir()) == names  # and no memory of other weights beside them
+    assert DAMAGED not in {check_file(file).state for file in stored_files(TINY)}
+
+
+def test_weights_that_are_being_replaced_never_look_damaged(tmp_path: Path) -> None:
+    shapes = official_parameters("sam2.1_hiera_tiny")
+    first = _safetensors(tmp_path / "first.safetensors", shapes)
+    second = _safetensors(tmp_path / "second.safetensors", dict(reversed(shapes.items())))
+    _, target = add_checkpoint(first)
+    _kill_while_adding(second, 0)
+    assert target.read_bytes() == first.read_bytes()
+    check_unchanged(target)
+    add_checkpoint(second, replace=True)
+    check_unchanged(target)
+    assert read_manifest(target).replaced_sha256 is None
