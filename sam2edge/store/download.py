@@ -128,6 +128,8 @@ def _receive(
         _check_kind(url, response)
         start = _first_byte(response)
         if start not in (0, wanted):
+            if not wanted:
+                raise _unusable(url, "bytes from 0 on", f"bytes from {start} on")
             return _receive(url, part, size_bytes, progress, timeout_seconds, from_start=True)
         total = _announced_bytes(response, start)
         if total not in (None, size_bytes):

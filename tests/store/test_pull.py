@@ -248,6 +248,17 @@ def test_an_answer_that_is_no_file(server: FileServer, status: int) -> None:
     assert not _part().exists()
 
 
+@pytest.mark.parametrize("before", [0, 1000])
+def test_a_part_that_nobody_asked_for(server: FileServer, before: int) -> None:
+    """206 without a range, also to a request for the whole file."""
+    if before:
+        _put_part(CONTENT[:before])
+    server.status = 206
+    with pytest.raises(StoreError, match="expected bytes from 0 on"):
+        pull_checkpoint(server.variant())
+    assert len(server.requests) <= 2
+
+
 def test_no_network() -> None:
     with FileServer(CONTENT) as server:
         variant = server.variant()
