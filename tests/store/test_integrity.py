@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,10 +150,10 @@ def test_the_embedded_model_needs_no_store(monkeypatch: pytest.MonkeyPatch, phot
     """Root may read everything, so that a store which nobody may enter is stood in for."""
     home, stat = str(paths.root()), os.stat
 
-    def refuse(path: object, *rest: object, **more: object) -> os.stat_result:
+    def refuse(path: Any, *rest: Any, **more: Any) -> os.stat_result:
         if isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(home):
             raise PermissionError(13, "Permission denied", str(path))
-        return stat(path, *rest, **more)  # type: ignore[call-overload, no-any-return]
+        return stat(path, *rest, **more)
 
     monkeypatch.setattr(os, "stat", refuse)
     model = AutoModel.from_pretrained()
