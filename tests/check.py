@@ -5,7 +5,9 @@ Lint, format, types and tests, in the environment of the interpreter that runs i
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +25,8 @@ def main(pytest_arguments: list[str]) -> int:
         "mypy": [*python, "mypy", *(f"--package={name}" for name in PACKAGES)],
         "pytest": [*python, "pytest", *pytest_arguments],
     }
+    if _index_answers():
+        checks["pip-audit"] = [*python, "pip_audit", "--progress-spinner", "off", str(ROOT)]
     environment = {**os.environ, "MYPYPATH": str(_package_tree())}
     failed = []
     for name, command in checks.items():
@@ -33,6 +37,17 @@ def main(pytest_arguments: list[str]) -> int:
         print(f"   {time.monotonic() - started:.0f} s", flush=True)
     print("failed: " + ", ".join(failed) if failed else "all passed")
     return 1 if failed else 0
+
+
+def _index_answers() -> bool:
+    """Whether the list of known faults in dependencies can be asked for: offline nothing is audited."""
+    if importlib.util.find_spec("pip_audit") is None:
+        return False
+    try:
+        with socket.create_connection(("pypi.org", 443), timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def _package_tree() -> Path:
