@@ -79,6 +79,8 @@ class AutoModel:
             raise InvalidInputError(
                 "precision is not available", expected="'auto', 'fp32' or 'fp16'", got=repr(precision)
             )
+        if image_size is not None:
+            check_image_size(image_size)
         cap = memory_cap(max_memory)
         choice = None
         if model_id == "auto" and checkpoint is None:
@@ -104,6 +106,14 @@ class AutoModel:
             sam2_low_resolution_masks_cache,
             watch,
             search if backend == "auto" else None,
+        )
+
+
+def check_image_size(image_size: int) -> None:
+    """Raises InvalidInputError for a side that no model input can have."""
+    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 64 or image_size % 32:
+        raise InvalidInputError(
+            "image size cannot be used", expected="a multiple of 32, at least 64", got=repr(image_size)
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections import defaultdict
@@ -228,7 +229,12 @@ class ImagePredictor:
         sizes_hw = [e.image_size_hw for e in found]
         low_res_hw = (self.backend.image_size // 4,) * 2
         prompts = read_prompts(sizes_hw, point_coordinates, point_labels, boxes, mask_input, low_res_hw)
-        finish = _Finish(return_logits, float(mask_threshold or 0.0), float(max_hole_area), float(max_sprinkle_area))
+        finish = _Finish(
+            return_logits,
+            _finite("mask_threshold", mask_threshold),
+            float(max_hole_area),
+            float(max_sprinkle_area),
+        )
         predictions = [
             self.retry_on_next_backend(self._segment, embedding, prompt, multi_mask_output, finish, load, save)
             for embedding, prompt in zip(found, prompts, strict=True)
@@ -479,3 +485,14 @@ def _first_tensor(*inputs: Any) -> Any:
     """The first torch tensor among what was passed, also in lists; None where there is none."""
     flat = (part for value in inputs for part in (value if isinstance(value, (list, tuple)) else (value,)))
     return next((part for part in flat if not isinstance(part, _PLAIN) and is_torch_tensor(part)), None)
+
+
+def _finite(name: str, value: Any) -> float:
+    """An option that is a number; None is 0."""
+    try:
+        number = 0.0 if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidInputError(f"{name} cannot be used", expected="a finite number, or None", got=repr(value)[:80])
+    return number

@@ -25,7 +25,7 @@ def main(pytest_arguments: list[str]) -> int:
         "mypy": [*python, "mypy", *(f"--package={name}" for name in PACKAGES)],
         "pytest": [*python, "pytest", *pytest_arguments],
     }
-    if _index_answers():
+    if not pytest_arguments and _index_answers():  # it takes a minute
         checks["pip-audit"] = [*python, "pip_audit", "--progress-spinner", "off", str(ROOT)]
     environment = {**os.environ, "MYPYPATH": str(_package_tree())}
     failed = []

@@ -71,7 +71,7 @@ def _member(name: str, sha256: str) -> Component:
 
 def _installed(name: str) -> Component:
     facts = importlib.metadata.metadata(name)
-    stated = facts.get("License-Expression") or facts.get("License") or ""
+    stated = next((facts[key] for key in ("License-Expression", "License") if key in facts), "")
     licences = [LicenseFactory().make_from_string(stated)] if stated and "\n" not in stated else []
     version = facts["Version"]
     return Component(

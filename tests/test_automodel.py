@@ -104,6 +104,7 @@ def test_without_a_gpu_auto_does_not_load_torch(monkeypatch: pytest.MonkeyPatch)
         ({"device": "cuda", "backend": "onnxruntime"}, InvalidInputError, "CPU alone"),
         ({"device": "tpu"}, BackendUnavailableError, "device 'tpu'"),
         ({"image_size": 100, "backend": "torch"}, InvalidInputError, "multiple of 32"),
+        ({"image_size": 0}, InvalidInputError, "multiple of 32"),
     ],
 )
 def test_refused_options(options: dict[str, object], error: type[Sam2EdgeError], message: str) -> None:

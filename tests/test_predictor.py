@@ -12,6 +12,7 @@ from sam2edge import AutoModel, Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolut
 from sam2edge.errors import InvalidInputError
 from sam2edge.predictor import ImagePredictor
 from tests.conftest import BACKENDS
+from tests.fake_backend import fake_model
 
 POINT: dict[str, Any] = {"point_coordinates": np.array([[300, 200]]), "point_labels": np.array([1])}
 BOX = np.array([75, 20, 480, 385])
@@ -339,3 +340,17 @@ def test_closing_empties_the_caches(photo_bgr: np.ndarray) -> None:
     model.close()
     assert model.embeddings_cache is not None
     assert len(model.embeddings_cache) == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", [1, 2], object()])
+def test_a_threshold_that_is_no_number(value: object, photo_bgr: np.ndarray) -> None:
+    model = fake_model()
+    point: dict[str, Any] = {"point_coordinates": np.array([[9, 9]]), "point_labels": np.array([1])}
+    with pytest.raises(InvalidInputError, match="mask_threshold cannot be used; expected a finite number"):
+        model.segment_images(photo_bgr, mask_threshold=value, **point)  # type: ignore[arg-type]
+
+
+def test_logits_that_no_model_gives(photo_bgr: np.ndarray) -> None:
+    model = fake_model()
+    with pytest.raises(InvalidInputError, match="mask_input is too large"):
+        model.segment_images(photo_bgr, mask_input=np.full(model.low_res_hw, 3e38, np.float32))

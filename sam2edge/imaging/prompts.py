@@ -15,6 +15,7 @@ from sam2edge.imaging.frame import as_numpy, stability
 
 # Segment Anything's published offset for ranking masks by stability.
 _RANKING_DELTA = 1.0
+_MOST_LOGIT = 1e4  # predictions give 32 at most; float16 ends at 65504
 
 
 def read_prompts(
@@ -186,6 +187,10 @@ def _read_mask(index: int, mask: Any, low_res_hw: tuple[int, int], objects: int 
             f"low-resolution logits ({h}, {w}), (C, {h}, {w}) or (K, C, {h}, {w}) as a prediction of this model gave",
             str(logits.shape),
             "pass results[i].logits",
+        )
+    if np.abs(logits).max() > _MOST_LOGIT:
+        raise _error(
+            index, "mask_input is too large", f"logits of at most {_MOST_LOGIT:g}", f"{np.abs(logits).max():g}"
         )
     if logits.ndim == 2:
         logits = logits[None]
