@@ -6,6 +6,7 @@ swell. Python runs it (`python3 BUNDLE`), because its code lies in it as a zip a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -88,7 +89,9 @@ def extract(bundle: Bundle, folder: Path | None) -> None:
                     while block := member.read(_BLOCK_BYTES):
                         digest.update(block)
                         out.write(block)
-            except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+            except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, OSError) as error:
+                if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                    raise  # the disk's; the other is a place before the file
                 raise _damaged(bundle.path, f"{size} bytes of {name}", str(error)) from error
             if digest.hexdigest() != wanted:
                 raise _damaged(bundle.path, f"{name} with SHA-256 {wanted[:16]}...", f"{digest.hexdigest()[:16]}...")
@@ -180,7 +183,7 @@ def _read_manifest(path: Path, archive: zipfile.ZipFile) -> Bundle:
         if not requirements or not all(_REQUIREMENT.fullmatch(requirement) for requirement in requirements):
             raise ValueError("requirements")
         return Bundle(path, version, target, tuple(content["models"]), requirements, files)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError, zipfile.BadZipFile) as error:
         raise _damaged(path, "a manifest", f"{type(error).__name__} ({error})") from error
 
 
