@@ -31,6 +31,8 @@ STABILITY_THRESHOLD = 0.98
 _BLOCK_ROWS = 8
 _BAND_ROWS = 256
 
+_PILLOW_ONE = 2.0**22
+
 LOGIT_LIMIT = 32.0
 """Returned logits are clipped to this, as the official predictor does."""
 
@@ -107,12 +109,14 @@ def resize_pixels(pixels: NDArray[np.uint8], color_order: str, size: int, resize
     channels = (0, 1, 2) if color_order == "rgb" else (2, 1, 0)
     if height == width == size:
         return np.stack([pixels[..., channel] for channel in channels]).astype(np.float32)
-    rounds = resize == "pillow-bicubic"  # Pillow rounds after each of the two passes
+    # Pillow rounds after each of the two passes, and has whole numbers as weights, whose sums float64 holds exactly.
+    rounds = resize == "pillow-bicubic"
+    number = np.float64 if rounds else np.float32
     # Two passes of products with the weights of a few rows. Columns first: of a camera's picture they shrink the most.
-    narrow = np.empty((size, 3, height), np.float32)
+    narrow: NDArray[Any] = np.empty((size, 3, height), number)
     for band in _filter_bands(width, size, resize):
         part = pixels[:, band.start : band.stop]
-        columns = np.empty((band.stop - band.start, 3, height), np.float32)
+        columns = np.empty((band.stop - band.start, 3, height), number)
         for plane, channel in enumerate(channels):
             columns[:, plane] = cv2.transpose(cv2.extractChannel(part, channel))
         flat = columns.reshape(len(columns), -1)
@@ -120,8 +124,8 @@ def resize_pixels(pixels: NDArray[np.uint8], color_order: str, size: int, resize
             target = narrow[row : row + len(weights)].reshape(len(weights), -1)
             np.dot(weights, flat[start : start + weights.shape[1]], out=target)
     if rounds:
-        np.clip(np.floor(narrow + 0.5), 0, 255, out=narrow)
-    out = np.empty((3, size, size), np.float32)
+        np.clip(np.floor(narrow / _PILLOW_ONE + 0.5), 0, 255, out=narrow)
+    out: NDArray[Any] = np.empty((3, size, size), number)
     for band in _filter_bands(height, size, resize):
         for row, start, weights in band.blocks:
             first = band.start + start
@@ -129,7 +133,7 @@ def resize_pixels(pixels: NDArray[np.uint8], color_order: str, size: int, resize
                 source = narrow[:, plane, first : first + weights.shape[1]]
                 np.dot(weights, source.T, out=out[plane, row : row + len(weights)])
     if rounds:
-        np.clip(np.floor(out + 0.5), 0, 255, out=out)
+        out = np.clip(np.floor(out / _PILLOW_ONE + 0.5), 0, 255).astype(np.float32)
     return out
 
 
@@ -223,13 +227,14 @@ class _Band(NamedTuple):
 
     start: int
     stop: int
-    blocks: list[tuple[int, int, FloatArray]]
+    blocks: list[tuple[int, int, NDArray[Any]]]
 
 
 @lru_cache(maxsize=8)
 def _filter_bands(source: int, target: int, resize: str) -> list[_Band]:
     """The filter of one axis in bands, so that only a band of the source is held as float32 at a time."""
-    weights = (_bicubic_filter if resize == "pillow-bicubic" else _triangle_filter)(source, target)
+    is_bicubic = resize == "pillow-bicubic"
+    weights: NDArray[Any] = _bicubic_filter(source, target) if is_bicubic else _triangle_filter(source, target)
     rows = max(_BAND_ROWS * target // source // _BLOCK_ROWS, 1) * _BLOCK_ROWS
     bands = []
     for first in range(0, target, rows):
@@ -245,8 +250,8 @@ def _filter_bands(source: int, target: int, resize: str) -> list[_Band]:
     return bands
 
 
-def _bicubic_filter(source: int, target: int) -> FloatArray:
-    """The matrix (target, source) of Pillow's antialiased bicubic filter, a = -0.5."""
+def _bicubic_filter(source: int, target: int) -> NDArray[np.float64]:
+    """The matrix (target, source) of Pillow's antialiased bicubic filter, a = -0.5, in whole parts of `_PILLOW_ONE`."""
     scale = source / target
     support = max(scale, 1.0)
     centre = (np.arange(target)[:, None] + 0.5) * scale
@@ -254,7 +259,8 @@ def _bicubic_filter(source: int, target: int) -> FloatArray:
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = -0.5 * (((distance - 5) * distance + 8) * distance - 4)
     weight = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
-    return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    share = weight / weight.sum(axis=1, keepdims=True)
+    return np.asarray(np.trunc(share * _PILLOW_ONE + np.copysign(0.5, share)))
 
 
 def _triangle_filter(source: int, target: int) -> FloatArray:
