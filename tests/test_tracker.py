@@ -178,21 +178,30 @@ def test_reset_starts_anew(tracker: VideoTracker) -> None:
     assert tracker.prompt(wide, box=BOX).frame_index == 0
 
 
-def test_thousands_of_frames_take_no_more_memory_than_five_hundred(tracker: VideoTracker, backend: FakeBackend) -> None:
+@pytest.mark.parametrize(("selection", "memories", "obj_ptrs"), [("recent", 10, 19), ("samurai", 10, 25)])
+def test_ten_thousand_frames_take_no_more_memory(selection: str, memories: int, obj_ptrs: int) -> None:
+    """Objects come, go, are corrected, hidden, found again and dropped."""
+    tracker = VideoTracker(fake_model(), memory_selection=selection, drop_after=40)
+    assert isinstance(tracker.model.backend, FakeBackend)
     tracker.prompt(bright_square(0), 0, box=BOX)
-    held = []
-    for frame in range(1, 3000):
-        tracker.track(bright_square(frame % 40))
-        if frame % 50 == 0:
-            tracker.prompt(None, frame, **CLICK)
-        if frame % 50 == 25 and frame > 50:
-            tracker.remove_object(frame - 25 - 50 if frame > 100 else 0)
+    held, kinds = [], set()
+    for frame in range(1, 10_000):
+        is_dark = frame % 500 > 480 or frame % 1000 < 45
+        result = tracker.track(np.zeros((60, 80, 3), np.uint8) if is_dark else bright_square(frame % 40))
+        kinds |= {event.kind for event in result.events}
+        if not tracker.object_ids or frame % 50 == 0:
+            tracker.prompt(bright_square(frame % 40), frame, **CLICK)
+        if len(tracker.object_ids) > 2:
+            tracker.remove_object(tracker.object_ids[0])
         if frame % 70 == 0:
             tracker.prompt(None, tracker.object_ids[0], **CLICK)
-        assert len(tracker.object_ids) <= 3
-        backend.calls.clear()
+        tracker.model.backend.calls.clear()
         held.append(tracker.memory_nbytes / len(tracker.object_ids))
-    assert max(held[500:]) <= 1.02 * max(held[:500])
+        assert len(tracker._watch.last_seen) + len(tracker._watch.hidden_frames) <= 2 * len(tracker.object_ids)
+    assert kinds == {"lost", "left", "found", "merged", "dropped"}
+    variant = tracker.model.variant
+    most = 4 * (memories * variant.memory_tokens(64) * variant.memory_dim + obj_ptrs * variant.d_model)
+    assert max(held[500:]) <= 1.02 * most
 
 
 @pytest.mark.parametrize(
