@@ -1,6 +1,6 @@
 """One photo, one box: the object cut out, its polygon and its score.
 
-python examples/photo.py examples/coffee.png 225 55 425 330
+python examples/photo.py examples/coins.png 245 96 297 144
 """
 
 import sys

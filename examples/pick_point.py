@@ -1,6 +1,6 @@
 """Where a gripper takes hold of an object, from its mask: the point deepest inside, and the angle across its length.
 
-python examples/pick_point.py examples/coffee.png 225 55 425 330
+python examples/pick_point.py examples/coins.png 245 96 297 144
 """
 
 import math

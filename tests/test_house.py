@@ -78,7 +78,7 @@ HOMES = {
     "tensorrt": {"backends/tensorrt/backend.py"},
     "tensorrt_rtx": {"backends/tensorrt/backend.py"},
     "pycuda": {"backends/tensorrt/memory.py"},
-    "av": {"video/sources/pyav.py", "video/rtsp_push.py"},
+    "av": {"video/h264.py", "video/sources/pyav.py", "video/rtsp_push.py"},
     "rosbags": {"video/sources/bag.py", "video/mask_bag.py"},
     "gi": {"video/sources/gstreamer.py"},
     "fastapi": {"serve/app.py", "serve/channel.py", "cli/serve.py"},

@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from sam2edge.cli.build_progress import BuildProgress
+from sam2edge.cli.hints import note
 from sam2edge.cli.model_options import FileName, ModelId
 from sam2edge.engine_build.build import build_engines
 from sam2edge.engine_build.options import COMPILERS, BuildOptions
+from sam2edge.machine.device import has_nvidia_gpu
 from sam2edge.store import paths
 from sam2edge.variants import find_variant
 
@@ -41,6 +43,8 @@ def build(
     too.
     """
     variant = find_variant(model)
+    if not has_nvidia_gpu():
+        note("no NVIDIA GPU is visible on this machine: engines run only on the kind of GPU that they were built for")
     options = BuildOptions(
         variant.name,
         variant.image_size if size is None else size,

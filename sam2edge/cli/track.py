@@ -83,7 +83,9 @@ def track(
         pngs = [] if masks is None else [IndexPngs(Path(masks), Path(source))]
         if out is not None and "://" not in out:
             try_output(out_path, replace=force)
-        sink = open_result_sink(str(out_path) if out is None else out, frames.fps, force)
+        # A live run drops frames and begins late, so that the sound would not fit.
+        sound_from = Path(source) if Path(source).is_file() and not live else None
+        sink = open_result_sink(str(out_path) if out is None else out, frames.fps, force, sound_from)
         try:
             with progress(f"loading {model_id}"):
                 tracker = _load_tracker(model_id, backend, checkpoint, image_size, frames.num_frames)

@@ -10,8 +10,10 @@ from sam2edge.errors import BackendUnavailableError
 from sam2edge.video.result_sink import JsonLines, OverlayVideo, ResultSink
 
 
-def open_result_sink(target: str, fps: float, replace: bool = False) -> ResultSink:
+def open_result_sink(target: str, fps: float, replace: bool = False, sound_from: Path | None = None) -> ResultSink:
     """FILE.mp4, FILE.jsonl, FILE.mcap or rtsp://... ; `replace` lets it write over a file that is there.
+
+    An MP4 gets the sound of the video `sound_from`, where PyAV is installed.
 
     Raises InvalidInputError where nothing can be written there, BackendUnavailableError where a library is missing.
     """
@@ -26,7 +28,7 @@ def open_result_sink(target: str, fps: float, replace: bool = False) -> ResultSi
         _require("rosbags", "a bag cannot be written", "ros")
         bag: ResultSink = importlib.import_module("sam2edge.video.mask_bag").MaskBag(path, replace)
         return bag
-    return OverlayVideo(path, fps, replace)
+    return OverlayVideo(path, fps, replace, sound_from)
 
 
 def _require(library: str, problem: str, extra: str) -> None:

@@ -34,8 +34,8 @@ class OverlayVideo:
     in the source's time.
     """
 
-    def __init__(self, path: Path, fps: float, replace: bool = False) -> None:
-        self._video = VideoSink(path, fps, replace)
+    def __init__(self, path: Path, fps: float, replace: bool = False, sound_from: Path | None = None) -> None:
+        self._video = VideoSink(path, fps, replace, sound_from)
         self._last: tuple[int, np.ndarray] | None = None
 
     def write(self, frame: Frame, result: TrackResult | None) -> None:

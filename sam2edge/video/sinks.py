@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,16 +25,18 @@ _LEAST_FREE_BYTES = 2**21  # what the writer holds back, and the end of a file
 
 
 class VideoSink:
-    """An MP4 file (MPEG-4 part 2) of frames of one size.
+    """An MP4 file of frames of one size: H.264 where PyAV is installed, which browsers play, else MPEG-4 part 2.
 
-    MPEG-4 knows even sizes alone: an odd frame gets its last row or column twice, so that none is lost.
+    Both know even sizes alone: an odd frame gets its last row or column twice, so that none is lost.
 
     While it runs, frames go to a hidden Matroska file beside the target, which plays also when the process is killed:
     `rescue_videos` gives it a name then. `close` makes the target of it, `discard` removes it.
     """
 
-    def __init__(self, path: Path, fps: float, replace: bool = False) -> None:
+    def __init__(self, path: Path, fps: float, replace: bool = False, sound_from: Path | None = None) -> None:
         """`replace` lets `close` write over what stands at `path`; without, a number is added to the name.
+
+        `sound_from` is the video whose sound H.264 gets, as far as the frames go.
 
         Raises InvalidInputError where no video can be written there.
         """
@@ -52,7 +57,9 @@ class VideoSink:
         self._held = self._running.open("xb")
         with contextlib.suppress(OSError):  # a network disk may know no locks
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._writer: cv2.VideoWriter | None = None
+        self._writer: Any = None
+        self._sound_from = sound_from
+        self._h264 = _find_h264()
         self._count = 0
 
     def write(self, frame: np.ndarray) -> None:
@@ -62,9 +69,8 @@ class VideoSink:
             frame = cv2.copyMakeBorder(frame, 0, odd_rows, 0, odd_columns, cv2.BORDER_REPLICATE)
         if self._writer is None:
             height, width = frame.shape[:2]
-            fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._running), cv2.CAP_FFMPEG, fourcc, self._fps, (width, height))
-            if not self._writer.isOpened():
+            self._writer = self._open_writer((width, height))
+            if self._writer is None:
                 self.discard()
                 raise Sam2EdgeError(
                     f"cannot write {self._path}",
@@ -88,7 +94,10 @@ class VideoSink:
         self._writer = None
         finished = temporary_beside(self._path, ".mp4")
         try:
-            count = remux(self._running, finished, self._fps)
+            if self._h264 is not None:
+                count = self._h264.remux_h264(self._running, finished, self._sound_from)
+            else:
+                count = remux(self._running, finished, self._fps)
             (path,) = place({finished: self._path}, self._replace)
         except OSError as error:
             raise self._failure(error.strerror or str(error), self._keep_running()) from error
@@ -110,6 +119,16 @@ class VideoSink:
         self._running.unlink(missing_ok=True)
         self._held.close()
 
+    def _open_writer(self, size_wh: tuple[int, int]) -> Any:
+        """What writes frames into the running file; None where nothing can."""
+        if self._h264 is not None:
+            with contextlib.suppress(*self._h264.FAILURES):  # an FFmpeg without an H.264 encoder
+                return self._h264.H264Writer(self._running, self._fps, size_wh)
+            self._h264 = None
+        fourcc = cv2.VideoWriter.fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(self._running), cv2.CAP_FFMPEG, fourcc, self._fps, size_wh)
+        return writer if writer.isOpened() else None
+
     def _keep_running(self) -> Path | None:
         """The Matroska file under a name of its own, where it has a frame."""
         if not _plays(self._running):
@@ -126,6 +145,11 @@ class VideoSink:
             got=reason + where,
             remedy="choose a folder that can be written and has space left",
         )
+
+
+def _find_h264() -> Any:
+    """The module that writes H.264, or None without PyAV."""
+    return None if importlib.util.find_spec("av") is None else importlib.import_module("sam2edge.video.h264")
 
 
 def rescue_videos(folder: Path) -> list[Path]:

@@ -19,6 +19,12 @@ from tests.conftest import ROOT, read_picture, read_video
 FRAME = np.full((48, 64, 3), 90, np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def mpeg_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without PyAV; H.264 is in test_h264.py."""
+    monkeypatch.setattr(sinks, "_find_h264", lambda: None)
+
+
 def test_the_video_appears_when_it_is_whole(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "out.mp4", 10)
     sink.write(FRAME)
