@@ -75,7 +75,8 @@ def _copy_packets(source: Path, target: Path, sound_from: Path | None) -> int:
     with av.open(str(source)) as reader, av.open(str(target), "w", options={"movflags": "faststart"}) as writer:
         video = writer.add_stream_from_template(reader.streams.video[0])
         sound = _Sound(sound_from, writer)
-        for packet in reader.demux(video=0):
+        packets: Any = reader.demux(video=0)
+        for packet in packets:
             if packet.dts is None:
                 continue
             sound.copy_until(float(packet.dts * packet.time_base))
