@@ -91,7 +91,9 @@ class _Sound:
     """The sound of a video, copied packet by packet; nothing where there is none."""
 
     def __init__(self, path: Path | None, writer: Any) -> None:
-        self._writer, self._next, self._reader = writer, None, None
+        self._writer = writer
+        self._next: Any = None
+        self._reader: Any = None
         if path is None:
             return
         try:
