@@ -152,4 +152,7 @@ def _default_cache(
         available = available_memory_bytes() if monitor is None else monitor.read().free_bytes
         known = [b for b in (available, cap) if b is not None]
         max_bytes = int(min(known) * CACHE_SHARE) if known else None
-    return Sam2ImageEmbeddingsInMemoryCache.init(size_limit=100 if max_bytes is None else None, max_bytes=max_bytes)
+    # On the device: a hit sends nothing, and on a Jetson both memories are one.
+    return Sam2ImageEmbeddingsInMemoryCache.init(
+        size_limit=100 if max_bytes is None else None, send_to_cpu=False, max_bytes=max_bytes
+    )

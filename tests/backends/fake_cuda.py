@@ -54,6 +54,7 @@ class _Allocation:
 
     def free(self) -> None:
         self.driver.check()
+        self.driver.calls.append("free")
         del self.driver.blocks[self.address]
 
 
@@ -124,6 +125,7 @@ class FakeDriver(ModuleType):
 
     def mem_alloc(self, size: int) -> _Allocation:
         self.check()
+        self.calls.append("allocate")
         if self.used + size > self.limit:
             self.calls.append("refused")
             raise OutOfMemory("cuMemAlloc failed: out of memory")
@@ -142,12 +144,15 @@ class FakeDriver(ModuleType):
         return array
 
     def memcpy_htod_async(self, address: int, source: np.ndarray, stream: _Stream) -> None:
+        self.calls.append("upload")
         self.view(address, source.nbytes)[:] = source.tobytes()
 
     def memcpy_dtoh_async(self, target: np.ndarray, address: int, stream: _Stream) -> None:
+        self.calls.append("download")
         target[...] = np.frombuffer(self.view(address, target.nbytes), target.dtype).reshape(target.shape)
 
     def memcpy_dtod_async(self, target: int, source: int, size: int, stream: _Stream) -> None:
+        self.calls.append("copy")
         self.view(target, size)[:] = bytes(self.view(source, size))
 
     def module_from_buffer(self, content: bytes) -> Any:

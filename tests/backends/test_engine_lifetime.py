@@ -6,13 +6,14 @@ import gc
 import json
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sam2edge import AutoModel
+from sam2edge import AutoModel, VideoTracker
 from sam2edge.errors import BackendUnavailableError, InvalidInputError
 from sam2edge.store.paths import manifest_path
 from tests.backends.fake_cuda import FakeDriver, FakeTensorRt
@@ -135,3 +136,29 @@ def test_engines_of_torch2trt_take_whole_numbers_as_floats(
     found = model.segment_images(photo_bgr, boxes=BOX)[0].best_masks
     wanted = AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime").segment_images(photo_bgr, boxes=BOX)
     np.testing.assert_array_equal(found, wanted[0].best_masks)
+
+
+def test_what_a_tracked_frame_takes(
+    tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray, micro_onnx: Any
+) -> None:
+    """In the steady state: no memory is allocated or freed, and one memory copied; and masks are those of the CPU."""
+    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model.embeddings_cache = None
+    trackers = [VideoTracker(one) for one in (model, micro_onnx)]
+    taken: list[Counter[str]] = []
+    for number in range(12):
+        frame = np.roll(photo_bgr, 2 * number, axis=1)
+        before = len(driver.calls)
+        if number == 0:
+            found, wanted = (tracker.prompt(frame, box=BOX) for tracker in trackers)
+        else:
+            found, wanted = (tracker.track(frame) for tracker in trackers)
+        taken.append(Counter(driver.calls[before:]))
+        different = np.count_nonzero(found.masks != wanted.masks)
+        assert different <= found.masks.size // 1000, number
+    for count in taken[9:]:
+        assert count["allocate"] == count["free"] == 0
+        assert count["copy"] == 1, "all memories but the newest lie in their slots already"
+        assert count["upload"] <= 7, count
+        assert count["download"] == 4, count
+        assert count["synchronize"] <= 4, count

@@ -43,16 +43,17 @@ def test_embeddings_own_their_memory(tensorrt: FakeTensorRt, driver: FakeDriver,
     model: Any = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
     model.embeddings_cache = None
     model.segment_images(photo_bgr, boxes=BOX)
-    rest = driver.used
+    device = model.backend._device
+    rest = device.current_bytes
     held = model.embed_images(photo_bgr)[0]
-    assert driver.used == rest + held.nbytes
+    assert device.current_bytes == rest + held.nbytes
     before = held.to_host().features.tensors["image_embed"].copy()
     for _ in range(3):
         model.segment_images(255 - photo_bgr, boxes=BOX)
     np.testing.assert_array_equal(held.to_host().features.tensors["image_embed"], before)
     model.segment_images(embeddings=held.to_host(), boxes=BOX)
-    assert driver.used == rest + held.nbytes
-    assert model.backend.peak_bytes >= driver.used
+    assert device.current_bytes == rest + held.nbytes
+    assert model.backend.peak_bytes >= device.current_bytes
     model.close()
     assert driver.used == held.nbytes
     np.testing.assert_array_equal(held.to_host().features.tensors["image_embed"], before)
@@ -137,14 +138,27 @@ def test_a_buffer_dropped_elsewhere_is_freed(device: Any, driver: FakeDriver) ->
     thread = threading.Thread(target=buffers.clear)
     thread.start()
     thread.join()
-    assert device.current_bytes == driver.used == 0
-    assert device.peak_bytes == 3 * 1024
+    assert (device.current_bytes, device.peak_bytes) == (0, 3 * 1024)
+    assert driver.used == 3 * 1024, "kept for the next call"
+    addresses = {device.allocate(1000).address, device.allocate(1020).address}
+    assert driver.used == 3 * 1024 and len(addresses) == 1
+    device.release()
+    assert driver.used == 0
     with device.active():
         inner = device.allocate(10)
         del inner
         assert driver.used == 256, "nothing is freed in the middle of the work"
     device.synchronize()
     assert driver.used == 0
+
+
+def test_freed_buffers_that_are_kept_give_way_when_memory_runs_out(device: Any, driver: FakeDriver) -> None:
+    held = [device.allocate(1000) for _ in range(6)]
+    held.clear()
+    device.synchronize()
+    assert driver.used == 4 * 1024, "not more than four of a size"
+    driver.limit = 5000
+    assert device.allocate(5000 - 256).nbytes > 4096
 
 
 def test_copies(device: Any) -> None:
@@ -163,9 +177,9 @@ def test_pinned_memory_is_not_written_while_it_is_read(device: Any, driver: Fake
     tensor = device.tensors([TensorSpec("a", (3,))])["a"]
     driver.calls.clear()
     device.upload(np.float32(1), tensor)
-    assert driver.calls == []
+    assert driver.calls == ["upload"]
     device.upload(np.float32(2), tensor)
-    assert driver.calls == ["synchronize"]
+    assert driver.calls == ["upload", "synchronize", "upload"]
 
 
 def test_the_engine_path_never_imports_torch() -> None:
@@ -314,6 +328,7 @@ def test_a_backend_that_took_frames_gives_way_to_one_that_does_not(
     large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
     model: Any = AutoModel.from_pretrained("sam2/hiera_micro")
     assert model.backend.accepts_uint8
+    model.backend._device.release()  # of its freed buffers none is kept for the next call
     driver.limit = driver.used
     found = model.segment_images(large, boxes=2 * BOX)[0].best_masks
     assert not model.backend.accepts_uint8

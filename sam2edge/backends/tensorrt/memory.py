@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +26,9 @@ from sam2edge.machine.device import available_memory_bytes
 
 ALIGNMENT = 256
 """Bytes at whose multiples TensorRT wants its tensors and its scratch memory."""
+
+POOLED_BUFFERS = 4
+"""Freed buffers of one size that are kept for the next call: CUDA waits for the device where it frees memory."""
 
 THREADS_OF_A_BLOCK = 256
 
@@ -45,11 +48,13 @@ class CudaDevice:
     def __init__(self, index: int = 0, integrated: bool = False) -> None:
         self.handle_oom: Callable[[], None] | None = None
         self.current_bytes = 0
-        """Bytes of device memory held now."""
+        """Bytes of device memory in use now; freed buffers that are kept for the next call are not counted."""
         self.peak_bytes = 0
         """The most bytes held at any time."""
         self._lock = threading.RLock()
         self._dropped: deque[tuple[Any, int]] = deque()
+        self._pool: defaultdict[int, list[Any]] = defaultdict(list)
+        self._pooling = True
         self._staging: dict[str, NDArray[Any]] = {}
         self._being_read: set[int] = set()  # staging memory that a copy may still read
         self._integrated = integrated
@@ -58,7 +63,9 @@ class CudaDevice:
         with self.active():
             # Other streams, torch's default one among them, neither wait for this one nor are waited for.
             self._streams: list[Any] = [cuda.Stream(_NON_BLOCKING)]
-        freeing = weakref.finalize(self, _free_in_context, self._context, self._streams, self._staging)
+        freeing = weakref.finalize(
+            self, _free_in_context, self._context, self._streams, self._staging, self._pool, self._dropped
+        )
         freeing.atexit = False  # the driver frees what a process leaves
 
     @contextmanager
@@ -98,10 +105,13 @@ class CudaDevice:
         """
         size = -(-max(num_bytes, 1) // ALIGNMENT) * ALIGNMENT
         with self.active():
-            try:
-                allocation = cuda.mem_alloc(size)
-            except cuda.MemoryError:
-                allocation = self._allocate_again(size)
+            if self._pool[size]:
+                allocation = self._pool[size].pop()
+            else:
+                try:
+                    allocation = cuda.mem_alloc(size)
+                except cuda.MemoryError:
+                    allocation = self._allocate_again(size)
             self.current_bytes += size
             self.peak_bytes = max(self.peak_bytes, self.current_bytes)
             return DeviceBuffer(self, allocation, size)
@@ -159,11 +169,13 @@ class CudaDevice:
             self._stream.synchronize()
             self._being_read.clear()
 
-    def free_staging(self) -> None:
-        """Gives the pinned memory back; it comes again when it is needed."""
+    def release(self) -> None:
+        """Gives pinned memory and freed buffers back, for a model that is not used any more."""
         with self.active():
             self.synchronize()
             self._staging.clear()
+            self._pooling = False
+            self._empty_pool()
 
     def _staged(self, spec: TensorSpec) -> NDArray[Any]:
         key = f"{spec.name}{spec.shape}{spec.dtype}"
@@ -175,6 +187,9 @@ class CudaDevice:
         if self.handle_oom is not None:
             self.handle_oom()
         self._free_dropped()
+        if self._pool[size]:
+            return self._pool[size].pop()
+        self._empty_pool()
         try:
             return cuda.mem_alloc(size)
         except cuda.MemoryError as error:
@@ -210,7 +225,16 @@ class CudaDevice:
         while self._dropped:
             allocation, size = self._dropped.popleft()
             self.current_bytes -= size
-            allocation.free()
+            if self._pooling and len(self._pool[size]) < POOLED_BUFFERS:
+                # All work is on one stream: what still uses the buffer is done before what gets it next.
+                self._pool[size].append(allocation)
+            else:
+                allocation.free()
+
+    def _empty_pool(self) -> None:
+        while self._pool:
+            for allocation in self._pool.popitem()[1]:
+                allocation.free()
 
 
 class DeviceBuffer:
@@ -252,12 +276,20 @@ def num_bytes_of(spec: TensorSpec) -> int:
     return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
 
 
-def _free_in_context(context: Any, streams: list[Any], staging: dict[str, Any]) -> None:
-    """Drops a stream and pinned memory: pycuda frees neither where their context is not current."""
+def _free_in_context(
+    context: Any,
+    streams: list[Any],
+    staging: dict[str, Any],
+    pool: dict[int, list[Any]],
+    dropped: deque[tuple[Any, int]],
+) -> None:
+    """Frees what a dropped device owned: pycuda frees nothing where its context is not current."""
     context.push()
     try:
         streams.clear()
         staging.clear()
+        for allocation in (*(one for kept in pool.values() for one in kept), *(one for one, _ in dropped)):
+            allocation.free()
     finally:
         context.pop()
 
