@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
 from sam2edge import contract
 from sam2edge.backends.base import BackendRequest, HostFeatures
 from sam2edge.backends.graph_backend import GraphBackend
+from sam2edge.backends.native_messages import drop_cpuinfo_errors
 from sam2edge.contract import CONTRACT_VERSION, GraphSpec, TensorSpec
 from sam2edge.errors import GraphError, InvalidInputError
 from sam2edge.store.integrity import check_unchanged
+
+with drop_cpuinfo_errors():
+    import onnxruntime as ort
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 

@@ -54,8 +54,10 @@ def build_engines(options: BuildOptions, progress: Progress, keep_output: bool =
     library, gpu = find_library(), find_gpu()
     if options.compiler == "torch2trt":
         check_torch2trt_version(library)
-        options = replace(options, checkpoint=_find_checkpoint(options))
+        _find_checkpoint(options)  # told before anything is exported
     graphs = find_or_export_graphs(options, progress.note, keep_output)
+    if options.compiler == "torch2trt":
+        options = replace(options, checkpoint=_find_checkpoint(options))
     outcomes: dict[str, Manifest | Sam2EdgeError] = {}
     for name in contract.graph_specs(options.variant, options.image_size):
         engine = options.engine_dir / f"{name}{paths.ENGINE_SUFFIX}"

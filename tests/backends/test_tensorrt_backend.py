@@ -72,6 +72,8 @@ def test_out_of_memory_empties_the_cache_and_tries_once_more(
     held = model.embed_images(photo_bgr // 2)[0]
     assert driver.calls.count("refused") == 1
     assert model.embeddings_cache.statistics.num_entries == 1
+    backend: Any = model.backend
+    backend._device.release()  # of its freed buffers none is kept for the next call
     driver.limit = driver.used
     with pytest.raises(OutOfMemoryError, match=r"no device memory for \d+ MiB; got \d+ MiB of shared memory available"):
         model.embed_images(photo_bgr // 3)
