@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sam2edge.backends.base import MemoryInputs
-from sam2edge.backends.tensorrt.memory import CudaDevice, DeviceTensor, num_bytes_of
 from sam2edge.contract import TensorSpec
+
+if TYPE_CHECKING:  # it imports pycuda, which this file does without
+    from sam2edge.backends.tensorrt.memory import CudaDevice, DeviceTensor
 
 MAX_SETS = 4
 """Objects whose memories keep their slots; those of more objects are copied again in every frame."""
@@ -26,6 +30,7 @@ class MemorySlots:
         self._device = device
         self._spec = spec
         self._one = TensorSpec("memory", (1, *spec.shape[2:]))
+        self._slot_bytes = math.prod(self._one.shape) * np.dtype(self._one.dtype).itemsize
         self._sets: list[_Set] = []
 
     def order(self, inputs: MemoryInputs) -> MemoryInputs:
@@ -48,8 +53,8 @@ class MemorySlots:
         self._sets = [*(one for one in self._sets if one is not found), found]  # the most recently used comes last
         for slot, (key, memory) in enumerate(zip(keys, memories, strict=True)):
             if slot >= len(found.keys) or found.keys[slot] != key:
-                tensor = found.tensor
-                place = DeviceTensor(self._one, tensor.buffer, tensor.offset + slot * num_bytes_of(self._one))
+                offset = found.tensor.offset + slot * self._slot_bytes
+                place = replace(found.tensor, spec=self._one, offset=offset)
                 self._device.copy(memory.tensors["memory"], place)
                 found.keys[slot : slot + 1] = [key]
                 found.held[slot : slot + 1] = [memory]
@@ -82,4 +87,4 @@ class _Set:
 
 def _find_key(memory: Any) -> int:
     tensor = memory.tensors["memory"]
-    return tensor.address if isinstance(tensor, DeviceTensor) else id(tensor)
+    return int(getattr(tensor, "address", id(tensor)))
