@@ -81,9 +81,9 @@ def run(options: argparse.Namespace) -> None:
     sides = {clients: _summarise(rows) for clients, rows in taken.items()}
     ten_to_one = sides[10]["tracker"]["median_ms"] / sides[1]["tracker"]["median_ms"]
     targets = [
-        Target("latency of a frame over the tracker's own time, median, one client", sides[1]["ratio_median"], 1.3),
-        Target("the same with ten clients", sides[10]["ratio_median"], 1.3),
-        Target("tracker's time with ten clients over that with one", ten_to_one, 1.05),
+        Target("latency of a frame over the tracker's own time, median, one client", 1.3, sides[1]["ratio_median"]),
+        Target("the same with ten clients", 1.3, sides[10]["ratio_median"]),
+        Target("tracker's time with ten clients over that with one", 1.05, ten_to_one),
     ]
     ratios = {f"latency to tracker, {clients} clients": side["ratio_median"] for clients, side in sides.items()}
     settings = {"clip": _CLIP.name, "model": "sam2/hiera_micro at 512, onnxruntime", "frames": options.rounds}
