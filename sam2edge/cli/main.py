@@ -28,6 +28,7 @@ _COMMANDS = {
     "build": ("sam2edge.cli.build:build", "Build TensorRT engines of a model for this machine."),
     "doctor": ("sam2edge.cli.doctor:doctor", "Show this machine, what works on it, and which model fits."),
     "models": ("sam2edge.cli.models:models", "List, install, add, remove and check models."),
+    "bench": ("sam2edge.cli.bench:bench", "Measure the models that are installed on this machine."),
     "bundle": ("sam2edge.cli.bundle:bundle", "Pack everything into one file for machines without a network."),
     "completion": ("sam2edge.cli.completion:completion", "Print the completion script of your shell."),
 }
