@@ -27,6 +27,15 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
         yield
 
 
+def git_blob_id(path: Path) -> str:
+    """The id that git gives a file: SHA-1, in hex, of "blob", a space, its length, a zero byte and its content."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     digest = hashlib.sha256()

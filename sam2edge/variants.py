@@ -18,11 +18,21 @@ EMBEDDED = "sam2.1_hiera_micro"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An official weight file: https address, SHA-256 (hex), size in bytes."""
+    """An official weight file: https address, SHA-256 (hex) and size in bytes.
+
+    Where neither is known, `git_blob` is the id that git gives the file (`files.git_blob_id`), and the server tells the
+    size.
+    """
 
     url: str
-    sha256: str
-    size_bytes: int
+    sha256: str | None = None
+    size_bytes: int | None = None
+    git_blob: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """What the file's bytes must give, with its kind: "SHA-256 ..." or "git blob ..."."""
+        return f"git blob {self.git_blob}" if self.sha256 is None else f"SHA-256 {self.sha256}"
 
     @property
     def file_name(self) -> str:
@@ -125,7 +135,6 @@ _MICRO = Variant(
     image_size=512,
 )
 
-# SHA-256 of the file is not known; the git blob id is that of EdgeTAM's repository at its release.
 _EDGETAM = Variant(
     "edgetam",
     "edgetam",
@@ -138,6 +147,10 @@ _EDGETAM = Variant(
     trunk="repvit",
     trunk_dims=(48, 96, 192, 384),
     memory_latents=512,
+    checkpoint=Checkpoint(
+        "https://github.com/facebookresearch/EdgeTAM/raw/main/checkpoints/edgetam.pt",
+        git_blob="abd54d22bbd22ba3e53cf59a307e59e0f3701be6",
+    ),
 )
 
 

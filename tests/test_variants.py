@@ -48,6 +48,6 @@ def test_a_mistyped_id_is_told_the_closest(model_id: str, meant: str) -> None:
 
 def test_official_checkpoints_have_distinct_sums_and_https() -> None:
     sources = [v.checkpoint for v in VARIANTS.values() if v.checkpoint]
-    assert len(sources) == 8
-    assert len({s.sha256 for s in sources}) == 8
-    assert all(s.url.startswith("https://") and len(s.sha256) == 64 for s in sources)
+    assert len(sources) == len({s.digest for s in sources}) == len({s.file_name for s in sources}) == 9
+    assert all(s.url.startswith("https://") for s in sources)
+    assert all(len(s.sha256 or "") == 64 or len(s.git_blob or "") == 40 for s in sources)

@@ -78,8 +78,8 @@ def list_models(as_json: bool = False) -> None:
 def pull(model: str, as_json: bool) -> None:
     """Download the official weights of MODEL; a broken download goes on where it stopped.
 
-    They come from Meta's server, or from SAM2EDGE_MIRROR: an http(s) address or a folder that holds the files under
-    their own names. Weights need torch to run; `models install` makes graphs of them, which do not.
+    They come from the makers' server, or from SAM2EDGE_MIRROR: an http(s) address or a folder that holds the files
+    under their own names. Weights need torch to run; `models install` makes graphs of them, which do not.
     """
     variant = find_variant(model)
     source = variant.checkpoint
@@ -91,7 +91,7 @@ def pull(model: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"model": variant.model_id, "path": str(path), "size_bytes": path.stat().st_size}))
         return
-    click.echo(f"{path} ({_megabytes(path.stat().st_size)}), {'already there, ' if there else ''}SHA-256 as published")
+    click.echo(f"{path} ({_megabytes(path.stat().st_size)}), {'already there, ' if there else ''}checksum as published")
     _tell_next_command(variant)
 
 
@@ -182,6 +182,7 @@ def _describe(variant: Variant) -> dict[str, Any]:
         "unfinished_bytes": sum(file.size_bytes for file in files if file.kind == UNFINISHED),
         "checkpoint_url": checkpoint.url if checkpoint else None,
         "checkpoint_sha256": checkpoint.sha256 if checkpoint else None,
+        "checkpoint_git_blob": checkpoint.git_blob if checkpoint else None,
         "checkpoint_bytes": checkpoint.size_bytes if checkpoint else None,
         "licence": LICENCE,
     }

@@ -53,6 +53,21 @@ def download(url: str, part: Path, size_bytes: int, progress: Progress, timeout_
     )
 
 
+def ask_size(url: str, timeout_seconds: float) -> int:
+    """Bytes of the file at an address, as the server states them. Raises StoreError where it does not."""
+    try:
+        response = _open(_request(url), timeout_seconds)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _unusable(url, "the file", f"HTTP status {error.code} ({error.reason})") from error
+    with response:
+        _check_kind(url, response)
+        size_bytes = _announced_bytes(response, 0)
+    if size_bytes is None:
+        raise _unusable(url, "its size, as Content-Length", "an answer without")
+    return size_bytes
+
+
 def copy_file(source: Path, part: Path, progress: Progress = lambda done, total: None) -> None:
     """Copies a file. Raises StoreError where it cannot be read; an OSError is the other disk's."""
     try:
@@ -182,10 +197,11 @@ def _write_all(response: http.client.HTTPResponse, out: IO[bytes], size_bytes: i
         progress(min(out.tell(), size_bytes), size_bytes)
 
 
-def _request(url: str, part: Path, there: int) -> urllib.request.Request:
+def _request(url: str, part: Path | None = None, there: int = 0) -> urllib.request.Request:
+    """For the whole file, or for what is missing of it after the first `there` bytes, which are in `part`."""
     address, authorization = split_credentials(url)
     headers = {"User-Agent": "sam2edge", "Accept-Encoding": "identity"}
-    if there:
+    if there and part is not None:
         headers["Range"] = f"bytes={there}-"
         saved = _read_validator(part)
         if saved.get("url") == address and saved.get("validator"):

@@ -174,7 +174,7 @@ def recognise_file(path: Path) -> Variant:
 
 def _recognise_official(path: Path) -> Variant | None:
     size = size_of(path)
-    likely = [v for v in VARIANTS.values() if v.checkpoint is not None and v.checkpoint.size_bytes == size]
+    likely = [v for v in VARIANTS.values() if v.checkpoint is not None and v.checkpoint.size_bytes in (size, None)]
     return next((v for v in likely if v.checkpoint is not None and is_official(path, v.checkpoint)), None)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sam2edge.errors import GraphError, StoreError
-from sam2edge.files import file_sha256, locked
+from sam2edge.files import file_sha256, git_blob_id, locked
 from sam2edge.store import paths
 from sam2edge.store.manifest import read_manifest
 from sam2edge.variants import VARIANTS, Checkpoint, Variant
@@ -52,7 +52,13 @@ def builds(files: list[StoredFile], kind: str) -> list[str]:
 
 def is_official(path: Path, source: Checkpoint) -> bool:
     """Whether the file is there with the official bytes."""
-    return path.is_file() and path.stat().st_size == source.size_bytes and file_sha256(path) == source.sha256
+    fits = path.is_file() and source.size_bytes in (None, path.stat().st_size)
+    return fits and read_digest(path, source.digest) == source.digest
+
+
+def read_digest(path: Path, expected: str) -> str:
+    """What the file's bytes give, of the kind of `expected`: "SHA-256 ..." or "git blob ..."."""
+    return f"git blob {git_blob_id(path)}" if expected.startswith("git blob ") else f"SHA-256 {file_sha256(path)}"
 
 
 def partial_path(target: Path) -> Path:
@@ -72,22 +78,23 @@ def check_file(file: StoredFile) -> FileCheck:
     if not wanted:
         return FileCheck(file, UNKNOWN, "no checksum of it was written down")
     try:
-        digest = file_sha256(file.path)
+        digest = read_digest(file.path, wanted[0])
     except OSError as error:
         return FileCheck(file, DAMAGED, error.strerror or str(error), remedy_for(file))
     if digest in wanted:
         return FileCheck(file, OK)
-    return FileCheck(file, DAMAGED, f"expected SHA-256 {wanted[0][:16]}..., got {digest[:16]}...", remedy_for(file))
+    return FileCheck(file, DAMAGED, f"expected {wanted[0][:24]}..., got {digest[:24]}...", remedy_for(file))
 
 
 def expected_sums(file: StoredFile) -> tuple[str, ...]:
-    """The SHA-256 that a file was written with, in hex; also that of the one before, while it is being replaced."""
+    """The sums that a file may have, with their kind: that it was written with; while it is replaced, the old one's."""
     with suppress(GraphError):
         manifest = read_manifest(file.path)
-        return (manifest.sha256, *([manifest.replaced_sha256] if manifest.replaced_sha256 else []))
+        sums = (manifest.sha256, manifest.replaced_sha256)
+        return tuple(f"SHA-256 {digest}" for digest in sums if digest)
     source = file.variant.checkpoint if file.variant else None
     if file.kind == WEIGHTS and source is not None and file.path.name == source.file_name:
-        return (source.sha256,)
+        return (source.digest,)
     return ()
 
 

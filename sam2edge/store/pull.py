@@ -1,4 +1,4 @@
-"""Official checkpoints over https, or from a mirror, into the store: fetched, checked by SHA-256, then moved."""
+"""Official checkpoints over https, or from a mirror, into the store: fetched, checked by its sum, then moved."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sam2edge.errors import InvalidInputError, StoreError
-from sam2edge.files import file_sha256, locked
+from sam2edge.files import locked
 from sam2edge.store import paths
 from sam2edge.store.download import (
     OTHER_WAYS,
     Progress,
+    ask_size,
     copy_file,
     download,
     size_of,
     validator_path,
     without_credentials,
 )
-from sam2edge.store.inventory import is_official, partial_path
+from sam2edge.store.inventory import is_official, partial_path, read_digest
 from sam2edge.variants import Checkpoint, Variant
 
 MIRROR_VARIABLE = "SAM2EDGE_MIRROR"
@@ -37,7 +38,7 @@ def pull_checkpoint(
     """Fetches the model's official weights into the store and returns their path; nothing is fetched twice.
 
     One process at a time fetches a file, another waits after a call of `on_wait`. What came of a broken download is
-    kept and continued by the next call; bytes that are not those of the pinned SHA-256 are not kept.
+    kept and continued by the next call; bytes that do not give the pinned sum are not kept.
 
     Raises InvalidInputError for the embedded model, StoreError for everything that goes wrong on the way.
     """
@@ -57,7 +58,7 @@ def pull_checkpoint(
     except OSError as error:
         raise StoreError(
             f"{source.file_name} cannot be written",
-            expected=f"room for {source.size_bytes} bytes in {target.parent}",
+            expected=f"room for {'its' if source.size_bytes is None else source.size_bytes} bytes in {target.parent}",
             got=error.strerror or str(error),
             remedy="make room or set SAM2EDGE_HOME to another folder, then run it again: it goes on where it broke off",
         ) from error
@@ -77,22 +78,25 @@ def _fetch_whole(source: Checkpoint, part: Path, progress: Progress, timeout_sec
     """Leaves the official bytes in `part`. A continued file that turns out wrong is fetched again from the start."""
     part.parent.mkdir(parents=True, exist_ok=True)
     place = _place(source)
+    size_bytes = source.size_bytes
+    if size_bytes is None:
+        size_bytes = size_of(place) if isinstance(place, Path) else ask_size(place, timeout_seconds)
     while True:
         continued = size_of(part) > 0
-        _require_room(part, source)
+        _require_room(part, source.file_name, size_bytes)
         if isinstance(place, Path):
-            _check_size(place, source)
+            _check_size(place, size_bytes)
             copy_file(place, part, progress)
         else:
-            download(place, part, source.size_bytes, progress, timeout_seconds)
-        digest = file_sha256(part)
-        if digest == source.sha256:
+            download(place, part, size_bytes, progress, timeout_seconds)
+        digest = read_digest(part, source.digest)
+        if digest == source.digest:
             return
         part.unlink()
         if not continued:
             raise StoreError(
                 f"{source.file_name} from {without_credentials(str(place))} is not the official file; it was not kept",
-                expected=f"SHA-256 {source.sha256}",
+                expected=source.digest,
                 got=digest,
                 remedy=f"try again; or {OTHER_WAYS}",
             )
@@ -120,23 +124,23 @@ def _place(source: Checkpoint) -> str | Path:
     return f"{mirror.rstrip('/')}/{source.file_name}" if parts.scheme.startswith("http") else folder / source.file_name
 
 
-def _check_size(file: Path, source: Checkpoint) -> None:
+def _check_size(file: Path, size_bytes: int) -> None:
     """Before anything is copied from a mirror's folder; whether it can be read is told by who copies it."""
-    if file.is_file() and file.stat().st_size != source.size_bytes:
+    if file.is_file() and file.stat().st_size != size_bytes:
         raise StoreError(
             f"{file} is not the official file",
-            expected=f"{source.size_bytes} bytes",
+            expected=f"{size_bytes} bytes",
             got=file.stat().st_size,
             remedy=f"copy it again; or {OTHER_WAYS}",
         )
 
 
-def _require_room(part: Path, source: Checkpoint) -> None:
-    missing = source.size_bytes - size_of(part)
+def _require_room(part: Path, file_name: str, size_bytes: int) -> None:
+    missing = size_bytes - size_of(part)
     free = shutil.disk_usage(part.parent).free
     if free < missing:
         raise StoreError(
-            f"no room for {source.file_name}",
+            f"no room for {file_name}",
             expected=f"{missing} bytes free in {part.parent}",
             got=free,
             remedy="make room (`sam2edge models list`, `sam2edge models remove MODEL`) or set SAM2EDGE_HOME",

@@ -186,6 +186,16 @@ SIZES = ("micro", *OFFICIAL)
 WAYS = (("tensorrt", "cuda"), ("torch", "cuda"), ("onnxruntime", "cpu"), ("torch", "cpu"))
 
 
+def test_edgetam_ranks_between_micro_and_tiny_and_has_an_estimate() -> None:
+    edgetam = find_variant("sam2/edgetam")
+    needs = estimate_on_cpu(edgetam, 1024, "torch", True)
+    assert "tiny, which takes more" in needs.source
+    assert needs.total_bytes == estimate_on_cpu(find_variant("tiny"), 1024, "torch", True).total_bytes
+    candidate = Candidate(edgetam, 1024, "fp32", "torch", "cpu", needs)
+    way = ("torch", "cpu")
+    assert _candidate("micro", 1024, way).rank < candidate.rank < _candidate("tiny", 512, way).rank
+
+
 def _candidate(size: str, image_size: int, way: tuple[str, str]) -> Candidate:
     variant = next(v for v in VARIANTS.values() if v.size == size and v.is_2_1)
     needs = {

@@ -13,14 +13,15 @@ import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sam2edge.errors import InvalidInputError, StoreError
-from sam2edge.files import locked
+from sam2edge.files import git_blob_id, locked
 from sam2edge.store import paths
-from sam2edge.store.inventory import partial_path
+from sam2edge.store.inventory import check_file, partial_path, stored_files
 from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.store.pull import pull_checkpoint
 from sam2edge.variants import Variant, find_variant
@@ -133,6 +134,47 @@ def test_wrong_bytes_are_not_kept(server: FileServer) -> None:
     with pytest.raises(StoreError, match="not the official file; it was not kept; expected SHA-256 0000"):
         pull_checkpoint(variant)
     assert [name for name in _names() if not name.endswith(".json")] == []
+
+
+def _known_by_git(server: FileServer, git_blob: str) -> Variant:
+    return server.variant(sha256=None, size_bytes=None, git_blob=git_blob)
+
+
+def test_a_git_blob_id_stands_for_an_unknown_checksum_and_size(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "hello").write_bytes(b"hello\n")
+    assert git_blob_id(tmp_path / "hello") == "ce013625030ba8dba906f756967f9e9ca394464a"  # `git hash-object`'s
+    variant = _known_by_git(server, hashlib.sha1(b"blob 1024000\0" + CONTENT).hexdigest())
+    with FileServer(b"") as first:  # which redirects to another host
+        first.redirect = f"{server.address}/weights.pt"
+        server.drop_after = 300_000
+        assert variant.checkpoint is not None
+        away = replace(variant, checkpoint=replace(variant.checkpoint, url=f"{first.address}/weights.pt"))
+        assert pull_checkpoint(away).read_bytes() == CONTENT
+    asked = len(server.requests)
+    assert pull_checkpoint(variant) == _target()
+    assert len(server.requests) == asked
+    _target().write_bytes(CONTENT[:-1] + b"x")
+    assert pull_checkpoint(variant).read_bytes() == CONTENT
+
+
+def test_what_a_git_blob_id_refuses(server: FileServer) -> None:
+    with pytest.raises(StoreError, match="not the official file; it was not kept; expected git blob 0000.*got git blob"):
+        pull_checkpoint(_known_by_git(server, "0" * 40))
+    assert not _target().exists()
+    assert not _part().exists()
+    server.no_length = True
+    with pytest.raises(StoreError, match="expected its size, as Content-Length"):
+        pull_checkpoint(_known_by_git(server, "0" * 40))
+
+
+def test_edgetam_in_the_store_is_checked_by_its_git_blob_id() -> None:
+    paths.checkpoint_dir().mkdir(parents=True)
+    (paths.checkpoint_dir() / "edgetam.pt").write_bytes(CONTENT)
+    (file,) = stored_files(find_variant("sam2/edgetam"))
+    check = check_file(file)
+    assert check.state == "damaged"
+    assert "expected git blob abd54d22bbd22ba" in check.reason
+    assert check.remedy == "sam2edge models pull sam2/edgetam"
 
 
 @pytest.mark.parametrize("wrong", ["longer", "shorter", "longer and unsaid", "shorter and unsaid"])
@@ -419,7 +461,7 @@ def test_a_process_that_was_killed_leaves_no_lock(server: FileServer) -> None:
     program = f"""
 import os, signal
 from pathlib import Path
-from sam2edge.files import locked
+from sam2edge.files import git_blob_id, locked
 with locked(Path({str(lock)!r})):
     print("held", flush=True)
     signal.pause()
