@@ -31,7 +31,7 @@ _TENSORRT_HOST_BYTES = 400 * MIB
 _UNTILED = 2
 
 _UPPER_BOUND = "tiny"
-"""Its rows stand for a model that was not measured: EdgeTAM, with a smaller trunk and an eighth of the memory tokens."""
+"""Its rows stand for a model that was not measured: EdgeTAM, with a smaller trunk and an eighth of the tokens."""
 
 PARAMETERS = {
     "micro": 3_570_000,

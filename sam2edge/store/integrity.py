@@ -1,4 +1,4 @@
-"""Damaged files are never computed with: a file's SHA-256 is compared with what was written down when it is opened.
+"""Damaged files are never computed with: a file's sum is compared with what was written down when it is opened.
 
 Once a process for each file; large ones once for as long as their inode, size and times stay, so that a start stays
 quick. `sam2edge models verify` reads every byte again.
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sam2edge.errors import CheckpointError, GraphError
-from sam2edge.files import file_sha256
 from sam2edge.store import paths
-from sam2edge.store.inventory import describe_stored, expected_sums, remedy_for
+from sam2edge.store.inventory import describe_stored, expected_sums, read_digest, remedy_for
 from sam2edge.store.manifest import stated_sha256
 
 _REMEMBERED_FROM_BYTES = 2**24  # smaller ones are read in the time that looking them up takes
@@ -35,15 +34,15 @@ def check_unchanged(path: Path) -> None:
             identity = _identity(path)
             if _checked.get(path) == identity:
                 return
-            digest = _recall(path, identity) or file_sha256(path)
+            digest = _recall(path, identity) or read_digest(path, wanted[0])
         except OSError:
             return  # missing or unreadable: who opens it says so
         if digest not in wanted:
             error = CheckpointError if path.suffix in (".pt", ".safetensors") else GraphError
             raise error(
                 f"{path.name} is damaged: it was not opened",
-                expected=f"SHA-256 {wanted[0][:16]}...",
-                got=f"{digest[:16]}... of {path}",
+                expected=f"{wanted[0][:24]}...",
+                got=f"{digest[:24]}... of {path}",
                 remedy=remedy,
             )
         _checked[path] = identity
@@ -54,7 +53,9 @@ def _expected(path: Path) -> tuple[tuple[str, ...], str]:
     """The sums that the file may have, and what repairs it."""
     if path.parent == paths.ASSETS:
         stated = stated_sha256(path)
-        return (() if stated is None else (stated,)), "reinstall sam2edge: pip install --force-reinstall sam2edge"
+        return (
+            () if stated is None else (f"SHA-256 {stated}",)
+        ), "reinstall sam2edge: pip install --force-reinstall sam2edge"
     if not path.is_relative_to(paths.root()):
         return (), ""
     file = describe_stored(path)
@@ -74,8 +75,8 @@ def _recall(path: Path, identity: list[int]) -> str | None:
     if identity[2] < _REMEMBERED_FROM_BYTES:
         return None
     found = _read_json(_memory()).get(str(path))
-    if isinstance(found, dict) and found.get("identity") == identity and isinstance(found.get("sha256"), str):
-        return str(found["sha256"])
+    if isinstance(found, dict) and found.get("identity") == identity and isinstance(found.get("digest"), str):
+        return str(found["digest"])
     return None
 
 
@@ -84,7 +85,7 @@ def _remember(path: Path, identity: list[int], digest: str) -> None:
         return
     with suppress(OSError):  # a store that cannot be written is read every time
         known = {name: entry for name, entry in _read_json(_memory()).items() if Path(name).exists()}
-        paths.write_json(_memory(), {**known, str(path): {"identity": identity, "sha256": digest}})
+        paths.write_json(_memory(), {**known, str(path): {"identity": identity, "digest": digest}})
 
 
 def _read_json(path: Path) -> dict[str, Any]:

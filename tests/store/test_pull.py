@@ -158,7 +158,9 @@ def test_a_git_blob_id_stands_for_an_unknown_checksum_and_size(server: FileServe
 
 
 def test_what_a_git_blob_id_refuses(server: FileServer) -> None:
-    with pytest.raises(StoreError, match="not the official file; it was not kept; expected git blob 0000.*got git blob"):
+    with pytest.raises(
+        StoreError, match="not the official file; it was not kept; expected git blob 0000.*got git blob"
+    ):
         pull_checkpoint(_known_by_git(server, "0" * 40))
     assert not _target().exists()
     assert not _part().exists()
