@@ -77,7 +77,7 @@ def convert_to_half(model: ModelProto, expected: dict[str, int]) -> None:
         )
     kept = {index for starts in islands.values() for members in starts.values() for index in members}
     kept |= {index for index, node in enumerate(graph.node) if node.op_type == "LayerNormalization"}
-    kept |= set(range(len(graph.node))) - _reached(graph)
+    kept |= set(range(len(graph.node))) - find_reached(graph)
     _Converter(model, kept).run()
 
 
@@ -87,7 +87,7 @@ def find_islands(graph: GraphProto) -> dict[str, dict[int, set[int]]]:
     Of the angles those that depend on an input.
     """
     producers = {name: index for index, node in enumerate(graph.node) for name in node.output}
-    reached = _reached(graph)
+    reached = find_reached(graph)
     islands: dict[str, dict[int, set[int]]] = {ATTENTION: {}, ANGLES: {}}
     for index, node in enumerate(graph.node):
         if node.op_type == "Softmax":
@@ -97,7 +97,7 @@ def find_islands(graph: GraphProto) -> dict[str, dict[int, set[int]]]:
     return islands
 
 
-def _reached(graph: GraphProto) -> set[int]:
+def find_reached(graph: GraphProto) -> set[int]:
     """The nodes that depend on an input of the graph; nodes stand in order of work."""
     dependent, found = {value.name for value in graph.input}, set()
     for index, node in enumerate(graph.node):

@@ -51,9 +51,9 @@ class AutoModel:
             model_id: "sam2/hiera_{micro,tiny,small,b_plus,large}" (the 2.1 weights), "sam2.0_hiera_..." or
                 "sam2.1_hiera_..."; "auto" is the largest installed one that fits into the memory available now, by the
                 rules of `sam2edge doctor --explain`.
-            backend: "tensorrt", "onnxruntime", "torch", or "auto", the fastest of them that works here: each must
-                encode an image and answer a prompt while loading, and the next one takes over if the device runs out
-                of memory later.
+            backend: "tensorrt", "openvino", "onnxruntime", "torch", or "auto", the fastest of them that works here:
+                each must encode an image and answer a prompt while loading, and the next one takes over if the device
+                runs out of memory later.
             device: "cpu" or "cuda" alone; None is any.
             precision: "fp32", "fp16" (of graphs and engines; torch computes in fp32), or "auto", the backend's own.
             image_size: side of the square model input in pixels, a multiple of 32; None is the model's own.

@@ -26,6 +26,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_openvino_in_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What "auto" picks does not depend on whether the developer has it."""
+    monkeypatch.setattr("sam2edge.backends.registry.openvino_is_faster", lambda: False)
+
+
 def read_picture(path: str | Path) -> np.ndarray:
     """(H, W, 3) uint8 BGR."""
     image = cv2.imread(str(path))

@@ -75,6 +75,7 @@ HOMES = {
     "torch": {"torch_sam2/", "backends/torch.py"},
     "safetensors": {"torch_sam2/"},
     "onnxruntime": {"backends/onnxruntime.py"},
+    "openvino": {"backends/openvino.py"},
     "tensorrt": {"backends/tensorrt/backend.py"},
     "tensorrt_rtx": {"backends/tensorrt/backend.py"},
     "pycuda": {"backends/tensorrt/memory.py"},
@@ -95,7 +96,19 @@ NAMED_IN_A_FUNCTION = {
     "machine/jetson_stats.py": "jtop",
     "imaging/object_masks.py": "supervision",
 }
-HEAVY = ["torch", "tensorrt", "tensorrt_rtx", "pycuda", "onnxruntime", "jtop", "av", "rosbags", "fastapi", "uvicorn"]
+HEAVY = [
+    "torch",
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+    "onnxruntime",
+    "openvino",
+    "jtop",
+    "av",
+    "rosbags",
+    "fastapi",
+    "uvicorn",
+]
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ from sam2edge.contract import FOREGROUND, graph_specs
 from sam2edge.datatypes import BackendReport
 from sam2edge.errors import BackendUnavailableError, CheckpointError, InvalidInputError, Sam2EdgeError
 from sam2edge.machine.device import has_nvidia_gpu
+from sam2edge.machine.processor import has_bfloat16
 from sam2edge.store.engine_checks import check_files
 from sam2edge.store.paths import PRECISIONS, find_engines
 
@@ -35,11 +37,18 @@ BACKENDS = {
         "sudo apt install python3-libnvinfer and pip install 'sam2edge[jetson]' on Jetson, else "
         "pip install tensorrt pycuda",
     ),
+    "openvino": _Entry("sam2edge.backends.openvino:OpenVinoBackend", "pip install 'sam2edge[openvino]'"),
     "onnxruntime": _Entry("sam2edge.backends.onnxruntime:OnnxRuntimeBackend", "pip install onnxruntime"),
     "torch": _Entry("sam2edge.backends.torch:TorchBackend", "pip install 'sam2edge[torch]'"),
 }
 
-AUTO_ORDER = (("tensorrt", "cuda"), ("torch", "cuda"), ("onnxruntime", "cpu"), ("torch", "cpu"))
+AUTO_ORDER = (
+    ("tensorrt", "cuda"),
+    ("torch", "cuda"),
+    ("openvino", "cpu"),
+    ("onnxruntime", "cpu"),
+    ("torch", "cpu"),
+)
 """Backend and device, the fastest first: engines, torch on a GPU, the graphs, torch on the CPU."""
 
 Build = Callable[[], None]
@@ -172,9 +181,16 @@ def load_backend(name: str) -> type[Backend]:
     return backend
 
 
+def openvino_is_faster() -> bool:
+    """Whether it is installed, and the processor has bfloat16: in float32 it gains nothing on onnxruntime."""
+    return importlib.util.find_spec("openvino") is not None and has_bfloat16()
+
+
 def _auto_candidates(request: BackendRequest, build: Build | None) -> Iterator[Candidate]:
     for name, device in AUTO_ORDER:
         if request.device is not None and not request.device.startswith(device):
+            continue
+        if name == "openvino" and not (request.precision == "auto" and openvino_is_faster()):
             continue
         if name == "tensorrt":
             yield from _engine_candidates(request, build)

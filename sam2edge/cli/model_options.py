@@ -54,7 +54,7 @@ def model_options(command: F) -> F:
             type=BackendName(),
             default="auto",
             show_default=True,
-            help="tensorrt, onnxruntime, torch, or auto, the fastest that works here.",
+            help="tensorrt, openvino, onnxruntime, torch, or auto, the fastest that works here.",
         ),
         click.option(
             "--model",

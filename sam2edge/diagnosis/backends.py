@@ -74,6 +74,8 @@ def try_backends(
         trials["tensorrt"] = (best.variant.model_id, best.image_size, "tensorrt", "cuda")
     if libraries.has("torch") and libraries.torch_cuda and has_gpu:
         trials["torch on cuda"] = (micro.model_id, micro.image_size, "torch", "cuda")
+    if libraries.has("openvino"):
+        trials["openvino"] = (micro.model_id, micro.image_size, "openvino", "cpu")
     if libraries.has("onnxruntime"):
         trials["onnxruntime"] = (micro.model_id, micro.image_size, "onnxruntime", "cpu")
     if libraries.has("torch"):
@@ -83,6 +85,7 @@ def try_backends(
     return [
         _tensorrt(libraries, has_gpu, on_jetson, trials, answers, cuda),
         _torch_cuda(libraries, has_gpu, answers),
+        *([_plain("openvino", "openvino", answers)] if "openvino" in answers else []),
         _plain("onnxruntime", "onnxruntime", answers),
         _plain("torch on cpu", "torch", answers),
     ]
@@ -91,7 +94,7 @@ def try_backends(
 def working(libraries: Libraries, findings: Iterable[Finding]) -> Libraries:
     """The libraries less those whose trial failed: what "auto" can count on."""
     state = {finding.name: finding.state for finding in findings}
-    gone = {"onnxruntime"} if state.get("onnxruntime") == BROKEN else set()
+    gone = {name for name in ("openvino", "onnxruntime") if state.get(name) == BROKEN}
     if state.get("tensorrt") == BROKEN:
         gone |= {"tensorrt", "tensorrt_rtx"}
     if state.get("torch on cpu") == BROKEN:

@@ -16,6 +16,7 @@ from sam2edge.machine.sysfs import children, exists, read_text
 # Distributions by the name they are imported as; the first one installed tells the version.
 DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
     "torch": ("torch",),
     "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
     "tensorrt_rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx", "tensorrt-rtx-cu13"),

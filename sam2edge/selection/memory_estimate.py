@@ -27,6 +27,8 @@ TRACKED_OBJECTS = 4
 _CUDA_CONTEXT_BYTES = 300 * MIB
 _TORCH_CUDA_HOST_BYTES, _TORCH_CUDA_GPU_BYTES = 1536 * MIB, 500 * MIB
 _TENSORRT_HOST_BYTES = 400 * MIB
+# OpenVINO beside onnxruntime: its library, and the weights once more, in the layout of its kernels.
+_OPENVINO_EXTRA_BYTES = 80 * MIB
 # On a GPU torch computes a whole layer at a time, on a CPU in tiles.
 _UNTILED = 2
 
@@ -64,13 +66,19 @@ class MemoryEstimate:
 
 
 def estimate_on_cpu(variant: Variant, image_size: int, backend: str, tracking: bool) -> MemoryEstimate:
-    """Of "onnxruntime" or "torch" on the CPU. The former computes float16 graphs in float32, so they count the same."""
-    row, exact = _row(variant, image_size, backend)
+    """Of "onnxruntime", "openvino" or "torch" on the CPU.
+
+    The first computes float16 graphs in float32, so they count the same. The second is estimated from the first.
+    """
+    row, exact = _row(variant, image_size, "onnxruntime" if backend == "openvino" else backend)
     if "estimated_from" in row:
         source = f"estimate: scaled from {row['estimated_from']}"
     else:
         source = "measured" if exact else f"estimate: scaled from {row['image_size']} pixels"
     peak = row["tracking_peak_bytes"] + TRACKED_OBJECTS * row["bank_bytes"] if tracking else row["images_peak_bytes"]
+    if backend == "openvino":
+        peak += _OPENVINO_EXTRA_BYTES + _weight_bytes(variant)
+        source = "estimate: from onnxruntime"
     return MemoryEstimate(int(MARGIN * peak), 0, int(row["embedding_bytes"]), source)
 
 

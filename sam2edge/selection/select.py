@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam2edge.backends.registry import AUTO_ORDER
+from sam2edge.backends.registry import AUTO_ORDER, openvino_is_faster
 from sam2edge.contract import MEMORY_ATTENTION
 from sam2edge.errors import GraphError, OutOfMemoryError
 from sam2edge.machine.board import read_board
 from sam2edge.machine.device import find_gpu, has_nvidia_gpu, read_host_memory
 from sam2edge.machine.gpu_state import GpuMonitor
+from sam2edge.machine.processor import has_bfloat16
 from sam2edge.machine.software import Libraries, find_libraries
 from sam2edge.machine.sysfs import as_int, children
 from sam2edge.selection.budget import CACHE_SHARE, Budget, gpu_budget, host_budget, memory_cap
@@ -41,7 +42,7 @@ RULES = (
     "Where a GPU can run an installed model besides the embedded one, only such models are picked, or that one.",
     "Of those that fit the largest model is taken, SAM 2.1 before 2.0, then the largest image size; another size than "
     "the model's own only where graphs or engines of it were made. Of several ways to run it the fastest: engines, "
-    "torch on a GPU, onnxruntime, torch on the CPU.",
+    "torch on a GPU, openvino where the processor has bfloat16, onnxruntime, torch on the CPU.",
     "The cache of embeddings gets a tenth of the usable memory, or what the model leaves of it; when the memory "
     "available falls below the reserve later, the cache gives way first.",
     "Where nothing fits, loading fails and says what is missing; a model asked for by name is loaded unchecked.",
@@ -172,10 +173,17 @@ def _made_sizes(variant: Variant) -> set[int]:
 def _ways(variant: Variant, size: int, wanted: Constraints, libraries: Libraries, has_gpu: bool) -> Iterator[Candidate]:
     if has_gpu and wanted.allows("tensorrt", "cuda") and libraries.has("pycuda"):
         yield from _engines(variant, size, wanted, libraries)
+    if wanted.allows("openvino", "cpu") and libraries.has("openvino"):
+        chosen = wanted.backend == "openvino" or (wanted.precision == "auto" and openvino_is_faster())
+        graphs = find_graphs(variant, size, "fp32")
+        if chosen and graphs is not None and _can_track(graphs, wanted):
+            needs = estimate_on_cpu(variant, size, "openvino", wanted.tracking)
+            precision = "bf16" if wanted.precision == "auto" and has_bfloat16() else "fp32"
+            yield Candidate(variant, size, precision, "openvino", "cpu", needs)
     if wanted.allows("onnxruntime", "cpu") and libraries.has("onnxruntime"):
         graphs = find_graphs(variant, size, wanted.precision)
-        if graphs is not None and (not wanted.tracking or (graphs / f"{MEMORY_ATTENTION}.onnx").is_file()):
-            precision = "fp16" if graphs.name.endswith("-fp16") else "fp32"
+        if graphs is not None and _can_track(graphs, wanted):
+            precision = next((p for p in PRECISIONS if graphs.name.endswith(f"-{p}")), "fp32")
             needs = estimate_on_cpu(variant, size, "onnxruntime", wanted.tracking)
             yield Candidate(variant, size, precision, "onnxruntime", "cpu", needs)
     own_size = size in (variant.image_size, wanted.image_size)
@@ -187,6 +195,10 @@ def _ways(variant: Variant, size: int, wanted: Constraints, libraries: Libraries
             yield Candidate(
                 variant, size, "fp32", "torch", "cpu", estimate_on_cpu(variant, size, "torch", wanted.tracking)
             )
+
+
+def _can_track(graphs: Path, wanted: Constraints) -> bool:
+    return not wanted.tracking or (graphs / f"{MEMORY_ATTENTION}.onnx").is_file()
 
 
 def _engines(variant: Variant, size: int, wanted: Constraints, libraries: Libraries) -> Iterator[Candidate]:
