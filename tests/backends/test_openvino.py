@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,12 @@ from sam2edge.store import paths
 from sam2edge.variants import find_variant
 from tests.trees import write_tree
 
-openvino = pytest.mark.skipif(registry.importlib.util.find_spec("openvino") is None, reason="openvino is optional")
-BOX = {"boxes": np.array([75, 20, 480, 385])}
+openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is optional")
+BOX = np.array([75, 20, 480, 385])
 
 
 def _iou(models: tuple[ImagePredictor, ImagePredictor], photo: np.ndarray) -> float:
-    a, b = (model.segment_images(photo, multi_mask_output=False, **BOX)[0].masks[0] for model in models)
+    a, b = (model.segment_images(photo, boxes=BOX, multi_mask_output=False)[0].masks[0] for model in models)
     return float(np.count_nonzero(a & b) / np.count_nonzero(a | b))
 
 
