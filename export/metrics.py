@@ -51,6 +51,7 @@ class Metrics:
 BOUNDS = {
     "fp32": Metrics(cosine=0.99999, relative_error=2e-3, mask_iou=0.999),
     "fp16": Metrics(cosine=0.9995, relative_error=3e-2, mask_iou=0.995),
+    "int8": Metrics(cosine=0.998, relative_error=6e-2, mask_iou=0.97),
 }
 
 

@@ -98,7 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="model id, such as sam2/hiera_tiny")
     parser.add_argument("--checkpoint", type=Path, help="the weights they were made of; default: those in the store")
     parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
-    parser.add_argument("--precision", choices=paths.PRECISIONS, default="fp32", help="which graphs; default: fp32")
+    parser.add_argument(
+        "--precision", choices=paths.GRAPH_PRECISIONS, default="fp32", help="which graphs; default: fp32"
+    )
     parser.add_argument("--folder", type=Path, help="where the graphs are; default: the store")
     parser.add_argument("--photo", type=Path, action="append", default=[], help="compare on this; repeatable")
     args = parser.parse_args(arguments)

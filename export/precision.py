@@ -20,7 +20,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from sam2edge.errors import GraphError, InvalidInputError
-from sam2edge.store.paths import PRECISIONS
+from sam2edge.store.paths import GRAPH_PRECISIONS
 from sam2edge.variants import Variant
 
 ATTENTION, ANGLES = "attention", "angles"
@@ -36,8 +36,8 @@ _HALF_MAX = float(np.finfo(np.float16).max)
 
 def check_precision(precision: str) -> None:
     """Raises InvalidInputError unless `precision` is one that graphs are made in."""
-    if precision not in PRECISIONS:
-        raise InvalidInputError("unknown precision", expected=" or ".join(PRECISIONS), got=repr(precision))
+    if precision not in GRAPH_PRECISIONS:
+        raise InvalidInputError("unknown precision", expected=", ".join(GRAPH_PRECISIONS), got=repr(precision))
 
 
 def expected_islands(variant: Variant, graph_name: str) -> dict[str, int]:
@@ -47,7 +47,7 @@ def expected_islands(variant: Variant, graph_name: str) -> dict[str, int]:
     nobody has counted yet.
     """
     counts = {
-        "image_encoder": (sum(variant.stages), 0),
+        "image_encoder": (sum(variant.stages) if variant.trunk == "hiera" else 0, 0),
         "mask_decoder": (7, 2),  # two blocks of three attentions and a last one; sine and cosine of the points
         "memory_attention": (2 * variant.memory_layers, 2 if variant.is_2_1 else 0),
         "memory_encoder": (0, 0),

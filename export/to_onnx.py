@@ -24,6 +24,7 @@ from sam2edge.export.command_line import errors_in_one_line, exit_with
 from sam2edge.export.metrics import require_passed
 from sam2edge.export.parity import check_graphs, find_checkpoint_to_export
 from sam2edge.export.precision import check_precision, convert_to_half, expected_islands
+from sam2edge.export.quantise import quantise
 from sam2edge.export.tracing import fold, trace
 from sam2edge.files import file_sha256
 from sam2edge.store import paths
@@ -66,12 +67,12 @@ def write_graphs(
 
     `precision` is that of the arithmetic, as `sam2edge.export.precision` makes it; inputs and outputs are the same.
     `half_weights` stores the weights as float16 and casts them back in the graph: half the file, float32 arithmetic.
-    float32 graphs are made for ONNX Runtime on a CPU, in tiles that its cache holds, unless they are `for_engines`;
-    float16 ones always are for engines.
+    float32 and int8 graphs are made for ONNX Runtime on a CPU, in tiles that its cache holds, unless they are
+    `for_engines`; float16 ones always are for engines. The mask decoder of int8 graphs is float32.
     Raises GraphError when a traced graph breaks the contract, or its float32 islands are not the architecture's.
     """
     check_options(half_weights, precision)
-    model.set_tiled(precision == "fp32" and not for_engines)
+    model.set_tiled(precision != "fp16" and not for_engines)
     stamp = {
         "sam2edge_contract": str(contract.CONTRACT_VERSION),
         "sam2edge_model": model.variant.name,
@@ -101,8 +102,10 @@ def write_graphs(
 def check_options(half_weights: bool, precision: str) -> None:
     """Raises InvalidInputError for an unknown precision, and for half weights where the graph has them anyway."""
     check_precision(precision)
-    if half_weights and precision == "fp16":
-        raise InvalidInputError("fp16 graphs have half weights already", expected="one of the two", got="both")
+    if half_weights and precision != "fp32":
+        raise InvalidInputError(
+            f"{precision} graphs have no float32 weights to halve", expected="one of the two options", got="both"
+        )
 
 
 def _write(model: Sam2, spec: GraphSpec, target: Path, stamp: dict[str, str], half_weights: bool) -> None:
@@ -113,6 +116,8 @@ def _write(model: Sam2, spec: GraphSpec, target: Path, stamp: dict[str, str], ha
         halve_weights(graph)
     if stamp["sam2edge_precision"] == "fp16":
         convert_to_half(graph, expected_islands(model.variant, spec.name))
+    if stamp["sam2edge_precision"] == "int8" and spec.name != contract.MASK_DECODER:
+        graph = quantise(graph)
     contract_json = json.dumps({"inputs": list(map(str, spec.inputs)), "outputs": list(map(str, spec.outputs))})
     helper.set_model_props(graph, {**stamp, "sam2edge_tensors": contract_json})
     onnx.checker.check_model(graph, full_check=True)
@@ -170,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, help="official .pt or .safetensors; default: the one in the store")
     parser.add_argument("--size", type=int, help="side of the model input in pixels; default: the model's own")
     parser.add_argument(
-        "--precision", choices=paths.PRECISIONS, default="fp32", help="of the arithmetic; default: fp32"
+        "--precision", choices=paths.GRAPH_PRECISIONS, default="fp32", help="of the arithmetic; default: fp32"
     )
     parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
     parser.add_argument("--slots", type=int, default=contract.NUM_PROMPT_SLOTS, help="points a prompt can have")

@@ -19,7 +19,7 @@ from sam2edge.predictor import ImagePredictor
 from sam2edge.selection.budget import CACHE_SHARE, MemoryWatch, memory_cap
 from sam2edge.selection.select import Constraints, Selection, select
 from sam2edge.store.manifest import stated_sha256
-from sam2edge.store.paths import find_checkpoint, find_engines, find_graphs
+from sam2edge.store.paths import GRAPH_PRECISIONS, find_checkpoint, find_engines, find_graphs
 from sam2edge.variants import EMBEDDED, VARIANTS, Variant, find_variant
 
 _log = logging.getLogger("sam2edge")
@@ -55,7 +55,8 @@ class AutoModel:
                 each must encode an image and answer a prompt while loading, and the next one takes over if the device
                 runs out of memory later.
             device: "cpu" or "cuda" alone; None is any.
-            precision: "fp32", "fp16" (of graphs and engines; torch computes in fp32), or "auto", the backend's own.
+            precision: "fp32", "fp16" (of graphs and engines), "int8" (of graphs on onnxruntime), or "auto", the
+                backend's own; torch computes in fp32.
             image_size: side of the square model input in pixels, a multiple of 32; None is the model's own.
             checkpoint: official `.pt` or `.safetensors` file; None looks in the store and in the package.
             api_key: accepted and unused; no account is needed.
@@ -75,9 +76,9 @@ class AutoModel:
         del api_key
         if unused:
             raise InvalidInputError("unknown option", expected="those of from_pretrained", got=", ".join(unused))
-        if precision not in ("auto", "fp32", "fp16"):
+        if precision not in ("auto", *GRAPH_PRECISIONS):
             raise InvalidInputError(
-                "precision is not available", expected="'auto', 'fp32' or 'fp16'", got=repr(precision)
+                "precision is not available", expected="'auto', 'fp32', 'fp16' or 'int8'", got=repr(precision)
             )
         if image_size is not None:
             check_image_size(image_size)

@@ -83,9 +83,11 @@ class TorchBackend(Backend):
             raise BackendUnavailableError(
                 "torch finds no CUDA device", expected="an NVIDIA GPU and a CUDA build of torch", got="none"
             )
-        if request.precision == "fp16":
+        if request.precision not in ("auto", "fp32"):
             raise BackendUnavailableError(
-                "the torch backend computes in fp32 alone", expected="precision 'auto' or 'fp32'", got="'fp16'"
+                "the torch backend computes in fp32 alone",
+                expected="precision 'auto' or 'fp32'",
+                got=repr(request.precision),
             )
         if request.checkpoint is None:
             raise CheckpointError(

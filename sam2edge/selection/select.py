@@ -23,7 +23,7 @@ from sam2edge.selection.memory_estimate import MemoryEstimate, estimate_engines,
 from sam2edge.store.manifest import read_engine_manifest
 from sam2edge.store.paths import (
     ENGINE_SUFFIX,
-    PRECISIONS,
+    GRAPH_PRECISIONS,
     engine_dir,
     find_checkpoint,
     find_engines,
@@ -166,7 +166,8 @@ def _made_sizes(variant: Variant) -> set[int]:
     """Image sizes of which graphs or engines may be there; the store's folders are named by size and precision."""
     folders = (graph_dir(variant, 0).parent, engine_dir(variant, 0, "fp16").parent)
     names = [child.name for folder in folders for child in children(folder)]
-    found = [as_int(size) for size, _, precision in (name.partition("-") for name in names) if precision in PRECISIONS]
+    made = [name.partition("-") for name in names]
+    found = [as_int(size) for size, _, precision in made if precision in GRAPH_PRECISIONS]
     return {size for size in found if size}
 
 
@@ -183,11 +184,16 @@ def _ways(variant: Variant, size: int, wanted: Constraints, libraries: Libraries
     if wanted.allows("onnxruntime", "cpu") and libraries.has("onnxruntime"):
         graphs = find_graphs(variant, size, wanted.precision)
         if graphs is not None and _can_track(graphs, wanted):
-            precision = next((p for p in PRECISIONS if graphs.name.endswith(f"-{p}")), "fp32")
+            precision = next((p for p in GRAPH_PRECISIONS if graphs.name.endswith(f"-{p}")), "fp32")
             needs = estimate_on_cpu(variant, size, "onnxruntime", wanted.tracking)
             yield Candidate(variant, size, precision, "onnxruntime", "cpu", needs)
     own_size = size in (variant.image_size, wanted.image_size)
-    if libraries.has("torch") and own_size and wanted.precision != "fp16" and find_checkpoint(variant) is not None:
+    if (
+        libraries.has("torch")
+        and own_size
+        and wanted.precision in ("auto", "fp32")
+        and find_checkpoint(variant) is not None
+    ):
         if has_gpu and libraries.torch_cuda and wanted.allows("torch", "cuda"):
             needs = estimate_torch_cuda(variant, size, wanted.tracking)
             yield Candidate(variant, size, "fp32", "torch", "cuda", needs)

@@ -136,7 +136,9 @@ def _read_graph_manifest(path: Path) -> Manifest:
             got=getattr(error, "got", None) or getattr(error, "strerror", None),
             remedy="copy the whole folder that sam2edge.export.to_onnx wrote",
         ) from error
-    plain = manifest.graph == path.stem and manifest.precision in paths.PRECISIONS and manifest.image_size is not None
+    plain = (
+        manifest.graph == path.stem and manifest.precision in paths.GRAPH_PRECISIONS and manifest.image_size is not None
+    )
     if not plain or manifest.model is None or digest != manifest.sha256:
         raise GraphError(
             f"{path.name} is damaged or of another export",

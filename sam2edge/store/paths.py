@@ -1,9 +1,9 @@
 """Where weights and graphs live on this machine.
 
 The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>`, or the same name
-with `.safetensors`, `graphs/<variant>/<image size>-<precision>/<graph>.onnx`, precision being fp32 or fp16, likewise
-`engines/.../<graph>.engine`. Beside a file stands its manifest, `<file>.json`; official checkpoints need none, their
-checksums are in `variants.py`. The embedded model lies in the package itself.
+with `.safetensors`, `graphs/<variant>/<image size>-<precision>/<graph>.onnx`, precision being fp32, fp16 or int8,
+likewise `engines/.../<graph>.engine`. Beside a file stands its manifest, `<file>.json`; official checkpoints need none,
+their checksums are in `variants.py`. The embedded model lies in the package itself.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from sam2edge.variants import EMBEDDED, Variant
 
 ENGINE_SUFFIX = ".engine"
 PRECISIONS = ("fp16", "fp32")
+"""Of engines; and of graphs:"""
+GRAPH_PRECISIONS = (*PRECISIONS, "int8")
 
 ASSETS = Path(__file__).parent.parent / "assets"  # the embedded model
 
@@ -70,16 +72,15 @@ def has_graphs(folder: Path) -> bool:
 def find_graphs(variant: Variant, image_size: int, precision: str = "auto") -> Path | None:
     """The folder that holds the model's graphs at this size: the store first, then the package.
 
-    "auto" takes float32 graphs before float16 ones, which a CPU computes no faster. Those of the memory may be
-    missing there: images need none of them.
+    "auto" takes float32 graphs before float16 ones, which a CPU computes no faster, and those before int8. Those of the
+    memory may be missing there: images need none of them.
     """
     folders = []
     if precision in ("auto", "fp32"):
         folders.append(graph_dir(variant, image_size))
         if variant.name == EMBEDDED and image_size == variant.image_size:
             folders.append(ASSETS)
-    if precision in ("auto", "fp16"):
-        folders.append(graph_dir(variant, image_size, "fp16"))
+    folders += [graph_dir(variant, image_size, name) for name in ("fp16", "int8") if precision in ("auto", name)]
     return next((folder for folder in folders if has_graphs(folder)), None)
 
 

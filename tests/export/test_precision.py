@@ -119,10 +119,10 @@ def test_a_softmax_of_something_else_is_refused() -> None:
 
 
 def test_half_weights_are_for_float32_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InvalidInputError, match="unknown precision.*'int8'"):
-        export_graphs(MICRO, tmp_path / "none", 512, tmp_path, precision="int8")
+    with pytest.raises(InvalidInputError, match="unknown precision.*'int4'"):
+        export_graphs(MICRO, tmp_path / "none", 512, tmp_path, precision="int4")
     assert main(["sam2/hiera_micro", "--precision", "fp16", "--half-weights", "--out", str(tmp_path)]) == 1
-    assert "half weights already" in capsys.readouterr().err
+    assert "no float32 weights to halve" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
