@@ -42,7 +42,8 @@ class InstallPlan:
 
     variant: Variant
     image_size: int
-    download_bytes: int
+    downloads: bool
+    download_bytes: int | None
     needs_graphs: bool
     missing_packages: tuple[str, ...]
     needs_engines: bool
@@ -54,8 +55,9 @@ class InstallPlan:
     def steps(self) -> list[str]:
         """A line for each step."""
         found = []
-        if self.download_bytes:
-            found.append(f"download the weights, {self.download_bytes / 1e6:.0f} MB")
+        if self.downloads:
+            size = "size not known" if self.download_bytes is None else f"{self.download_bytes / 1e6:.0f} MB"
+            found.append(f"download the weights, {size}")
         if self.missing_packages:
             room = sum(_FREE_BYTES[name] for name in self.missing_packages)
             names = ", ".join(self.missing_packages)
@@ -85,8 +87,9 @@ def plan_install(variant: Variant, image_size: int | None = None, again: bool = 
     needs_engines = can_build and paths.find_engines(variant, size) is None
     exports = needs_graphs or (needs_engines and paths.find_graphs(variant, size, "fp16") is None)
     missing = [name for name in EXPORT_PACKAGES if exports and importlib.util.find_spec(name) is None]
-    download = variant.checkpoint.size_bytes if variant.checkpoint and exports and not has_weights else 0
-    return InstallPlan(variant, size, download, needs_graphs, tuple(missing), needs_engines)
+    source = variant.checkpoint if exports and not has_weights else None
+    download = 0 if source is None else source.size_bytes
+    return InstallPlan(variant, size, source is not None, download, needs_graphs, tuple(missing), needs_engines)
 
 
 def install_model(plan: InstallPlan, progress: Progress = lambda done, total: None, run: Run | None = None) -> None:
@@ -96,7 +99,7 @@ def install_model(plan: InstallPlan, progress: Progress = lambda done, total: No
     have told why on standard error.
     """
     run = run or _run
-    if plan.download_bytes:
+    if plan.downloads:
         pull_checkpoint(plan.variant, progress)
     options = ["--size", str(plan.image_size)]
     with locked(paths.lock_path("install")), _export_environment(plan.missing_packages, run) as environment:

@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def _measure(model_id: str, backend: str, rounds: int) -> dict[str, object]:
     with AutoModel.from_pretrained(model_id, backend=backend, tracking=True) as model:
         loaded = time.perf_counter() - started
         embedding = model.embed_images(photo)
-        click = {"point_coordinates": np.array([[640, 360]]), "point_labels": np.array([1])}
+        click: dict[str, Any] = {"point_coordinates": np.array([[640, 360]]), "point_labels": np.array([1])}
         embed = _time(lambda: model.embed_images(photo, use_embeddings_cache=False), rounds)
         prompt = _time(lambda: model.segment_images(embeddings=embedding, **click), rounds)
         try:

@@ -85,7 +85,8 @@ def pull(model: str, as_json: bool) -> None:
     source = variant.checkpoint
     there = source is not None and (paths.checkpoint_dir() / source.file_name).is_file()
     if source is not None and not there:
-        _note(f"downloading {source.file_name}, {_megabytes(source.size_bytes)}")
+        size = "size not known" if source.size_bytes is None else _megabytes(source.size_bytes)
+        _note(f"downloading {source.file_name}, {size}")
     with byte_progress(source.file_name if source else model) as report:
         path = pull_checkpoint(variant, report, on_wait=lambda: _note(f"waiting: {model} is being fetched already"))
     if as_json:
