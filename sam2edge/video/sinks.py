@@ -98,6 +98,8 @@ class VideoSink:
                 count = self._h264.remux_h264(self._running, finished, self._sound_from)
             else:
                 count = remux(self._running, finished, self._fps)
+            if not count:
+                raise OSError(None, "no frame could be read back; is the disk full?")
             (path,) = place({finished: self._path}, self._replace)
         except OSError as error:
             raise self._failure(error.strerror or str(error), self._keep_running()) from error
