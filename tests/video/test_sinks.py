@@ -83,6 +83,17 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     assert 1 <= len(read_video(kept)) < 60
 
 
+def test_a_disk_too_small_for_a_frame_leaves_no_empty_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by the long suite: an MP4 without a frame got the name of the result."""
+    monkeypatch.setattr(sinks, "_find_h264", lambda: None)
+    monkeypatch.setattr(sinks, "remux", lambda source, target, fps: target.write_bytes(b"empty") and 0)
+    sink = VideoSink(tmp_path / "out.mp4", 10)
+    sink.write(FRAME)
+    with pytest.raises(Sam2EdgeError, match="no frame could be read back"):
+        sink.close()
+    assert not (tmp_path / "out.mp4").exists()
+
+
 def test_a_disk_that_is_nearly_full_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = VideoSink(tmp_path / "out.mp4", 10)
     sink.write(FRAME)
