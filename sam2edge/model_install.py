@@ -79,8 +79,9 @@ def plan_install(variant: Variant, image_size: int | None = None, again: bool = 
         raise InvalidInputError(
             f"{variant.model_id} comes with the package", remedy=f"use it: --model {variant.model_id}"
         )
-    if size < 64 or size % 32:
-        raise InvalidInputError("image size cannot be used", expected="a multiple of 32, at least 64", got=size)
+    step = variant.image_size_step
+    if size < 64 or size % step:
+        raise InvalidInputError("image size cannot be used", expected=f"a multiple of {step}, at least 64", got=size)
     needs_graphs = again or paths.find_graphs(variant, size, "fp32") is None
     has_weights = paths.find_checkpoint(variant) is not None
     can_build = has_nvidia_gpu() and any(importlib.util.find_spec(name) for name in _TENSORRT)

@@ -84,6 +84,11 @@ class Variant:
         """2.1 adds temporal positions to object pointers and an embedding for hidden objects in memory."""
         return self.release == "2.1"
 
+    @property
+    def image_size_step(self) -> int:
+        """Pixels that an image size must be a multiple of: a perceiver reads 16 windows along each side."""
+        return 256 if self.memory_latents else 32
+
     def memory_tokens(self, image_size: int) -> int:
         """Tokens of one remembered frame at an image size in pixels."""
         return self.memory_latents or (image_size // 16) ** 2

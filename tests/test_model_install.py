@@ -137,3 +137,8 @@ def test_what_cannot_be_installed() -> None:
     with pytest.raises(InvalidInputError, match="multiple of 32"):
         plan_install(TINY, 100)
     assert plan_install(find_variant("micro"), 256).download_bytes == 0
+
+
+def test_edgetam_at_a_size_that_its_windows_do_not_divide() -> None:
+    with pytest.raises(InvalidInputError, match="expected a multiple of 256"):
+        plan_install(find_variant("sam2/edgetam"), 672)

@@ -13,7 +13,7 @@ from sam2edge.torch_sam2.mask_decoder import DecodedMasks, MaskDecoder
 from sam2edge.torch_sam2.memory_attention import MemoryAttention
 from sam2edge.torch_sam2.memory_encoder import MemoryEncoder
 from sam2edge.torch_sam2.neck import ImageEncoder
-from sam2edge.torch_sam2.perceiver import GRID, SpatialPerceiver, output_position
+from sam2edge.torch_sam2.perceiver import SpatialPerceiver, output_position
 from sam2edge.torch_sam2.position import sine_1d, sine_axis, spread
 from sam2edge.torch_sam2.prompt_encoder import PromptEncoder
 from sam2edge.variants import Variant
@@ -41,7 +41,7 @@ class Sam2(nn.Module):
     def __init__(self, variant: Variant, image_size: int | None = None) -> None:
         super().__init__()
         size = variant.image_size if image_size is None else image_size
-        check_image_size(size, GRID * 16 if variant.memory_latents else 32)
+        check_image_size(size, variant.image_size_step)
         d, m = variant.d_model, variant.memory_dim
         self.variant = variant
         self.image_size = size
