@@ -14,7 +14,7 @@ from training.surfaces import FloatImage
 
 
 @dataclass(frozen=True)
-class _Motion:
+class Motion:
     """Shares of the side a frame, radians a frame, and so on, all 0 at rest."""
 
     drift: Points
@@ -40,7 +40,7 @@ class Actor:
     outline: Outline
     place: Placement
     paint: Paint
-    motion: _Motion
+    motion: Motion
 
     def placed(self, time: float) -> Placement:
         turn = turned(self.motion.spin * time)
@@ -90,13 +90,13 @@ def turned(angle: float) -> NDArray[np.float64]:
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
-def _draw_motion(rng: np.random.Generator, pace: float) -> _Motion:
+def draw_motion(rng: np.random.Generator, pace: float) -> Motion:
     speed = pace * float(np.exp(rng.uniform(np.log(0.002), np.log(0.03))))
     reach = rng.uniform(0.04, 0.25)
     direction = rng.normal(size=2)
     direction /= np.linalg.norm(direction)
     drifts = rng.random() < 0.25
-    return _Motion(
+    return Motion(
         drift=direction * speed * 0.7 if drifts else np.zeros(2),
         swing=np.zeros(2) if drifts else direction * reach,
         swing_rate=speed / reach,
@@ -115,7 +115,7 @@ def draw_actors(rng: np.random.Generator, size: int, background: FloatImage, pac
     for radius in draw_radii(rng)[:7]:
         centre = rng.uniform(0.05, 0.95, 2) if radius < 0.18 else rng.uniform(0.2, 0.8, 2)
         place = Placement(centre, radius, draw_matrix(rng))
-        motion = _draw_motion(rng, pace)
+        motion = draw_motion(rng, pace)
         if alike and actors and rng.random() < 0.7:
             model = actors[0]
             tint = model.paint.colour + rng.normal(0, 0.06, 3).astype(np.float32)

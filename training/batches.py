@@ -1,4 +1,4 @@
-"""Scenes and prompts as tensors, drawn in worker processes while the model trains."""
+"""Pictures and prompts as tensors, drawn in worker processes while the model trains."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from training.losses import Targets
+from training.pictures import Material, draw_picture
+from training.pixels import normalise
 from training.prompts import draw_prompts
-from training.scenes import draw_scene
 
 HELD_OUT_SEED = 1 << 32  # scenes from here on are for evaluation alone
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 T = TypeVar("T")
 MASK_STRIDE = 4  # pixels of the model's input in one cell of its masks
 
@@ -45,25 +44,27 @@ class Batch:
     targets: Targets
 
 
-def normalise(image: NDArray[np.uint8]) -> Tensor:
-    """(S, S, 3) uint8 RGB -> (3, S, S) float, ImageNet mean and deviation."""
-    scaled = (image.astype(np.float32) / 255.0 - _MEAN) / _DEVIATION
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+def share_cells(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(..., S, S) -> (..., h, w): the share of each cell that is covered."""
+    side = masks.shape[-1] // MASK_STRIDE
+    cells = masks.astype(np.float32).reshape(*masks.shape[:-2], side, MASK_STRIDE, side, MASK_STRIDE)
+    return np.asarray(cells.mean(axis=(-3, -1)), np.float32)
 
 
-def draw_batch(first_seed: int, images: int, prompts: int, size: int, large_share: float = 0.3) -> Batch:
-    """The batch of scenes `first_seed` to `first_seed + images`."""
+def draw_batch(
+    material: Material, first_seed: int, images: int, prompts: int, size: int, large_share: float = 0.3
+) -> Batch:
+    """The batch of pictures `first_seed` to `first_seed + images`."""
     rows: list[tuple[Tensor, ...]] = []
-    cells_wide = size // MASK_STRIDE
     for seed in range(first_seed, first_seed + images):
-        scene = draw_scene(seed, size, large_share)
-        drawn = draw_prompts(scene, prompts, seed)
-        masks = drawn.targets.astype(np.float32).reshape(prompts, cells_wide, MASK_STRIDE, cells_wide, MASK_STRIDE)
-        anchor_cells = (drawn.anchors // MASK_STRIDE) @ np.array([1, cells_wide])
-        arrays = (drawn.coords, drawn.labels, masks.mean(axis=(2, 4)), anchor_cells, drawn.same, drawn.present)
-        rows.append((normalise(scene.image), *(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)))
-    image, coords, labels, mask, cells, same, present = (torch.stack(part) for part in zip(*rows, strict=True))
-    return Batch(image, coords, labels, Targets(mask, cells, same, present))
+        picture = draw_picture(material, seed, size, large_share)
+        drawn = draw_prompts(picture, prompts, seed)
+        cells = (drawn.anchors // MASK_STRIDE) @ np.array([1, size // MASK_STRIDE])
+        arrays = (drawn.coords, drawn.labels, share_cells(drawn.targets), cells, drawn.same, drawn.present)
+        tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in (*arrays, share_cells(drawn.others))]
+        rows.append((normalise(picture.image), *tensors))
+    image, coords, labels, *targets = (torch.stack(part) for part in zip(*rows, strict=True))
+    return Batch(image, coords, labels, Targets(*targets))
 
 
 class _Steps(Dataset[T]):

@@ -9,9 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.batches import MASK_STRIDE, normalise
+from training.batches import MASK_STRIDE, share_cells
 from training.clips import Clip, draw_clip
 from training.losses import Targets
+from training.photo_clips import draw_photo_clip
+from training.pictures import Material
+from training.pixels import normalise
 from training.prompts import click_inside, draw_prompt, edge_distance, slots
 
 MIN_PIXELS_SHARE = 1e-4
@@ -47,10 +50,8 @@ def _frame_targets(
         np.int64,
     )
     same = masks[:, anchors[:, 1], anchors[:, 0]]
-    wide = side // MASK_STRIDE
-    shares = masks.astype(np.float32).reshape(count, wide, MASK_STRIDE, wide, MASK_STRIDE).mean(axis=(2, 4))
-    cells = (anchors // MASK_STRIDE) @ np.array([1, wide])
-    return shares, cells, same.astype(np.float32), present.astype(np.float32)
+    cells = (anchors // MASK_STRIDE) @ np.array([1, side // MASK_STRIDE])
+    return share_cells(masks), cells, same.astype(np.float32), present.astype(np.float32)
 
 
 def _clip_rows(clip: Clip, objects: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, list[tuple[Tensor, ...]]]:
@@ -70,15 +71,30 @@ def _clip_rows(clip: Clip, objects: int, seed: int) -> tuple[Tensor, Tensor, Ten
     )
 
 
+def draw_any_clip(material: Material, seed: int, size: int, frames: int, leap: int) -> Clip:
+    """A clip over a photograph or a drawn one, in the shares in which `material` has pictures."""
+    if np.random.default_rng((seed, 12)).random() < material.real + material.pasted:
+        clip = draw_photo_clip(material, seed, size, frames, leap)
+        if clip is not None:
+            return clip
+    return draw_clip(seed, size, frames, leap=leap)
+
+
 def draw_clip_batch(
-    first_seed: int, clips: int, objects: int, size: int, frames: int, leaps: tuple[int, ...] = (1,)
+    material: Material,
+    first_seed: int,
+    clips: int,
+    objects: int,
+    size: int,
+    frames: int,
+    leaps: tuple[int, ...] = (1,),
 ) -> ClipBatch:
     """The batch of clips `first_seed` to `first_seed + clips`, `objects` objects asked for in each.
 
     `leaps`: the times from frame to frame, of which each clip has one.
     """
     seeds = range(first_seed, first_seed + clips)
-    drawn = [draw_clip(seed, size, frames, leap=leaps[seed % len(leaps)]) for seed in seeds]
+    drawn = [draw_any_clip(material, seed, size, frames, leaps[seed % len(leaps)]) for seed in seeds]
     rows = [_clip_rows(clip, objects, seed) for clip, seed in zip(drawn, seeds, strict=True)]
     pictures, coords, labels, given, targets = zip(*rows, strict=True)
     by_frame = [

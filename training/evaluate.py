@@ -19,8 +19,9 @@ from torch import Tensor
 
 from sam2edge.contract import FOREGROUND
 from sam2edge.imaging.frame import LOGIT_LIMIT
-from training.batches import HELD_OUT_SEED, normalise
+from training.batches import HELD_OUT_SEED
 from training.corrections import next_click
+from training.pixels import normalise
 from training.prompts import Click, box_of, box_points, click_inside, deepest_point, edge_distance, slots
 from training.scenes import Scene, draw_scene
 

@@ -14,36 +14,36 @@ from torch import nn
 _NARROWEST = 16  # tables of a few tokens are no matrices to Muon
 
 
-def decayed(parameters: list[nn.Parameter], decay: float, share: float = 1.0) -> list[dict[str, Any]]:
+def decayed(parameters: list[nn.Parameter], weight_decay: float, share: float = 1.0) -> list[dict[str, Any]]:
     """The optimiser's groups, those that are not empty: matrices, convolutions and tables, vectors without decay.
 
-    "share" is their part of the rate, "matrices" says whether Muon takes them.
+    "share" is their part of the learning rate, "matrices" says whether Muon takes them.
     """
     matrices = [p for p in parameters if p.ndim == 2 and min(p.shape) >= _NARROWEST]
     taken = {id(p) for p in matrices}
     wide = [p for p in parameters if p.ndim > 1 and id(p) not in taken]
     rest = [p for p in parameters if p.ndim <= 1]
     groups = [
-        {"params": matrices, "weight_decay": decay, "share": share, "matrices": True},
-        {"params": wide, "weight_decay": decay, "share": share, "matrices": False},
+        {"params": matrices, "weight_decay": weight_decay, "share": share, "matrices": True},
+        {"params": wide, "weight_decay": weight_decay, "share": share, "matrices": False},
         {"params": rest, "weight_decay": 0.0, "share": share, "matrices": False},
     ]
     return [group for group in groups if group["params"]]
 
 
 class MuonAdamW:
-    """Both optimisers behind the calls of one; rates are set in `param_groups`.
+    """Both optimisers behind the calls of one; learning rates are set in `param_groups`.
 
     Muon's steps are scaled to the size of AdamW's (Liu et al. 2025, "Muon is scalable for LLM training"), so that one
-    rate serves both.
+    learning rate serves both.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], rate: float) -> None:
+    def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
         matrices = [group for group in groups if group["matrices"]]
         rest = [group for group in groups if not group["matrices"]]
         self._parts = {
-            "muon": torch.optim.Muon(matrices, lr=rate, adjust_lr_fn="match_rms_adamw"),
-            "adamw": torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98)),
+            "muon": torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"),
+            "adamw": torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98)),
         }
 
     @property

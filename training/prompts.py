@@ -1,4 +1,4 @@
-"""Prompts for drawn scenes: clicks, boxes, boxes with clicks, and their targets.
+"""Prompts on training pictures: clicks, boxes, boxes with clicks, and their targets.
 
 Slots follow the official predictor: a box is two corners (labels 2 and 3) before any clicks. Slots that a prompt does
 not use are absent (label -2).
@@ -13,29 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.contract import ABSENT, BACKGROUND, FOREGROUND
-from training.scenes import Scene
+from training.pictures import Picture
 
 SLOTS = 8
 CORNER_LOW, CORNER_HIGH = 2, 3
 _BOX_SHARE = 0.3
-_REGION_SHARE = 0.08
-_EMPTY_SHARE = 0.03
-_ON_PART_SHARE = 0.4  # wholes whose first click lies on their part
+_EMPTY_SHARE = 0.02
+_ALIKE = 0.8  # IoU from which on two objects are one to a person who clicks
+OTHERS = 2  # further objects that one click may mean
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """P prompts on one scene of side S.
+    """P prompts on one picture of side S.
 
-    coords (P, N, 2) float32 x, y in pixels of the scene; labels (P, N) int64;
-    targets (P, S, S) bool; anchors (P, 2) int64 x, y of one pixel on each target; same (P, P) float32: whether the
-    anchor of the second lies on the target of the first, -1 where that cannot be told; present (P,) float32, 0 where
-    the prompt points at nothing.
+    coords (P, N, 2) float32 x, y in pixels of the picture; labels (P, N) int64; targets (P, S, S) bool; others
+    (P, OTHERS, S, S) bool: what a single click may mean as well, empty where there is no more; anchors (P, 2) int64
+    x, y of one pixel on each target; same (P, P) float32: whether the anchor of the second lies on the target of the
+    first, -1 where that cannot be told; present (P,) float32, 0 where the prompt points at nothing.
     """
 
     coords: NDArray[np.float32]
     labels: NDArray[np.int64]
     targets: NDArray[np.bool_]
+    others: NDArray[np.bool_]
     anchors: NDArray[np.int64]
     same: NDArray[np.float32]
     present: NDArray[np.float32]
@@ -144,37 +145,58 @@ def draw_prompt(rng: np.random.Generator, mask: NDArray[np.bool_], depth: NDArra
     return _one_prompt(rng, mask, depth, click_inside(rng, mask, depth))
 
 
-def _same(scene: Scene, targets: NDArray[np.bool_], anchors: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(P, P) as `Prompts` holds it: a click on a part may mean the whole, so what it says of the rest is left open."""
-    same = targets[:, anchors[:, 1], anchors[:, 0]].astype(np.float32)
-    under = scene.labels[anchors[:, 1], anchors[:, 0]]
-    for part, whole in scene.parts:
-        same[np.ix_(under == part, under == whole)] = -1.0
-    return same
+def _find_others(picture: Picture, chosen: int, at: tuple[int, int]) -> list[int]:
+    """Other objects that a click at x, y may mean, likely ones first, and no two nearly the same."""
+    piece = picture.labels[at[1], at[0]]
+    areas = np.bincount(picture.labels.ravel(), minlength=picture.members.shape[1])
+    found: list[int] = []
+    for index in np.flatnonzero(picture.members[:, piece])[np.argsort(-picture.chances[picture.members[:, piece]])]:
+        members = picture.members[index]
+        nested = (picture.members[[chosen, *found]] & members) @ areas
+        joined = (picture.members[[chosen, *found]] | members) @ areas
+        if (nested < _ALIKE * joined).all():
+            found.append(int(index))
+    return found
 
 
-def _choose(rng: np.random.Generator, scene: Scene, count: int) -> list[int]:
-    chosen = []
-    order = rng.permutation([*scene.objects, *(part for part, _ in scene.parts)])
-    for index in range(count):
-        region = bool(scene.regions) and rng.random() < _REGION_SHARE
-        chosen.append(int(rng.choice(scene.regions)) if region else int(order[index % len(order)]))
-    return chosen
+def draw_prompts(picture: Picture, count: int, seed: int) -> Prompts:
+    """`count` prompts on `picture`, a pure function of the picture and `seed`.
 
-
-def draw_prompts(scene: Scene, count: int, seed: int) -> Prompts:
-    """`count` prompts on `scene`, a pure function of the scene and `seed`."""
+    A single click on an object that lies within others is asked for the likelier of them more often.
+    """
     rng = np.random.default_rng((seed, 1))
-    depth = edge_distance(scene.labels)
-    chosen = _choose(rng, scene, count)
-    targets = np.stack([scene.mask(label) for label in chosen])
-    inside = {whole: scene.mask(part) for part, whole in scene.parts if rng.random() < _ON_PART_SHARE}
-    first_on = [inside.get(label, mask) for label, mask in zip(chosen, targets, strict=True)]
-    anchors = np.array([click_inside(rng, mask, depth) for mask in first_on], np.int64)
+    chosen = _choose(rng, picture, count)
     present = (rng.random(count) >= _EMPTY_SHARE).astype(np.float32)
-    rows = []
-    for mask, anchor, there in zip(targets, anchors, present, strict=True):
-        at = (int(anchor[0]), int(anchor[1]))
-        rows.append(slots(_one_prompt(rng, mask, depth, at) if there else [(*at, BACKGROUND)]))
-    coords, labels = np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
-    return Prompts(coords, labels, targets, anchors, _same(scene, targets, anchors), present)
+    coords, labels = np.zeros((count, SLOTS, 2), np.float32), np.full((count, SLOTS), ABSENT, np.int64)
+    anchors, others = np.zeros((count, 2), np.int64), [[] for _ in chosen]
+    for row, there in enumerate(present):
+        mask = picture.mask(chosen[row])
+        depth = depth_inside(mask)
+        at = anchors[row] = click_inside(rng, mask, depth)
+        points = _one_prompt(rng, mask, depth, at) if there else [(*at, BACKGROUND)]
+        coords[row], labels[row] = slots(points)
+        if there and len(points) == 1:
+            meant = [chosen[row], *_find_others(picture, chosen[row], at)]
+            likely = picture.chances[meant]
+            first = meant.pop(int(rng.choice(len(meant), p=likely / likely.sum())))
+            chosen[row], others[row] = first, meant
+    targets = np.stack([picture.mask(index) for index in chosen])
+    same = targets[:, anchors[:, 1], anchors[:, 0]].astype(np.float32)
+    shown = np.zeros((count, OTHERS, *picture.labels.shape), bool)
+    for row, meant in enumerate(others):
+        for place, index in enumerate(meant):
+            other = picture.mask(index)
+            if place < OTHERS:
+                shown[row, place] = other
+            same[row, other[anchors[:, 1], anchors[:, 0]] != targets[row, anchors[:, 1], anchors[:, 0]]] = -1.0
+    return Prompts(coords, labels, targets, shown, anchors, same, present)
+
+
+def _choose(rng: np.random.Generator, picture: Picture, count: int) -> list[int]:
+    """Objects to ask for, all of them before one is asked for again."""
+    chances = picture.chances / picture.chances.sum()
+    chosen: list[int] = []
+    while len(chosen) < count:
+        many = min(count - len(chosen), len(chances))
+        chosen += [int(index) for index in rng.choice(len(chances), many, replace=False, p=chances)]
+    return chosen

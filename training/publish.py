@@ -23,7 +23,7 @@ from sam2edge.torch_sam2.checkpoint import read_checkpoint
 from sam2edge.variants import EMBEDDED, VARIANTS
 
 ASSETS = Path(__file__).parent.parent / "sam2edge" / "assets"
-MAX_BYTES = 16_000_000
+MAX_BYTES = 24_000_000
 
 
 def publish(checkpoint: Path, version: int, folder: Path = ASSETS) -> list[Path]:

@@ -1,6 +1,7 @@
 """The whole recipe for a machine with a GPU, in pieces that may be cut at any time.
 
-    python -m training.recipe --run runs/gpu --device cuda --workers 16 --minutes 9
+    python -m training.recipe --run runs/gpu --from WEIGHTS --photos PHOTOS --made MADE --device cuda --workers 16 \\
+        --minutes 9
 
 Give the same command again and again: it goes on where it stopped, stage after stage, saves when the minutes are over,
 and says what is left. In the end `weights.safetensors` and `figures.json` lie in the run's folder.
@@ -31,7 +32,7 @@ _FIGURES_SECONDS = 300  # a call that trained starts on the figures with this mu
 
 @dataclass(frozen=True)
 class Stage:
-    """Starts from the weights of the stage before it; clips where the options say so, else scenes."""
+    """Starts from the weights of the stage before it; clips where the options say so, else pictures alone."""
 
     name: str
     options: Options
@@ -41,7 +42,7 @@ class Stage:
         return ClipTrainer if isinstance(self.options, ClipOptions) else Trainer
 
 
-def _scenes(name: str, size: int, steps: int, images: int, **more: Any) -> Stage:
+def _pictures(name: str, size: int, steps: int, images: int, **more: Any) -> Stage:
     return Stage(name, Options(size=size, steps=steps, images=images, eval_every=10**6, save_every=250, **more))
 
 
@@ -49,34 +50,28 @@ def _clips(name: str, size: int, steps: int, images: int, **more: Any) -> Stage:
     return Stage(name, ClipOptions(size=size, steps=steps, images=images, eval_every=10**6, save_every=100, **more))
 
 
-# Sizes of steps are for a datacentre GPU and sixteen cores that draw: some 700 scenes a second at 128 pixels, 400 at
-# 256 and 190 at 512, by what one core draws. The seeds differ, so that no scene comes twice.
+# Sizes of steps are for a datacentre GPU and sixteen cores that draw, at 30 pictures a second each. The seeds differ,
+# so that no picture comes twice.
 STAGES = (
-    _scenes("a128", 128, 3000, 64, prompts=12, rate=8e-4, last_rate=3e-4, warmup=200, seed=10),
-    _scenes("b256", 256, 3000, 40, prompts=8, rate=4e-4, last_rate=1e-4, refine=0.4, large_share=0.4, seed=11),
-    _scenes("c512", 512, 1200, 16, prompts=8, rate=2e-4, last_rate=4e-5, refine=0.4, large_share=0.4, seed=12),
-    _clips("m128", 128, 1200, 24, fresh=True, rate=5e-4, last_rate=3e-4, warmup=100, seed=13),
-    _clips(
-        "m256", 256, 1200, 12, scenes=12, slow=1.0, large_share=0.5, refine=0.4, rate=3e-4, last_rate=1.5e-4, seed=14,
-    ),
-    _clips(
-        "x512", 512, 800, 4, frames=8, scenes=8, slow=1.0, large_share=0.5, refine=0.4, rate=1.5e-4, last_rate=1e-5,
-        average=0.995, seed=15,
-    ),
-)  # fmt: skip
+    _pictures("a256", 256, 3000, 48, prompts=16, cooldown=0.0, seed=10),
+    _clips("b256", 256, 1500, 32, prompts=12, clips=8, cooldown=0.0, seed=11),
+    _clips("c384", 384, 1500, 16, prompts=12, clips=6, frames=8, lr=4e-4, cooldown=0.6, seed=12),
+)
 TOY_STAGES = (
-    _scenes("a", 64, 2, 2, prompts=3, eval_scenes=1),
-    _clips("m", 64, 2, 1, prompts=2, frames=3, fresh=True, scenes=1, scene_prompts=2, eval_scenes=1),
+    _pictures("a", 64, 2, 2, prompts=3, corrected=1, eval_scenes=1),
+    _clips("m", 64, 2, 2, prompts=2, clips=1, objects=2, frames=3, corrected=1, eval_scenes=1),
 )
 
 
 def run_recipe(
-    run: Path, stages: tuple[Stage, ...], device: str, workers: int, stop_at: float, make_model: Any = make_embedded
+    run: Path, stages: tuple[Stage, ...], start: Path | None, stop_at: float, make_model: Any = make_embedded
 ) -> bool:
-    """Trains until `time.monotonic()` passes `stop_at`; returns whether all stages are done. Each call does a step."""
-    start: Path | None = None
+    """Trains until `time.monotonic()` passes `stop_at`; returns whether all stages are done. Each call does a step.
+
+    `start`: weights to begin with; None begins from scratch.
+    """
     for stage in stages:
-        folder, options = run / stage.name, replace(stage.options, device=device, workers=workers)
+        folder, options = run / stage.name, stage.options
         weights = folder / "weights.safetensors"
         if steps_done(weights) < options.steps:
             trainer = open_stage(stage.trainer_type, options, folder, start, make_model)
@@ -119,6 +114,9 @@ def write_figures(run: Path, size: int, scenes: int, clips: int, frames: int) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of all stages")
+    parser.add_argument("--from", dest="start", type=Path, help="weights to begin with: those that ship")
+    parser.add_argument("--photos", default="", help="folder of photographs; without it all pictures are drawn")
+    parser.add_argument("--made", default="", help="folder of their regions and garments")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
@@ -129,10 +127,11 @@ def main() -> None:
     args = parser.parse_args()
     cv2.setNumThreads(1)  # its threads do not survive the fork of the workers
     torch.set_float32_matmul_precision("high")  # TF32 where the device has it
-    stages = TOY_STAGES if args.toy else STAGES
+    given = {name: getattr(args, name) for name in ("photos", "made", "device", "workers")}
+    stages = tuple(replace(s, options=replace(s.options, **given)) for s in (TOY_STAGES if args.toy else STAGES))
     stop_at = time.monotonic() + 60 * args.minutes
     had_to_train = bool(what_is_left(args.run, stages))
-    if not run_recipe(args.run, stages, args.device, args.workers, stop_at):
+    if not run_recipe(args.run, stages, args.start, stop_at):
         print("left: " + "; ".join([*what_is_left(args.run, stages), "the figures"]), flush=True)
     elif had_to_train and stop_at - time.monotonic() < _FIGURES_SECONDS:
         print("left: the figures", flush=True)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from training.actors import Actor, Camera, draw_actors, turned
 from training.backgrounds import draw_background
@@ -32,14 +34,18 @@ class Shot:
 
     def background(self, time: float, size: int) -> FloatImage:
         """What the camera sees of the world (size, size, 3), the objects left out."""
-        matrix, shift = self.camera.view(time)
-        inverse = np.linalg.inv(matrix)
-        # From a pixel of the picture to one of the wider background, both centred.
-        wide = self.world.shape[0]
-        offset = wide / 2 - inverse @ (np.array([size / 2, size / 2]) + shift * size)
-        affine = np.column_stack((inverse, offset))
-        flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REFLECT
-        return np.asarray(cv2.warpAffine(self.world, affine, (size, size), flags=flags, borderMode=border), np.float32)
+        return background_view(self.world, self.camera, time, size, cv2.INTER_LINEAR)
+
+
+def background_view(world: NDArray[Any], camera: Camera, time: float, size: int, interpolation: int) -> FloatImage:
+    """What `camera` sees of `world` (S', S') or (S', S', 3), BACKGROUND_SCALE as wide as the picture of side `size`."""
+    matrix, shift = camera.view(time)
+    inverse = np.linalg.inv(matrix)
+    # From a pixel of the picture to one of the wider background, both centred.
+    offset = world.shape[0] / 2 - inverse @ (np.array([size / 2, size / 2]) + shift * size)
+    affine, flags = np.column_stack((inverse, offset)), interpolation | cv2.WARP_INVERSE_MAP
+    seen = cv2.warpAffine(world, affine, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(seen, np.float32)
 
 
 def draw_world(rng: np.random.Generator, size: int) -> FloatImage:

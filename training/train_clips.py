@@ -1,9 +1,6 @@
-"""Trains the embedded model's memory modules on drawn clips: what it remembers of an object, and how it finds it again.
+"""Trains the embedded model on clips, pictures beside them: what it remembers of an object, how it finds it again.
 
-    python -m training.train_clips --run runs/m256 --from WEIGHTS --size 256 --steps 1000
-
-The image encoder stays as it is unless scenes are trained on beside the clips; the mask decoder goes along slowly,
-with the prompted frames beside the tracked ones.
+python -m training.train_clips --run runs/clips --from WEIGHTS --photos PHOTOS --made MADE --minutes 60
 """
 
 from __future__ import annotations
@@ -19,17 +16,13 @@ from torch import Tensor, nn
 
 from sam2edge.contract import NUM_POINTER_SLOTS, PADDING
 from sam2edge.imaging.frame import LOGIT_LIMIT
-from training.batches import Batch, draw_batch, drawn, normalise
+from training.batches import Batch, draw_batch, drawn
 from training.clip_batches import ClipBatch, draw_clip_batch
 from training.corrections import best_of_three, error_clicks, masks_to_hand_back
 from training.evaluate_clips import evaluate_clips
 from training.losses import Weights, total_loss
-from training.optimisers import decayed
-from training.scenes import draw_scene
 from training.train import Options, Trainer, by_image, first_scene, run_command
 
-_FROZEN = ("image_encoder.", "sam_mask_decoder.conv_s", "no_mem_embed")
-_SLOW = ("sam_mask_decoder.", "sam_prompt_encoder.")
 _HIDDEN_LOGIT = -1024.0
 # Few frames tell of a long clip; SA-V, which SAM 2 was trained on, has masks for every fourth frame (6 of 24 a second).
 _LEAPS = (1, 2, 1, 3)
@@ -37,25 +30,21 @@ _LEAPS = (1, 2, 1, 3)
 
 @dataclass(frozen=True)
 class ClipOptions(Options):
-    """`images` clips of `frames` frames with `prompts` objects each.
+    """Beside `images` pictures with `prompts` prompts each, `clips` clips of `frames` frames with `objects` objects.
 
-    `given`: share of the steps in which the first frame's masks are handed over as they are; `slow`: the decoder's
-    part of the rate; `told`: share of the steps in which memories are told truly whether the object is there;
-    `correct`: share of the steps in which one tracked frame is corrected by a click on each object's largest error;
-    `fresh`: the memory modules to start from were never trained. With `scenes` above 0 each step has as many scenes
-    beside its clips, with `scene_prompts` prompts each, and the whole model is trained on those.
+    `given`: share of the steps in which the first frame's masks are handed over as they are; `told`: share of the steps
+    in which memories are told truly whether the object is there; `correct`: share of the steps in which one tracked
+    frame is corrected by a click on each object's largest error.
     """
 
-    images: int = 4
-    prompts: int = 3
+    images: int = 6
+    prompts: int = 10
+    clips: int = 1
+    objects: int = 3
     frames: int = 6
     given: float = 0.3
-    slow: float = 0.2
     told: float = 0.5
     correct: float = 0.3
-    fresh: bool = False
-    scenes: int = 0
-    scene_prompts: int = 6
     eval_scenes: int = 6
 
 
@@ -64,7 +53,7 @@ class MixedBatch:
     """What a step is trained on."""
 
     clips: ClipBatch
-    scenes: Batch | None
+    pictures: Batch
 
 
 @dataclass
@@ -84,46 +73,26 @@ class ClipTrainer(Trainer):
 
     options: ClipOptions
 
-    @staticmethod
-    def prepare(model: nn.Module, options: ClipOptions) -> None:
-        if options.fresh:
-            scenes = range(first_scene(options.seed, options.size), first_scene(options.seed, options.size) + 8)
-            start_memory(model, torch.stack([normalise(draw_scene(seed, options.size).image) for seed in scenes]))
-
-    def groups(self) -> list[dict[str, Any]]:
-        frozen = () if self.options.scenes else _FROZEN
-        named = [(n, p) for n, p in self.model.named_parameters() if not n.startswith(frozen)]
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(not name.startswith(frozen))
-        slow = [p for n, p in named if n.startswith(_SLOW)]
-        quick = [p for n, p in named if not n.startswith(_SLOW)]
-        decay = self.options.decay
-        return [*decayed(quick, decay), *decayed(slow, decay, self.options.slow)]
-
     def draw(self, first_step: int) -> Iterator[MixedBatch]:
-        o = self.options
+        o, material = self.options, self.material
         seed = first_scene(o.seed, o.size)
 
         def draw_step(step: int) -> MixedBatch:
             number = first_step + step
-            clips = draw_clip_batch(seed + number * o.images, o.images, o.prompts, o.size, o.frames, _LEAPS)
-            if not o.scenes:
-                return MixedBatch(clips, None)
-            scenes = draw_batch(seed + number * o.scenes, o.scenes, o.scene_prompts, o.size, o.large_share)
-            return MixedBatch(clips, scenes)
+            clips = draw_clip_batch(material, seed + number * o.clips, o.clips, o.objects, o.size, o.frames, _LEAPS)
+            first = seed + number * o.images
+            return MixedBatch(clips, draw_batch(material, first, o.images, o.prompts, o.size, o.large_share))
 
         return drawn(draw_step, o.steps - first_step, o.workers)
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
         clips = evaluate_clips(model, self.options.eval_scenes, frames=16)
-        return {"clips": clips, "scenes": super().evaluate(model)} if self.options.scenes else clips
+        return {"clips": clips, "scenes": super().evaluate(model)}
 
     def loss(self, batch: MixedBatch) -> tuple[Tensor, dict[str, float]]:
-        loss, figures = self.clip_loss(batch.clips)
-        if batch.scenes is None:
-            return loss, figures
-        scene_loss, found = super().loss(batch.scenes)
-        return loss + scene_loss, figures | {f"scene_{name}": value for name, value in found.items()}
+        loss, figures = super().loss(batch.pictures)
+        clip_loss, found = self.clip_loss(batch.clips)
+        return loss + clip_loss, figures | {f"clip_{name}": value for name, value in found.items()}
 
     def clip_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, float]]:
         """Of the clips alone."""
@@ -153,14 +122,10 @@ class ClipTrainer(Trainer):
         return torch.stack(losses).mean(), _means(figures)
 
     def encode(self, pictures: Tensor) -> list[Any]:
-        """Features of every frame: a list entry a frame, tensors of K = B * P rows.
-
-        Gradients pass to the image encoder only where scenes beside the clips keep it what it was.
-        """
+        """Features of every frame: a list entry a frame, tensors of K = B * P rows."""
         clips, frames = pictures.shape[:2]
-        prompts = self.options.prompts
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.options.scenes > 0):
-            flat = [self.model.encode_image(part) for part in pictures.flatten(0, 1).split(8)]  # type: ignore[operator]
+        prompts = self.options.objects
+        flat = [self.model.encode_image(part) for part in pictures.flatten(0, 1).split(8)]  # type: ignore[operator]
         tensors = [torch.cat(parts).unflatten(0, (clips, frames)) for parts in zip(*flat, strict=True)]
         return [tuple(t[:, i].repeat_interleave(prompts, 0) for t in tensors) for i in range(frames)]
 
@@ -244,22 +209,5 @@ def _means(frames: list[dict[str, float]]) -> dict[str, float]:
     return means | ends
 
 
-@torch.no_grad()
-def start_memory(model: nn.Module, pictures: Tensor) -> None:
-    """Sets the memory attention's last norm so that what it passes on has the scale that the decoder was trained on.
-
-    pictures (B, 3, S, S). For each channel the line from the normalised features to the decoder's usual input.
-    """
-    features = model.encode_image(pictures)  # type: ignore[operator]
-    plain = features.vision_features.flatten(2).transpose(1, 2)
-    usual = features.image_embed.flatten(2).transpose(1, 2).flatten(0, 1)
-    normed = F.layer_norm(plain, plain.shape[-1:]).flatten(0, 1)
-    centred = normed - normed.mean(0)
-    slope = (centred * (usual - usual.mean(0))).mean(0) / centred.square().mean(0)
-    norm: Any = model.memory_attention.norm  # type: ignore[union-attr]
-    norm.weight.copy_(slope)
-    norm.bias.copy_(usual.mean(0) - slope * normed.mean(0))
-
-
 if __name__ == "__main__":
-    run_command(ClipTrainer, ClipOptions(rate=5e-4, last_rate=5e-5, warmup=50), __doc__)
+    run_command(ClipTrainer, ClipOptions(), __doc__)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.batches import normalise
 from training.clip_batches import draw_clip_batch
 from training.clips import Clip, Cover, draw_clip
+from training.pictures import Material
+from training.pixels import normalise
 from training.scenes import MIN_AREA
 from training.shots import STRANGERS_FROM
 
@@ -82,7 +83,7 @@ def test_some_clips_are_cut_and_objects_are_seen_again(monkeypatch: pytest.Monke
 
 
 def test_a_batch_says_where_each_object_is_on_each_frame() -> None:
-    batch = draw_clip_batch(20, 2, 3, SIZE, FRAMES)
+    batch = draw_clip_batch(Material(), 20, 2, 3, SIZE, FRAMES)
     wide = SIZE // 4
     assert batch.frames.shape == (2, FRAMES, 3, SIZE, SIZE)
     assert batch.coords.shape[:2] == batch.labels.shape[:2] == (2, 3)
@@ -103,7 +104,7 @@ def test_an_object_that_is_hidden_counts_as_absent(monkeypatch: pytest.MonkeyPat
         return Clip(np.zeros((frames, size, size, 3), np.uint8), labels, (2,))
 
     monkeypatch.setattr("training.clip_batches.draw_clip", hidden_later)
-    batch = draw_clip_batch(0, 1, 1, SIZE, 3)
+    batch = draw_clip_batch(Material(), 0, 1, 1, SIZE, 3)
     assert [float(targets.present) for targets in batch.targets] == [1.0, 0.0, 0.0]
 
 
@@ -115,7 +116,7 @@ def test_a_leap_leaves_frames_out() -> None:
 
 
 def test_each_clip_of_a_batch_has_one_of_the_leaps() -> None:
-    batch = draw_clip_batch(4, 2, 1, SIZE, 3, leaps=(1, 2))
+    batch = draw_clip_batch(Material(), 4, 2, 1, SIZE, 3, leaps=(1, 2))
     for clip, leap in zip(batch.frames, (1, 2), strict=True):
         seed = 3 + leap
         frames = draw_clip(seed, SIZE, 3, leap=leap).frames

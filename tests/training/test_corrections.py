@@ -14,7 +14,8 @@ from sam2edge.torch_sam2.model import Sam2
 from tests.training.test_train import OPTIONS, SMALL
 from training.batches import draw_batch
 from training.corrections import error_clicks, masks_to_hand_back, next_click, with_click
-from training.train import Trainer
+from training.pictures import Material
+from training.train import Trainer, spread
 
 
 def _logits(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
@@ -61,21 +62,29 @@ def test_the_best_scored_of_the_three_masks_is_handed_back() -> None:
     assert masks_to_hand_back(answer).unique().tolist() == [min(40.0, LOGIT_LIMIT)]
 
 
-def test_half_of_the_prompts_are_clicked_once_more_on_what_is_wrong() -> None:
-    trainer = Trainer(Sam2(SMALL, image_size=64).eval(), replace(OPTIONS, refine=1.0))
-    batch = draw_batch(0, 8, 4, 64)
-    encoded = trainer.model.encode_image(batch.images)[:3]  # type: ignore[operator]
-    features = [f[:, None].expand(-1, 4, -1, -1, -1).flatten(0, 1) for f in encoded]
-    coords, labels = batch.coords.flatten(0, 1), batch.labels.flatten(0, 1)
-    wanted, draw = batch.targets.masks.flatten(0, 1), np.random.default_rng(0)
-    new_coords, new_labels, masks, handed = trainer._improved(features, coords, labels, batch.targets, draw)
-    changed = (new_labels != labels).sum(1)
-    assert set(changed.tolist()) == {0, 1} and 8 <= int(changed.sum()) <= 24
-    for row in torch.nonzero(changed)[:, 0]:
-        slot = int((new_labels[row] != labels[row]).nonzero()[0, 0])
-        x, y = (new_coords[row, slot] // 4).int().tolist()
-        right, found = bool(wanted[row, y, x] > 0.5), bool(masks[row, 0, y, x] > 0)
-        if bool(((masks[row, 0] > 0) != (wanted[row] > 0.5)).any()):
-            assert right != found and int(new_labels[row, slot]) == (FOREGROUND if right else BACKGROUND)
-    assert set(handed.tolist()) == {0.0, 1.0}
-    assert batch.targets.present.flatten()[changed > 0].all()  # what is not there has no error to click on
+def test_corrections_add_up_on_the_same_prompts() -> None:
+    trainer = Trainer(Sam2(SMALL, image_size=64).eval(), replace(OPTIONS, corrected=3, rounds=1))
+    batch = draw_batch(Material(), 0, 4, 5, 64)
+    features = trainer.model.encode_image(batch.images)[:3]  # type: ignore[operator]
+    asked: list[tuple[torch.Tensor, ...]] = []
+    decode = trainer.model.decode
+
+    def noted(*parts: torch.Tensor) -> object:
+        asked.append(parts[3:])
+        return decode(*parts)  # type: ignore[operator]
+
+    first = noted(*spread(features, 5), batch.coords.flatten(0, 1), batch.labels.flatten(0, 1))
+    trainer.model.decode = noted  # type: ignore[assignment]
+    loss, _ = trainer._correct(features, batch, first, np.random.default_rng(0))
+    assert loss.requires_grad
+    (before, after) = asked
+    chosen = np.random.default_rng(0).permutation(5)[:3]
+    old_labels = before[1].unflatten(0, (4, 5))[:, chosen].flatten(0, 1)
+    added = (after[1] != old_labels).sum(1)
+    there = batch.targets.present[:, chosen].flatten() > 0
+    full = (old_labels != ABSENT).all(1)
+    assert (added[there & ~full] == 1).all()
+    assert (added[~there | full] == 0).all()
+    kept = old_labels != ABSENT
+    assert torch.equal(after[1][kept], old_labels[kept])  # what was asked before stays
+    assert set(after[3].tolist()) <= {0.0, 1.0}

@@ -12,8 +12,9 @@ from torch import Tensor
 from sam2edge.contract import ABSENT, BACKGROUND, FOREGROUND
 from sam2edge.torch_sam2.checkpoint import load_model
 from sam2edge.variants import EMBEDDED, find_variant
-from training.batches import HELD_OUT_SEED, normalise
+from training.batches import HELD_OUT_SEED
 from training.evaluate import _Tally, evaluate
+from training.pixels import normalise
 from training.prompts import deepest_point, slots
 from training.publish import ASSETS
 from training.scenes import draw_scene
@@ -88,7 +89,7 @@ def test_a_click_on_a_part_may_mean_the_part_or_the_whole() -> None:
 @torch.no_grad()
 def test_an_empty_prompt_gives_finite_masks_and_a_low_score() -> None:
     """A background click alone, or no prompt at all: the object score of the weights that ship says so."""
-    model = load_model(find_variant(EMBEDDED), ASSETS / "sam2.1_hiera_micro.safetensors", 256)
+    model = load_model(find_variant(EMBEDDED), ASSETS / "sam2.1_micro.safetensors", 256)
     empty: list[float] = []
     asked: list[float] = []
     absent: list[float] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from sam2edge.torch_sam2.model import Sam2
 from tests.training.test_train import SMALL
 from training import recipe
 from training.checkpoints import load_weights
-from training.recipe import STAGES, TOY_STAGES, run_recipe, steps_done, what_is_left
+from training.recipe import STAGES, run_recipe, steps_done, what_is_left
 from training.train import first_scene
 from training.train_clips import ClipOptions
+
+TOY_STAGES = tuple(replace(s, options=replace(s.options, workers=0)) for s in recipe.TOY_STAGES)
 
 
 def _small(size: int) -> nn.Module:
@@ -27,9 +30,9 @@ def _small(size: int) -> nn.Module:
 
 def test_cut_after_every_step_it_ends_alike(tmp_path: Path) -> None:
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
-    assert run_recipe(whole, TOY_STAGES, "cpu", 0, math.inf, _small)
+    assert run_recipe(whole, TOY_STAGES, None, math.inf, _small)
     left = [what_is_left(pieces, TOY_STAGES)]
-    while not run_recipe(pieces, TOY_STAGES, "cpu", 0, 0.0, _small):
+    while not run_recipe(pieces, TOY_STAGES, None, 0.0, _small):
         left.append(what_is_left(pieces, TOY_STAGES))
     assert left[0] == ["a: 0 of 2 steps", "m: 0 of 2 steps"]
     assert left[1] == ["a: 1 of 2 steps", "m: 0 of 2 steps"]
@@ -40,11 +43,11 @@ def test_cut_after_every_step_it_ends_alike(tmp_path: Path) -> None:
 
 def test_weights_lost_between_two_files_are_written_again(tmp_path: Path) -> None:
     stages = TOY_STAGES[:1]
-    assert run_recipe(tmp_path, stages, "cpu", 0, math.inf, _small)
+    assert run_recipe(tmp_path, stages, None, math.inf, _small)
     weights = tmp_path / "a" / "weights.safetensors"
     weights.write_bytes(b"cut short")
     assert steps_done(weights) == 0
-    assert run_recipe(tmp_path, stages, "cpu", 0, math.inf, _small)
+    assert run_recipe(tmp_path, stages, None, math.inf, _small)
     assert steps_done(weights) == 2
 
 
@@ -52,8 +55,22 @@ def test_the_command_says_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(recipe, "make_embedded", _small)
-    monkeypatch.setattr(recipe, "run_recipe", lambda run, stages, *a: run_recipe(run, stages, a[0], 0, a[2], _small))
-    arguments = ["--run", str(tmp_path), "--toy", "--minutes", "0", "--scenes", "1", "--clips", "1", "--frames", "3"]
+    monkeypatch.setattr(recipe, "run_recipe", lambda run, stages, *a: run_recipe(run, stages, *a, _small))
+    arguments = [
+        "--run",
+        str(tmp_path),
+        "--toy",
+        "--workers",
+        "0",
+        "--minutes",
+        "0",
+        "--scenes",
+        "1",
+        "--clips",
+        "1",
+        "--frames",
+        "3",
+    ]
     monkeypatch.setattr(sys, "argv", ["recipe", *arguments])
     ends = []
     for _ in range(8):
@@ -68,16 +85,14 @@ def test_the_command_says_what_is_left(
     assert 0 <= figures["clips"]["j"] <= 1
 
 
-def test_no_scene_and_no_clip_of_the_stages_comes_twice() -> None:
-    scenes, clips = [], []
+def test_no_picture_and_no_clip_of_the_stages_comes_twice() -> None:
+    pictures, clips = [], []
     for stage in STAGES:
         o, first = stage.options, first_scene(stage.options.seed, stage.options.size)
+        pictures.append((first, first + o.steps * o.images))
         if isinstance(o, ClipOptions):
-            clips.append((first, first + o.steps * o.images))
-            scenes.append((first, first + o.steps * o.scenes))
-        else:
-            scenes.append((first, first + o.steps * o.images))
-    for ranges in (scenes, clips):
+            clips.append((first, first + o.steps * o.clips))
+    for ranges in (pictures, clips):
         ordered = sorted(ranges)
         assert all(end <= start for (_, end), (start, _) in pairwise(ordered))
         assert ordered[-1][1] <= 1 << 31

@@ -13,14 +13,15 @@ from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import EMBEDDED, find_variant
 from training.batches import draw_batch
 from training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
-from training.start import set_initial_values
+from training.init_weights import set_initial_values
+from training.pictures import Material
 from training.train import Options, Trainer, run_stage
 
 SMALL = replace(
-    find_variant(EMBEDDED), embed_dim=8, stages=(1, 1, 1, 1), global_blocks=(2,), d_model=32, decoder_mlp_dim=32,
+    find_variant(EMBEDDED), d_model=32, decoder_mlp_dim=32,
     memory_dim=16, memory_layers=1, memory_mlp_dim=16,
 )  # fmt: skip
-OPTIONS = Options(size=64, steps=100, images=2, prompts=4, rate=3e-3, warmup=1, refine=0.5)
+OPTIONS = Options(size=64, steps=100, images=2, prompts=4, lr=3e-3, cooldown=1.0, warmup=1, refine=0.5, corrected=2)
 
 
 def _trainer(seed: int = 0) -> Trainer:
@@ -31,14 +32,14 @@ def _trainer(seed: int = 0) -> Trainer:
 
 
 def test_the_loss_falls_on_one_batch() -> None:
-    trainer, batch = _trainer(), draw_batch(0, 2, 4, 64)
+    trainer, batch = _trainer(), draw_batch(Material(), 0, 2, 4, 64)
     losses = [trainer.train_step(batch)["loss"] for _ in range(25)]
     assert all(loss == loss for loss in losses)
     assert sum(losses[-3:]) < 0.85 * sum(losses[:3])
 
 
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
-    drawn = [draw_batch(2 * i, 2, 4, 64) for i in range(4)]
+    drawn = [draw_batch(Material(), 2 * i, 2, 4, 64) for i in range(4)]
     unbroken, first = _trainer(), _trainer()
     for batch in drawn:
         unbroken.train_step(batch)
@@ -61,7 +62,7 @@ def test_a_stage_logs_evaluates_and_leaves_weights_to_ship(tmp_path: Path) -> No
     run_stage(trainer, tmp_path, lambda size: Sam2(SMALL, image_size=size))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 2]
-    assert "spread" in lines[0]
+    assert lines[0]["lr"] > lines[1]["lr"]
     assert 0 <= lines[-1]["held_out"]["one_click"]["by_score"] <= 1
     weights = load_weights(tmp_path / "weights.safetensors")
     assert weights.keys() == trainer.model.state_dict().keys()
