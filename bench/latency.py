@@ -63,7 +63,7 @@ async def begin(address: str) -> None:
 def run(options: argparse.Namespace) -> None:
     use_cores(options.cores)
     command = [sys.executable, "-m", "sam2edge", "serve", str(_CLIP), "--loop", "--port", "0", "--max-clients", "12"]
-    server = subprocess.Popen([*command, "--model", "sam2/hiera_micro"], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    server = subprocess.Popen([*command, "--model", "sam2/micro"], stderr=subprocess.PIPE, text=True, cwd=ROOT)
     taken: dict[int, list[dict[str, Any]]] = {clients: [] for clients in CLIENTS}
     try:
         assert server.stderr is not None
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
         Target("tracker's time with ten clients over that with one", 1.05, ten_to_one),
     ]
     ratios = {f"latency to tracker, {clients} clients": side["ratio_median"] for clients, side in sides.items()}
-    settings = {"clip": _CLIP.name, "model": "sam2/hiera_micro at 512, onnxruntime", "frames": options.rounds}
+    settings = {"clip": _CLIP.name, "model": "sam2/micro at 512, onnxruntime", "frames": options.rounds}
     report("latency", {}, targets, ratios, settings, {f"{clients} clients": side for clients, side in sides.items()})
 
 

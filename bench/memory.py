@@ -54,7 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("table", "promises"))
     parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="of the table")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", help="of the table; default: the usual ones and the model's own"
+    )
     parser.add_argument("--backends", nargs="+", default=list(BACKENDS), help="of the table")
     parser.add_argument("--repeats", type=int, default=2, help="of the table")
     parser.add_argument("--mib", type=int, nargs="+", default=[256, 700, 1400, 2600, 5000], help="of the promises")
@@ -72,10 +74,11 @@ def main() -> None:
 def _measure_model(model: str, args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of one model, whose checkpoint and graphs are made for the while."""
     model_id = f"sam2.1_hiera_{model}"
-    checkpoint = ASSETS / f"{model_id}.safetensors" if model == "micro" else folder / f"{model}.pt"
+    shipped = ASSETS / f"{find_variant(model_id).name}.safetensors"
+    checkpoint = shipped if model == "micro" else folder / f"{model}.pt"
     if model != "micro":
         run_alone("bench.prepare:write_checkpoint", model=model_id, target=checkpoint)
-    for size in args.sizes:
+    for size in args.sizes or _sizes_of(model):
         for backend in args.backends:
             given: dict[str, Any] = {"model": model_id, "size": size, "backend": backend}
             if backend == "onnxruntime":
@@ -107,7 +110,7 @@ def _fill_table(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """A row for every combination; those that were not measured are marked as estimated."""
     measured = {_key(row): row for row in rows}
     for model in MODELS:
-        for image_size in SIZES:
+        for image_size in _sizes_of(model):
             for backend in BACKENDS:
                 key = (model, image_size, backend)
                 smaller = [m for m in MODELS[: MODELS.index(model)] if (m, *key[1:]) in measured]
@@ -116,6 +119,10 @@ def _fill_table(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                     yield {name: row[name] for name in ("size", "image_size", "backend", "precision", *FIGURES)}
                 elif smaller:
                     yield _estimate(measured[smaller[-1], image_size, backend], model)
+
+
+def _sizes_of(model: str) -> list[int]:
+    return sorted({*SIZES, find_variant(f"hiera_{model}").image_size})
 
 
 def _estimate(row: dict[str, Any], model: str) -> dict[str, Any]:

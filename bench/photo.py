@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from sam2edge import ImagePredictor
 
-MICRO, TINY = "sam2/hiera_micro", "sam2/hiera_tiny"
+MICRO, TINY = "sam2/micro", "sam2/hiera_tiny"
 OWN, GRABCUT, META = "sam2edge", "GrabCut", "Meta's release"
 TORCH, ORT = "sam2edge torch", "sam2edge onnxruntime"
 CUP_XY, CUP_XYXY = [300, 300], [75, 20, 480, 385]  # in the photo of examples/

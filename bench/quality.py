@@ -34,8 +34,9 @@ from sam2edge.store.paths import ASSETS
 from sam2edge.variants import find_variant
 
 HERE = Path(__file__).parent
-MICRO = "sam2/hiera_micro"
+MICRO = "sam2/micro"
 TOLERANCES = (5, 10, 15, 20, 30, 40)
+SHOWN_TOLERANCE = 40
 COINS = 2
 STRETCH = 50
 """Frames that one figure of the trend is the mean of."""
@@ -49,7 +50,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", help="of options; default: the model's own and half of it")
     parser.add_argument("--every", type=int, nargs="+", default=[1, 2, 3, 5], help="of options")
     parser.add_argument("--frames", type=int, help="default: 120, of precision 500")
-    parser.add_argument("--pictures", type=Path, help="of photos: a PNG of every result, to look at")
+    parser.add_argument("--pictures", type=Path, help="of photos: a picture of results, to look at")
+    parser.add_argument("--draw", type=int, help="of photos: so many results in the picture, by lot; default: all")
     args = parser.parse_args()
     use_cores(args.cores)
     {"photos": compare_photos, "options": compare_options, "precision": compare_precision}[args.what](args)
@@ -140,28 +142,24 @@ def segment_outline_box(model: ImagePredictor, target: Object) -> np.ndarray:
 
 
 def measure_photos(model: ImagePredictor) -> tuple[list[dict], list[np.ndarray]]:
-    """A row of figures and a picture (the photo with the click's and the box's mask) for each object."""
+    """A row of figures and a picture for each object: masks of click, flood fill, box and GrabCut side by side."""
     rows, pictures = [], []
     for target in read_objects():
         cv2.setRNGSeed(0)  # of GrabCut
         click, box = segment_click(model, target), segment_outline_box(model, target)
-        floods = {t: iou(flood_fill(target, t), target.outline) for t in TOLERANCES}
+        flooded = {t: flood_fill(target, t) for t in TOLERANCES}
+        grabbed = segment_box(target.photo, target.box_xyxy)
+        floods = {t: iou(mask, target.outline) for t, mask in flooded.items()}
         row = {"photo": target.photo_name, "object": target.name, "click": iou(click, target.outline)}
-        rows.append(
-            row
-            | {
-                "box": iou(box, target.outline),
-                "grabcut": iou(segment_box(target.photo, target.box_xyxy), target.outline),
-            }
-            | floods
-        )
-        click_picture = draw_masks(target.photo, click, points=np.array([target.click_xy]), point_labels=np.array([1]))
-        box_picture = draw_masks(target.photo, box, boxes=np.array([target.box_xyxy]))
-        pictures.append(np.hstack([_fit(click_picture), _fit(box_picture)]))
+        rows.append(row | {"box": iou(box, target.outline), "grabcut": iou(grabbed, target.outline)} | floods)
+        clicked = {"points": np.array([target.click_xy]), "point_labels": np.array([1])}
+        boxed = {"boxes": np.array([target.box_xyxy])}
+        shown = ((click, clicked), (flooded[SHOWN_TOLERANCE], clicked), (box, boxed), (grabbed, boxed))
+        pictures.append(np.hstack([_fit(draw_masks(target.photo, mask, **given)) for mask, given in shown]))
     return rows, pictures
 
 
-def _fit(picture: np.ndarray, size_wh: tuple[int, int] = (360, 260)) -> np.ndarray:
+def _fit(picture: np.ndarray, size_wh: tuple[int, int] = (180, 130)) -> np.ndarray:
     scale = min(size_wh[0] / picture.shape[1], size_wh[1] / picture.shape[0])
     small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     canvas = np.full((size_wh[1], size_wh[0], 3), 255, np.uint8)
@@ -194,8 +192,10 @@ def compare_photos(args: argparse.Namespace) -> None:
         format_json({"bench": "quality_photos", "mean_iou": totals, "rows": rows}) + "\n"
     )
     if args.pictures:
-        pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % 3)
-        sheet = np.vstack([np.hstack(pictures[i : i + 3]) for i in range(0, len(pictures), 3)])
+        drawn = np.random.default_rng(0).permutation(len(pictures))[: args.draw]
+        pictures = [pictures[i] for i in sorted(drawn)]
+        pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % 2)
+        sheet = np.vstack([np.hstack(pictures[i : i + 2]) for i in range(0, len(pictures), 2)])
         cv2.imwrite(str(args.pictures), sheet)
 
 

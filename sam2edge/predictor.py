@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -39,6 +39,7 @@ from sam2edge.imaging.frame import (
     shrink_frame,
 )
 from sam2edge.imaging.prompts import prompts_to_model, read_prompts
+from sam2edge.imaging.refine import CROP, NONE, check_way, crops_of, cut_at_boxes, paste_logits, refine_logits
 from sam2edge.imaging.regions import clean_logits
 from sam2edge.observe.stats import CallTimes, ModelStats, read_machine_metrics
 from sam2edge.selection.budget import MemoryWatch
@@ -51,12 +52,14 @@ _PLAIN = (np.ndarray, type(None))
 
 
 class _Finish(NamedTuple):
-    """How low-resolution logits become masks."""
+    """How low-resolution logits become masks: three or one, as logits or bool, cleaned, refined in one of the ways."""
 
+    several: bool
     return_logits: bool
     threshold: float
     max_hole_area: float
     max_sprinkle_area: float
+    refine: str
 
 
 class ImagePredictor:
@@ -171,6 +174,7 @@ class ImagePredictor:
         load_from_mask_input_cache: bool = False,
         save_to_mask_input_cache: bool = False,
         as_torch: bool | None = None,
+        refine: str | None = None,
     ) -> list[Sam2Prediction]:
         """Masks for the prompts, one prediction an image.
 
@@ -193,6 +197,10 @@ class ImagePredictor:
                 is part of this one, where `mask_input` gives none.
             save_to_mask_input_cache: keep the best logits for that.
             as_torch: predictions hold torch tensors; None: where images or prompts are torch tensors, on their device.
+            refine: "clean" removes specks and small holes and cuts a box's mask at its box (not from logits); "crop"
+                besides encodes a crop around each box and takes its masks from there, for objects that are small in
+                the picture (one more encoding a box; needs `images`); "none" gives the masks as the model made them.
+                None is "clean" for the embedded model and "none" for the others.
 
         Returns:
             For one object masks (C, H, W), scores (C,), logits (C, 4E, 4E), for K objects with a leading K; C is 3,
@@ -221,23 +229,26 @@ class ImagePredictor:
                 got="neither" if images is None else "both",
                 remedy="pass embeddings=model.embed_images(image), or the image itself",
             )
+        pairs = list(_pair_with_hashes(images, image_hashes))
         if embeddings is not None:
             found = self._check_embeddings(embeddings)
         else:
-            pairs = _pair_with_hashes(images, image_hashes)
             found = [self._embed(image, key, input_color_format, use_embeddings_cache) for image, key in pairs]
         sizes_hw = [e.image_size_hw for e in found]
         low_res_hw = (self.backend.image_size // 4,) * 2
         prompts = read_prompts(sizes_hw, point_coordinates, point_labels, boxes, mask_input, low_res_hw)
         finish = _Finish(
+            multi_mask_output,
             return_logits,
             _finite("mask_threshold", mask_threshold),
             float(max_hole_area),
             float(max_sprinkle_area),
+            check_way(refine, self.variant.refine, has_images=images is not None),
         )
+        shown = [frame_to_uint8(image, input_color_format) if finish.refine == CROP else None for image, _ in pairs]
         predictions = [
-            self.retry_on_next_backend(self._segment, embedding, prompt, multi_mask_output, finish, load, save)
-            for embedding, prompt in zip(found, prompts, strict=True)
+            self.retry_on_next_backend(self._segment, embedding, prompt, finish, load, save, frame)
+            for embedding, prompt, frame in zip(found, prompts, shown or [None] * len(found), strict=True)
         ]
         tensor = _first_tensor(images, point_coordinates, point_labels, boxes, mask_input)
         if as_torch or (as_torch is None and tensor is not None):
@@ -393,30 +404,63 @@ class ImagePredictor:
         self,
         embedding: Sam2ImageEmbedding,
         prompt: ImagePrompt,
-        multi_mask_output: bool,
         finish: _Finish,
         load_cached: bool,
         save_cached: bool,
+        frame: tuple[NDArray[np.uint8], str] | None,
     ) -> Sam2Prediction:
         started = time.perf_counter()
-        mask_input = prompt.mask_input
-        if mask_input is None and load_cached:
-            mask_input = self._find_cached_logits(embedding, prompt)
-        coords, labels = prompts_to_model(prompt, embedding.image_size_hw, self.backend.image_size)
-        out = self.backend.decode(embedding.features, coords, labels, mask_input)
-        logits, scores = select_masks(out.low_res_masks, out.iou_scores, multi_mask_output)
+        if prompt.mask_input is None and load_cached:
+            prompt = replace(prompt, mask_input=self._find_cached_logits(embedding, prompt))
+        masks, scores, logits = self._find_masks(embedding.features, embedding.image_size_hw, prompt, finish)
         if save_cached and self.masks_cache is not None:
             best = logits[np.arange(len(logits)), scores.argmax(axis=1)]
             self.masks_cache.put((embedding.key, prompt.items()), np.clip(best, -LOGIT_LIMIT, LOGIT_LIMIT))
+        if frame is not None and prompt.boxes_xyxy is not None:
+            self._look_again(*frame, prompt, finish, (masks, scores, logits))
         if not prompt.per_object:
-            logits, scores = logits[0], scores[0]
-        cleaned = logits
-        if finish.max_hole_area > 0 or finish.max_sprinkle_area > 0:
-            cleaned = clean_logits(logits, finish.threshold, finish.max_hole_area, finish.max_sprinkle_area)
-        masks = logits_to_masks(cleaned, embedding.image_size_hw, finish.threshold, finish.return_logits)
+            masks, scores, logits = masks[0], scores[0], logits[0]
         limited = ScoredLogits(np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT), scores)
         self.count_call("segment", started)
         return Sam2Prediction(masks, scores, limited)
+
+    def _find_masks(
+        self, features: Features, size_hw: tuple[int, int], prompt: ImagePrompt, finish: _Finish
+    ) -> tuple[NDArray[Any], FloatArray, FloatArray]:
+        """masks (K, C, H, W), scores (K, C), logits (K, C, h, w) of K objects."""
+        coords, labels = prompts_to_model(prompt, size_hw, self.backend.image_size)
+        out = self.backend.decode(features, coords, labels, prompt.mask_input)
+        logits, scores = select_masks(out.low_res_masks, out.iou_scores, finish.several)
+        cleaned = logits
+        if finish.max_hole_area > 0 or finish.max_sprinkle_area > 0:
+            cleaned = clean_logits(logits, finish.threshold, finish.max_hole_area, finish.max_sprinkle_area)
+        if finish.return_logits or finish.refine == NONE:
+            return logits_to_masks(cleaned, size_hw, finish.threshold, finish.return_logits), scores, logits
+        cells = coords * (logits.shape[-1] / self.image_size)
+        masks = logits_to_masks(
+            refine_logits(cleaned, cells, labels, finish.threshold), size_hw, finish.threshold, False
+        )
+        if prompt.boxes_xyxy is not None:
+            cut_at_boxes(masks, prompt.boxes_xyxy)
+        return masks, scores, logits
+
+    def _look_again(
+        self,
+        pixels: NDArray[np.uint8],
+        color_order: str,
+        prompt: ImagePrompt,
+        finish: _Finish,
+        found: tuple[NDArray[Any], FloatArray, FloatArray],
+    ) -> None:
+        """Puts what a crop around each box shows in place of what was `found`, where the box is small enough."""
+        masks, scores, logits = found
+        for k, (window, inner) in crops_of(prompt, pixels.shape[:2]).items():
+            x1, y1, x2, y2 = window
+            features = self.encode(np.ascontiguousarray(pixels[y1:y2, x1:x2]), color_order)
+            inner_masks, inner_scores, inner_logits = self._find_masks(features, (y2 - y1, x2 - x1), inner, finish)
+            masks[k] = -LOGIT_LIMIT if finish.return_logits else False
+            masks[k, :, y1:y2, x1:x2] = inner_masks[0]
+            scores[k], logits[k] = inner_scores[0], paste_logits(inner_logits[0], window, pixels.shape[:2])
 
     def _find_cached_logits(self, embedding: Sam2ImageEmbedding, prompt: ImagePrompt) -> FloatArray | None:
         assert self.masks_cache is not None
@@ -468,7 +512,9 @@ class ImagePredictor:
 
 
 def _pair_with_hashes(images: Any, image_hashes: str | Sequence[str] | None) -> Iterable[tuple[Any, str | None]]:
-    """Each image with the hash that the caller gave for it, or None."""
+    """Each image with the hash that the caller gave for it, or None; nothing for no images."""
+    if images is None:
+        return []
     is_batch = isinstance(images, (list, tuple)) or (getattr(images, "ndim", 0) == 4 and is_torch_tensor(images))
     frames = list(images) if is_batch else [images]
     if image_hashes is None:

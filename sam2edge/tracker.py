@@ -16,6 +16,7 @@ from sam2edge.automodel import AutoModel
 from sam2edge.datatypes import Features, ImagePrompt, TrackEvent, TrackResult
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.frame import LOGIT_LIMIT, frame_to_uint8, logits_to_masks
+from sam2edge.imaging.refine import NONE, remove_specks
 from sam2edge.imaging.regions import fill_holes
 from sam2edge.observe.stats import ModelStats
 from sam2edge.predictor import ImagePredictor
@@ -352,7 +353,8 @@ class VideoTracker:
         if options.fill_hole_area and found:
             logits = np.stack([fill_holes(plane, options.fill_hole_area) for plane in logits])
         size_hw = (self._pixels.shape[0], self._pixels.shape[1])
-        masks = logits_to_masks(logits, size_hw, 0.0, return_logits=options.non_overlap_masks and len(found) > 1)
+        shown = logits if self.model.variant.refine == NONE else remove_specks(logits)
+        masks = logits_to_masks(shown, size_hw, 0.0, return_logits=options.non_overlap_masks and len(found) > 1)
         if masks.dtype != np.bool_:
             highest = masks.argmax(axis=0)
             masks = (masks > 0) & (highest == np.arange(len(masks))[:, None, None])

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from sam2edge.errors import UnknownModelError
 
-EMBEDDED = "sam2.1_hiera_micro"
+EMBEDDED = "sam2.1_micro"
+_FORMER_NAME = "sam2.1_hiera_micro"  # its trunk was a Hiera up to version 3
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Variant:
     learned position grid, `image_size` in pixels (the side of the square model input). `trunk` is "hiera", "lite"
     (EfficientNet-Lite0) or "repvit" (RepViT-M1); `trunk_dims` are the channels of its outputs where they are no
     multiples of `embed_dim`. `memory_latents` is 0 where a memory is the whole grid, else the tokens that a perceiver
-    makes of it.
+    makes of it. `refine`: how masks are refined unless the caller says otherwise, as `ImagePredictor.segment_images`
+    takes it.
     """
 
     name: str
@@ -70,11 +72,14 @@ class Variant:
     trunk: str = "hiera"
     trunk_dims: tuple[int, int, int, int] | None = None
     memory_latents: int = 0
+    refine: str = "none"
     checkpoint: Checkpoint | None = None
 
     @property
     def model_id(self) -> str:
         """The short public id of the 2.1 weights ("sam2/hiera_tiny"), the release name for the others."""
+        if self.name == EMBEDDED:
+            return "sam2/micro"
         if self.release == "2.1":
             return f"sam2/hiera_{_SHORT.get(self.size, self.size)}"
         return self.name if self.release == "2.0" else f"sam2/{self.name}"
@@ -126,18 +131,20 @@ _MICRO = Variant(
     EMBEDDED,
     "2.1",
     "micro",
-    embed_dim=32,
-    trunk_heads=1,
-    stages=(1, 2, 5, 1),
-    global_blocks=(5, 7),
-    window_sizes=(8, 4, 8, 4),
+    embed_dim=24,
+    trunk_heads=0,
+    stages=(0, 0, 0, 0),
+    global_blocks=(),
+    trunk="lite",
+    trunk_dims=(24, 40, 112, 320),
+    refine="clean",
     d_model=128,
     decoder_heads=4,
     decoder_mlp_dim=512,
     memory_dim=32,
     memory_layers=2,
     memory_mlp_dim=256,
-    image_size=512,
+    image_size=384,
 )
 
 _EDGETAM = Variant(
@@ -174,7 +181,7 @@ VARIANTS: dict[str, Variant] = {v.name: v for v in (_MICRO, _EDGETAM, *_RELEASED
 # Variant by the SHA-256 of the sorted lines "name AxBxC", one for each parameter of its checkpoint.
 _FINGERPRINTS = {
     "be8beead177787680e43668e3d1cbc6f4d9dfa619d21148de253fac196c7a78f": "edgetam",
-    "e935227b1a57d9a917aa1f610bffa1594be892e949d1fa3b3d4d7ba5c4b9033f": "sam2.1_hiera_micro",
+    "fbc83150427a4847dce24b9b8de2f0f9c1532ac0d115af2c60038957eb6ffab1": "sam2.1_micro",
     "5a31f53548be1d302b6676cd6f9023a0673a98c87a7da656025d0ba4dbb85693": "sam2.1_hiera_tiny",
     "30f7030432d1687ed663f3af622cffa176ea66b099af2a801c326ce4cd821a96": "sam2.1_hiera_small",
     "cf1e236598a9fe861ef07265b59bda770809a8db7f5b0620a2ffe9ab38328a37": "sam2.1_hiera_base_plus",
@@ -198,6 +205,8 @@ def _aliases() -> dict[str, str]:
     for variant in VARIANTS.values():
         short = _SHORT.get(variant.size, variant.size)
         names = {variant.name, f"sam{variant.release}_hiera_{short}"}
+        if variant.name == EMBEDDED:
+            names.add(_FORMER_NAME)
         if variant.release == "2.1":
             names |= {f"hiera_{short}", f"hiera_{variant.size}", short, variant.size}
         else:

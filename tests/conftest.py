@@ -86,7 +86,7 @@ def micro_onnx() -> Any:
 def load_micro(backend: str) -> Any:
     from sam2edge import AutoModel
 
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend=backend)
+    model = AutoModel.from_pretrained("sam2/micro", backend=backend)
     model.embeddings_cache = None
     return model
 
@@ -155,10 +155,10 @@ def written_engines(empty_store: Path) -> Path:
     from sam2edge.store.manifest import EngineBuild, describe_file, stated_sha256, write_manifest
     from sam2edge.variants import find_variant
 
-    variant = find_variant("sam2/hiera_micro")
-    folder = paths.engine_dir(variant, 512, "fp16")
+    variant = find_variant("sam2/micro")
+    folder = paths.engine_dir(variant, 384, "fp16")
     folder.mkdir(parents=True)
-    for name in contract.graph_specs(variant, 512):
+    for name in contract.graph_specs(variant, 384):
         engine = folder / f"{name}.engine"
         engine.write_bytes(f"engine of {name}".encode() * 50)
         build = EngineBuild(
@@ -174,7 +174,7 @@ def written_engines(empty_store: Path) -> Path:
             engine,
             model=variant.name,
             graph=name,
-            image_size=512,
+            image_size=384,
             precision="fp16",
             prompt_slots=contract.NUM_PROMPT_SLOTS,
             contract_version=contract.CONTRACT_VERSION,

@@ -19,7 +19,7 @@ class FakeBackend(Backend):
     max_points = None
 
     def __init__(self, image_size: int = 64) -> None:
-        self.variant = find_variant("sam2/hiera_micro")
+        self.variant = find_variant("sam2/micro")
         self.image_size = image_size
         self.calls: list[tuple] = []
         self.fail_in = ""

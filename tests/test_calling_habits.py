@@ -87,7 +87,7 @@ def test_no_threshold_is_zero(model: ImagePredictor) -> None:
 
 def test_models_and_trackers_print_in_one_line_and_close(monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_model() as model:
-        assert repr(model) == "ImagePredictor(sam2/hiera_micro at 64 on fake)"
+        assert repr(model) == "ImagePredictor(sam2/micro at 64 on fake)"
         with VideoTracker(model) as tracker:
             tracker.prompt(IMAGE, 3, box=[8, 10, 38, 40])
             assert repr(tracker) == f"VideoTracker({model!r}, frame 0, objects [3])"

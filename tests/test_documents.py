@@ -33,7 +33,7 @@ CLIP_FRAMES = 4
 PRELUDE = """
 import cv2
 from sam2edge import AutoModel
-model = AutoModel.from_pretrained("sam2/hiera_micro")
+model = AutoModel.from_pretrained("sam2/micro")
 image = cv2.imread("examples/coins.png")
 embeddings = model.embed_images(image)
 """

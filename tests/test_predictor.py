@@ -103,7 +103,7 @@ def test_masks_of_several_objects_go_back_too(micro: ImagePredictor, photo_bgr: 
 
 def test_threshold_and_returned_logits_agree(micro: ImagePredictor, photo_bgr: np.ndarray) -> None:
     raw = micro.segment_images(photo_bgr, return_logits=True, **POINT)[0]
-    cut = micro.segment_images(photo_bgr, mask_threshold=1.5, **POINT)[0]
+    cut = micro.segment_images(photo_bgr, mask_threshold=1.5, refine="none", **POINT)[0]
     assert raw.masks.dtype == np.float32
     assert np.array_equal(raw.masks > 1.5, cut.masks)
 
@@ -201,7 +201,7 @@ class CountingModel:
     """A model whose encoder calls are counted."""
 
     def __init__(self, backend: str, **caches: object) -> None:
-        self.model = AutoModel.from_pretrained("sam2/hiera_micro", backend=backend, **caches)  # type: ignore[arg-type]
+        self.model = AutoModel.from_pretrained("sam2/micro", backend=backend, **caches)  # type: ignore[arg-type]
         self.encoded = 0
         inner = self.model.backend.encode
 
@@ -268,7 +268,7 @@ def test_threads_that_ask_for_one_photo_encode_it_once(photo_bgr: np.ndarray) ->
 
 def test_an_embedding_outlives_its_eviction(photo_bgr: np.ndarray) -> None:
     cache = Sam2ImageEmbeddingsInMemoryCache.init(size_limit=1)
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime", sam2_image_embeddings_cache=cache)
+    model = AutoModel.from_pretrained("sam2/micro", backend="onnxruntime", sam2_image_embeddings_cache=cache)
     held = model.embed_images(photo_bgr)[0]
     before = model.segment_images(embeddings=held, **POINT)[0].logits
     model.embed_images(photo_bgr[::-1])
@@ -286,14 +286,14 @@ def test_encoder_outputs_do_not_alias(micro: ImagePredictor, photo_bgr: np.ndarr
 def test_embeddings_kept_on_the_host_work(photo_bgr: np.ndarray) -> None:
     pytest.importorskip("torch")
     cache = Sam2ImageEmbeddingsInMemoryCache.init(size_limit=3, send_to_cpu=True)
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="torch", sam2_image_embeddings_cache=cache)
+    model = AutoModel.from_pretrained("sam2/micro", backend="torch", sam2_image_embeddings_cache=cache)
     first = model.segment_images(photo_bgr, **POINT)[0]
     second = model.segment_images(photo_bgr, **POINT)[0]
     np.testing.assert_array_equal(first.logits, second.logits)
 
 
 def test_the_default_cache_is_bounded_in_bytes(photo_bgr: np.ndarray) -> None:
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime", max_memory=50_000_000)
+    model = AutoModel.from_pretrained("sam2/micro", backend="onnxruntime", max_memory=50_000_000)
     assert model.embeddings_cache is not None
     assert model.embeddings_cache.max_bytes == 5_000_000
     one = model.embed_images(photo_bgr)[0].nbytes
@@ -304,7 +304,7 @@ def test_the_default_cache_is_bounded_in_bytes(photo_bgr: np.ndarray) -> None:
 
 def test_masks_are_refined_from_the_cache(photo_bgr: np.ndarray) -> None:
     cache = Sam2LowResolutionMasksInMemoryCache.init(size_limit=500, send_to_cpu=True)
-    model = AutoModel.from_pretrained("sam2/hiera_micro", sam2_low_resolution_masks_cache=cache)
+    model = AutoModel.from_pretrained("sam2/micro", sam2_low_resolution_masks_cache=cache)
     more: dict[str, Any] = {"point_coordinates": np.array([[300, 200], [320, 210]]), "point_labels": np.array([1, 1])}
     plain = model.segment_images(photo_bgr, **more)[0]
     first = model.segment_images(photo_bgr, use_mask_input_cache=True, **POINT)[0]
@@ -322,7 +322,7 @@ def test_masks_are_refined_from_the_cache(photo_bgr: np.ndarray) -> None:
 
 def test_boxes_that_share_a_corner_are_not_mixed_up(photo_bgr: np.ndarray) -> None:
     cache = Sam2LowResolutionMasksInMemoryCache.init(size_limit=5)
-    model = AutoModel.from_pretrained("sam2/hiera_micro", sam2_low_resolution_masks_cache=cache)
+    model = AutoModel.from_pretrained("sam2/micro", sam2_low_resolution_masks_cache=cache)
     model.segment_images(photo_bgr, boxes=np.array([75, 20, 480, 385]), use_mask_input_cache=True)
     small: dict[str, Any] = {"boxes": np.array([75, 20, 200, 100])}
     cached = model.segment_images(photo_bgr, use_mask_input_cache=True, **small)[0]
@@ -335,7 +335,7 @@ def test_the_mask_cache_asked_for_without_one(micro_onnx: ImagePredictor, photo_
 
 
 def test_closing_empties_the_caches(photo_bgr: np.ndarray) -> None:
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime")
+    model = AutoModel.from_pretrained("sam2/micro", backend="onnxruntime")
     model.embed_images(photo_bgr)
     model.close()
     assert model.embeddings_cache is not None

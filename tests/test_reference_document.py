@@ -15,7 +15,7 @@ from sam2edge import AutoModel
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from tests.conftest import read_picture
 
-MODEL_ID = "sam2/hiera_micro"
+MODEL_ID = "sam2/micro"
 
 
 @pytest.fixture

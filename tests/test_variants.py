@@ -11,7 +11,7 @@ from sam2edge.variants import EMBEDDED, VARIANTS, find_variant
 @pytest.mark.parametrize(
     ("model_id", "name"),
     [
-        ("sam2/hiera_micro", "sam2.1_hiera_micro"),
+        ("sam2/micro", "sam2.1_micro"),
         ("sam2/hiera_tiny", "sam2.1_hiera_tiny"),
         ("sam2/hiera_small", "sam2.1_hiera_small"),
         ("sam2/hiera_b_plus", "sam2.1_hiera_base_plus"),

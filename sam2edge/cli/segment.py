@@ -28,6 +28,7 @@ from sam2edge.cli.prompt_options import Box, ObjectPrompt, Point, box_option, gr
 from sam2edge.cli.terminal import printable, progress, quiet_native_stderr, tell_new_name, tell_skipped_engine
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.imaging.mask_formats import coco_dataset
+from sam2edge.imaging.refine import CROP, WAYS
 from sam2edge.outputs import try_output, write_files
 from sam2edge.variants import EMBEDDED
 
@@ -79,6 +80,12 @@ class _Output:
 )
 @click.option("--cutout", is_flag=True, help="Write the object on a transparent ground, as --format cutout.")
 @click.option("--multi/--single", default=None, help="All three masks of an object, or one. Default: the best.")
+@click.option(
+    "--refine",
+    type=click.Choice(WAYS),
+    help="clean: no specks, no small holes, nothing outside a box. crop: besides a closer look at each box, for small "
+    "objects. Default: as suits the model.",
+)
 @click.option("--label", metavar="NAME", help="What the objects are called in pictures and COCO.")
 @click.option("--out", metavar="DIR", default=".", help="Folder for the files; - is standard output. Default: here.")
 @click.option("--force", is_flag=True, help="Write over files that are there; otherwise new ones get a number.")
@@ -92,6 +99,7 @@ def segment(
     formats: tuple[str, ...],
     cutout: bool,
     multi: bool | None,
+    refine: str | None,
     label: str | None,
     out: str,
     force: bool,
@@ -120,7 +128,7 @@ def segment(
         try:
             image = _read(path) if first is None else first
             with progress(f"segmenting {click.format_filename(path, shorten=True)}"):
-                result = PhotoResult(path, image, list(_find_masks(model, image, prompts, multi)), label)
+                result = PhotoResult(path, image, list(_find_masks(model, image, prompts, multi, refine)), label)
         except Sam2EdgeError as error:
             if len(paths) == 1:
                 raise
@@ -179,20 +187,21 @@ def _load_model(model_id: str, backend: str, checkpoint: str | None) -> Any:
 
 
 def _find_masks(
-    model: Any, image_bgr: np.ndarray, prompts: list[ObjectPrompt], multi: bool | None
+    model: Any, image_bgr: np.ndarray, prompts: list[ObjectPrompt], multi: bool | None, refine: str | None
 ) -> Iterator[FoundMask]:
     """The best mask of each object, or with `multi` all three, best first."""
-    embedding = model.embed_images(image_bgr)
+    pictured = {"images": image_bgr} if refine == CROP else {"embeddings": model.embed_images(image_bgr)}
     for number, prompt in enumerate(prompts, 1):
         given = prompt.arguments()
         # One click can mean a part or the whole, so the best of three is taken; more clicks, or a box, say which.
         ambiguous = len(prompt.points) == 1 and prompt.box is None
         prediction = model.segment_images(
-            embeddings=embedding,
+            **pictured,
             point_coordinates=np.array(given["points"]) if prompt.points else None,
             point_labels=np.array(given["labels"]) if prompt.points else None,
             boxes=None if prompt.box is None else np.array(given["box"]),
             multi_mask_output=ambiguous if multi is None else multi,
+            refine=refine,
         )[0]
         order = np.argsort(-prediction.scores, kind="stable")[: 3 if multi else 1]
         for rank, index in enumerate(order):

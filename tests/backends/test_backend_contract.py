@@ -21,7 +21,7 @@ def backend(micro: ImagePredictor) -> Backend:
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(1, 3, 512, 512)).astype(np.float32)
+    return np.random.default_rng(0).normal(size=(1, 3, 384, 384)).astype(np.float32)
 
 
 POINTS = np.array([[[100.0, 200.0], [300.0, 50.0]]], np.float32)
@@ -30,7 +30,7 @@ LABELS = np.array([[1, 0]], np.int32)
 
 def test_outputs_keep_the_contract(backend: Backend, image: np.ndarray) -> None:
     features = backend.encode(image)
-    specs = contract.graph_specs(backend.variant, 512)
+    specs = contract.graph_specs(backend.variant, 384)
     host = features.to_host().tensors
     for spec in specs[contract.IMAGE_ENCODER].outputs:
         assert (host[spec.name].shape, host[spec.name].dtype.name) == (spec.shape, spec.dtype)
@@ -58,7 +58,7 @@ def test_absent_slots_change_nothing(backend: Backend, image: np.ndarray) -> Non
 
 def test_a_mask_prompt_counts(backend: Backend, image: np.ndarray) -> None:
     features = backend.encode(image)
-    mask = np.full((1, 128, 128), -8.0, np.float32)
+    mask = np.full((1, 96, 96), -8.0, np.float32)
     mask[:, 32:96, 32:96] = 8.0
     plain, with_mask = backend.decode(features, POINTS, LABELS), backend.decode(features, POINTS, LABELS, mask)
     assert not np.allclose(plain.low_res_masks, with_mask.low_res_masks, atol=1e-3)
@@ -68,13 +68,13 @@ def test_a_mask_prompt_counts(backend: Backend, image: np.ndarray) -> None:
     "bad",
     [
         np.zeros((1, 3, 256, 256), np.float32),
-        np.zeros((1, 3, 512, 512), np.float64),
-        np.zeros((2, 3, 512, 512), np.float32),
-        np.zeros((3, 512, 512), np.float32),
+        np.zeros((1, 3, 384, 384), np.float64),
+        np.zeros((2, 3, 384, 384), np.float32),
+        np.zeros((3, 384, 384), np.float32),
     ],
 )
 def test_model_inputs_of_another_shape_are_refused(backend: Backend, bad: np.ndarray) -> None:
-    with pytest.raises(InvalidInputError, match=r"float32 \(1, 3, 512, 512\)"):
+    with pytest.raises(InvalidInputError, match=r"float32 \(1, 3, 384, 384\)"):
         backend.encode(bad)
 
 
@@ -85,7 +85,7 @@ def test_model_inputs_of_another_shape_are_refused(backend: Backend, bad: np.nda
         (POINTS, LABELS[:, :1], None),
         (POINTS[:, :0], LABELS[:, :0], None),
         (POINTS, LABELS, np.zeros((1, 64, 64), np.float32)),
-        (POINTS, LABELS, np.zeros((2, 128, 128), np.float32)),
+        (POINTS, LABELS, np.zeros((2, 96, 96), np.float32)),
     ],
 )
 def test_prompt_tensors_of_another_shape_are_refused(

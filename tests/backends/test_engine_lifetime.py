@@ -24,17 +24,17 @@ BOX = np.array([75, 20, 480, 385])
 def test_a_driver_that_is_too_old_is_a_reason_to_take_the_next(tensorrt: FakeTensorRt) -> None:
     """TensorRT's constructor then raises TypeError."""
     tensorrt.old_driver = True
-    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    model = AutoModel.from_pretrained("sam2/micro")
     assert model.backend_name != "tensorrt"
     assert "tensorrt 10.3.0 does not start; expected an NVIDIA driver" in str(model.report)
     with pytest.raises(BackendUnavailableError, match="does not start.*got CUDA initialization failure.*update the dr"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+        AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
 
 
 def test_one_logger_for_a_library(tensorrt: FakeTensorRt) -> None:
     """Its plugin registry keeps a pointer to the first one."""
     for _ in range(2):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt").close()
+        AutoModel.from_pretrained("sam2/micro", backend="tensorrt").close()
     assert len(tensorrt.loggers) == 2
     assert tensorrt.loggers[0] is tensorrt.loggers[1]
 
@@ -43,20 +43,20 @@ def test_one_logger_for_a_library(tensorrt: FakeTensorRt) -> None:
 def test_the_device_that_was_asked_for(
     tensorrt: FakeTensorRt, driver: FakeDriver, device: str | None, index: int
 ) -> None:
-    model: Any = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", device=device)
+    model: Any = AutoModel.from_pretrained("sam2/micro", backend="tensorrt", device=device)
     assert [call for call in driver.calls if call.startswith("device")] == [f"device {index}"]
     assert model.backend.device == f"cuda:{index}"
 
 
 def test_devices_that_are_not_there(tensorrt: FakeTensorRt) -> None:
     with pytest.raises(BackendUnavailableError, match="expected CUDA device 5"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", device="cuda:5")
+        AutoModel.from_pretrained("sam2/micro", backend="tensorrt", device="cuda:5")
     with pytest.raises(InvalidInputError, match="device cannot be used.*got 'cuda:one'"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", device="cuda:one")
+        AutoModel.from_pretrained("sam2/micro", backend="tensorrt", device="cuda:one")
 
 
 def test_streams_do_not_wait_for_those_of_torch(tensorrt: FakeTensorRt, driver: FakeDriver) -> None:
-    AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     assert [call for call in driver.calls if call.startswith("stream")] == ["stream 1"], "CU_STREAM_NON_BLOCKING"
 
 
@@ -64,7 +64,7 @@ def test_streams_do_not_wait_for_those_of_torch(tensorrt: FakeTensorRt, driver: 
 def test_a_dropped_model_gives_all_back(
     tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray, elsewhere: bool
 ) -> None:
-    held = [AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")]
+    held = [AutoModel.from_pretrained("sam2/micro", backend="tensorrt")]
     held[0].segment_images(photo_bgr, boxes=BOX)
     assert driver.used > 0
 
@@ -82,7 +82,7 @@ def test_a_dropped_model_gives_all_back(
 
 
 def test_embeddings_outlive_a_dropped_model(tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray) -> None:
-    model: Any = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model: Any = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     embedding = model.embed_images(photo_bgr)[0]
     del model
     gc.collect()
@@ -103,13 +103,13 @@ def test_tensorrt_rtx_compiles_kernels_once(
     vars(tensorrt)["IRuntimeCache"] = object
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", tensorrt)
     for _ in range(2):
-        model = AutoModel.from_pretrained("sam2/hiera_micro", tracking=True)
+        model = AutoModel.from_pretrained("sam2/micro", tracking=True)
         assert model.backend_name == "tensorrt", model.report
         model.close()
         assert tensorrt.compiled == 4
     (empty_store / "runtime_cache").rename(empty_store / "elsewhere")
     (empty_store / "runtime_cache").write_text("a file")
-    assert AutoModel.from_pretrained("sam2/hiera_micro").backend_name == "tensorrt", "it costs time and no more"
+    assert AutoModel.from_pretrained("sam2/micro").backend_name == "tensorrt", "it costs time and no more"
 
 
 def test_engines_of_torch2trt_take_whole_numbers_as_floats(
@@ -132,9 +132,9 @@ def test_engines_of_torch2trt_take_whole_numbers_as_floats(
         path = manifest_path(engine)
         content = json.loads(path.read_text())
         path.write_text(json.dumps({**content, "engine": {**content["engine"], "compiler": "torch2trt"}}))
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     found = model.segment_images(photo_bgr, boxes=BOX)[0].best_masks
-    wanted = AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime").segment_images(photo_bgr, boxes=BOX)
+    wanted = AutoModel.from_pretrained("sam2/micro", backend="onnxruntime").segment_images(photo_bgr, boxes=BOX)
     np.testing.assert_array_equal(found, wanted[0].best_masks)
 
 
@@ -142,7 +142,7 @@ def test_what_a_tracked_frame_takes(
     tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray, micro_onnx: Any
 ) -> None:
     """In the steady state: no memory is allocated or freed, and one memory copied; and masks are those of the CPU."""
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     model.embeddings_cache = None
     trackers = [VideoTracker(one) for one in (model, micro_onnx)]
     taken: list[Counter[str]] = []

@@ -88,7 +88,7 @@ def failing(written_engines: Path, monkeypatch: pytest.MonkeyPatch) -> type[_Fai
 
 @pytest.fixture(scope="module")
 def expected_mask(photo_bgr: np.ndarray) -> np.ndarray:
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime")
+    model = AutoModel.from_pretrained("sam2/micro", backend="onnxruntime")
     return model.segment_images(photo_bgr, boxes=BOX)[0].best_masks
 
 
@@ -212,7 +212,7 @@ def test_by_name_there_is_no_fallback(failing: type[_Failing], written_engines: 
     with pytest.raises(GraphError, match="mask_decoder.engine was refused"):
         AutoModel.from_pretrained(backend="tensorrt")
     shutil.rmtree(written_engines)
-    with pytest.raises(BackendUnavailableError, match="no engine of sam2/hiera_micro.*sam2edge build"):
+    with pytest.raises(BackendUnavailableError, match="no engine of sam2/micro.*sam2edge build"):
         AutoModel.from_pretrained(backend="tensorrt")
 
 
@@ -238,7 +238,7 @@ def test_segment_gives_the_right_mask_and_the_reason(
     damage(written_engines)
     box = ",".join(map(str, BOX))
     photo = str(ROOT / "examples" / "coffee.png")
-    arguments = ["segment", photo, "--box", box, "--multi", "--model", "sam2/hiera_micro", "--out", str(tmp_path)]
+    arguments = ["segment", photo, "--box", box, "--multi", "--model", "sam2/micro", "--out", str(tmp_path)]
     assert main(arguments) == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if "uncertain" not in line]
     assert len(notes) == 1

@@ -24,7 +24,7 @@ BOX = np.array([75, 20, 480, 385])
 def test_masks_are_those_of_the_graphs(
     tensorrt: FakeTensorRt, micro_onnx: ImagePredictor, photo_bgr: np.ndarray
 ) -> None:
-    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    model = AutoModel.from_pretrained("sam2/micro")
     assert str(model.report) == "tensorrt on cuda: in use"
     flipped = photo_bgr[:, ::-1].copy()
     embeddings = [model.embed_images(image)[0] for image in (photo_bgr, flipped)]
@@ -40,7 +40,7 @@ def test_masks_are_those_of_the_graphs(
 
 
 def test_embeddings_own_their_memory(tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray) -> None:
-    model: Any = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model: Any = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     model.embeddings_cache = None
     model.segment_images(photo_bgr, boxes=BOX)
     device = model.backend._device
@@ -64,7 +64,7 @@ def test_embeddings_own_their_memory(tensorrt: FakeTensorRt, driver: FakeDriver,
 def test_out_of_memory_empties_the_cache_and_tries_once_more(
     tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray
 ) -> None:
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     model.embed_images([photo_bgr, 255 - photo_bgr])
     assert model.embeddings_cache is not None
     assert model.embeddings_cache.statistics.num_entries == 2
@@ -84,25 +84,25 @@ def test_an_engine_that_does_not_load_or_run(
     tensorrt: FakeTensorRt, written_engines: Path, photo_bgr: np.ndarray
 ) -> None:
     tensorrt.fails_to_run = True
-    by_name = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    by_name = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     with pytest.raises(GraphError, match=r"image_encoder could not be run; got Cuda Runtime \(an illegal memory acc"):
         by_name.embed_images(photo_bgr)
-    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    model = AutoModel.from_pretrained("sam2/micro")
     assert model.backend_name != "tensorrt"
     assert "illegal memory access" in str(model.report)
     assert model.segment_images(photo_bgr, boxes=BOX)[0].masks.any()
     rewrite_engine(written_engines / "mask_decoder.engine", b"unreadable")
     with pytest.raises(GraphError, match="mask_decoder cannot be loaded; got Serialization assertion failed"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+        AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     rewrite_engine(written_engines / "mask_decoder.engine", str(ASSETS / "image_encoder.onnx").encode())
     with pytest.raises(GraphError, match="inputs of engine mask_decoder break the contract"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+        AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
 
 
 def test_another_version_is_refused_before_it_is_read(tensorrt: FakeTensorRt, written_engines: Path) -> None:
     tensorrt.__version__ = "10.7.0"  # type: ignore[misc]
     with pytest.raises(GraphError, match="expected an engine of tensorrt 10.7.0; got tensorrt 10.3.0"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+        AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     assert tensorrt.logger is None, "no runtime was made"
 
 
@@ -111,14 +111,14 @@ def test_libraries_that_are_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(BackendUnavailableError, match="tensorrt cannot be imported.*python3-libnvinfer"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+        AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     for name in MODULES:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "pycuda", None)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     with pytest.raises(BackendUnavailableError, match="backend tensorrt cannot be imported.*pycuda"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
-    assert AutoModel.from_pretrained("sam2/hiera_micro").backend_name != "tensorrt"
+        AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
+    assert AutoModel.from_pretrained("sam2/micro").backend_name != "tensorrt"
 
 
 def test_cuda_without_a_device(tensorrt: FakeTensorRt, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +127,10 @@ def test_cuda_without_a_device(tensorrt: FakeTensorRt, driver: FakeDriver, monke
 
     monkeypatch.setattr(driver, "init", init)
     with pytest.raises(BackendUnavailableError, match="CUDA cannot be used.*no CUDA-capable device"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+        AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     monkeypatch.setattr(sys.modules[MODULES[1]], "find_gpu", lambda index: None)
     with pytest.raises(BackendUnavailableError, match="no NVIDIA GPU"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+        AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
 
 
 def test_a_buffer_dropped_elsewhere_is_freed(device: Any, driver: FakeDriver) -> None:
@@ -202,11 +202,11 @@ def test_memories_are_those_of_the_graphs(
     from sam2edge.backends.base import MemoryInputs
 
     random = np.random.default_rng(0)
-    image = random.standard_normal((1, 3, 512, 512)).astype(np.float32)
-    y, x = np.mgrid[:512, :512].astype(np.float32)
+    image = random.standard_normal((1, 3, 384, 384)).astype(np.float32)
+    y, x = np.mgrid[:384, :384].astype(np.float32)
     logits = (90 - np.hypot(x - 200, y - 260)) / 20
     pointers, ages = random.standard_normal((4, 128)).astype(np.float32), np.linspace(0, 0.2, 4, dtype=np.float32)
-    engines = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt").backend
+    engines = AutoModel.from_pretrained("sam2/micro", backend="tensorrt").backend
     found = []
     for backend in (micro_onnx.backend, engines):
         features = backend.encode(image)
@@ -237,7 +237,7 @@ def libcuda(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeLibCuda:
 def test_the_same_launch_again_is_replayed(
     libcuda: FakeLibCuda, tensorrt: FakeTensorRt, micro_onnx: ImagePredictor, photo_bgr: np.ndarray
 ) -> None:
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     embedding = model.embed_images(photo_bgr)[0]
     for shift in (0, 10, 20, 30):
         found = model.segment_images(embeddings=embedding, boxes=BOX + shift)[0]
@@ -258,7 +258,7 @@ def test_without_cuda_graphs_it_goes_on(
     libcuda: FakeLibCuda, tensorrt: FakeTensorRt, photo_bgr: np.ndarray, call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     libcuda.fails = call
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     embedding = model.embed_images(photo_bgr)[0]
     masks = [model.segment_images(embeddings=embedding, boxes=BOX)[0].best_masks for _ in range(4)]
     assert all(np.array_equal(mask, masks[0]) for mask in masks)
@@ -296,7 +296,7 @@ def test_frames_are_normalised_on_the_device(
 
     large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
     wanted = {name: micro_onnx.embed_images(image)[0] for name, image in (("small", photo_bgr), ("large", large))}
-    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    model = AutoModel.from_pretrained("sam2/micro")
     small = model.embed_images(photo_bgr)[0]
     monkeypatch.setattr(Backend, "encode", None)  # normalised on the CPU, as the small one was
     for image, order in ((large, "bgr"), (large[..., ::-1], "rgb")):
@@ -315,7 +315,7 @@ def test_without_the_kernel_frames_are_normalised_on_the_cpu(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     driver.no_kernels = True
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt")
+    model = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
     assert "frames are normalised on the CPU: a CUDA call failed; got cuModuleLoadDataEx failed" in caplog.text
     assert model.segment_images(photo_bgr, boxes=BOX)[0].masks.any()
 
@@ -328,7 +328,7 @@ def test_a_backend_that_took_frames_gives_way_to_one_that_does_not(
     photo_bgr: np.ndarray,
 ) -> None:
     large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
-    model: Any = AutoModel.from_pretrained("sam2/hiera_micro")
+    model: Any = AutoModel.from_pretrained("sam2/micro")
     assert model.backend.accepts_uint8
     model.backend._device.release()  # of its freed buffers none is kept for the next call
     driver.limit = driver.used
@@ -340,7 +340,7 @@ def test_a_backend_that_took_frames_gives_way_to_one_that_does_not(
 def test_a_stream_goes_on_elsewhere_when_memory_runs_out(
     tensorrt: FakeTensorRt, driver: FakeDriver, micro_onnx: Any, photo_bgr: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected, tracker = VideoTracker(micro_onnx), VideoTracker.from_pretrained("sam2/hiera_micro", device=None)
+    expected, tracker = VideoTracker(micro_onnx), VideoTracker.from_pretrained("sam2/micro", device=None)
     mask = np.zeros(photo_bgr.shape[:2], bool)
     mask[100:300, 150:350] = True
     for one in (expected, tracker):

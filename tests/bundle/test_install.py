@@ -20,7 +20,7 @@ from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.variants import find_variant
 from tests.bundle.small_bundle import HERE, make_bundle
 
-TINY, MICRO = find_variant("sam2/hiera_tiny"), find_variant("sam2/hiera_micro")
+TINY, MICRO = find_variant("sam2/hiera_tiny"), find_variant("sam2/micro")
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_new_environment_and_models(
     for path in graphs:
         assert (there / path.relative_to(here)).read_bytes() == path.read_bytes()
     assert not list(there.glob(".bundle-*"))
-    assert facts["engines_left_out"] == {"engines/sam2.1_hiera_micro/512-fp16": "no GPU"}
+    assert facts["engines_left_out"] == {"engines/sam2.1_micro/384-fp16": "no GPU"}
     assert not (there / "engines").exists()
     assert _version_in(env) == "sam2edge 0.1.0\n"
     again = run(bundle, "install", "--target", tmp_path / "packages", "--store", there, "--json")

@@ -42,11 +42,14 @@ class Model:
     def embed_images(self, image: np.ndarray) -> np.ndarray:
         return image
 
-    def segment_images(self, embeddings: np.ndarray, **prompts: Any) -> list[_Prediction]:
+    def segment_images(
+        self, images: np.ndarray | None = None, embeddings: np.ndarray | None = None, **prompts: Any
+    ) -> list[_Prediction]:
         if self.error is not None:
             raise self.error
-        image = embeddings
-        self.asked |= {"image": image, **prompts}
+        image = images if embeddings is None else embeddings
+        assert image is not None
+        self.asked |= {"image": image, "images": images, **prompts}
         self.prompts.append(prompts)
         masks = np.zeros((3, *image.shape[:2]), bool)
         for index in range(3):

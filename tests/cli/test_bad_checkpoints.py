@@ -28,7 +28,7 @@ def _make(kind: str, path: Path) -> None:
     if kind == "code":
         path.write_bytes(pickle.dumps({"model": _Malicious(path.with_name("ran"))}))
     elif kind != "missing":
-        torch.save({"model": Sam2(find_variant("sam2/hiera_micro")).state_dict()}, path)
+        torch.save({"model": Sam2(find_variant("sam2/micro")).state_dict()}, path)
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[:100_000])
 
@@ -37,8 +37,8 @@ def _make(kind: str, path: Path) -> None:
     ("kind", "model_id", "message"),
     [
         ("missing", "sam2/hiera_tiny", "checkpoint not found"),
-        ("truncated", "sam2/hiera_micro", "damaged or cut short"),
-        ("another variant", "sam2/hiera_tiny", "load it as sam2/hiera_micro"),
+        ("truncated", "sam2/micro", "damaged or cut short"),
+        ("another variant", "sam2/hiera_tiny", "load it as sam2/micro"),
         ("code", "sam2/hiera_tiny", "nothing of it was run"),
     ],
 )

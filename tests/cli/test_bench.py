@@ -22,13 +22,13 @@ def test_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     times = {"median_ms": 1.25, "p99_ms": 2.5}
-    row = {"model": "sam2/hiera_micro", "backend": "onnxruntime", "image_size": 512, "load_seconds": 0.5}
+    row = {"model": "sam2/micro", "backend": "onnxruntime", "image_size": 512, "load_seconds": 0.5}
     row |= {"embed": times, "prompt": times, "frame": None, "peak_bytes": 123_000_000}
     monkeypatch.setattr("sam2edge.cli.bench._measure", lambda *_: row)
     assert main(["bench"]) == 0
     head, line = capsys.readouterr().out.splitlines()
     assert " ".join(head.split()) == "MODEL BACKEND SIZE LOAD S EMBED MS PROMPT MS FRAME MS PEAK MB"
-    assert " ".join(line.split()) == "sam2/hiera_micro onnxruntime 512 0.5 1.2 / 2.5 1.2 / 2.5 - 123"
+    assert " ".join(line.split()) == "sam2/micro onnxruntime 512 0.5 1.2 / 2.5 1.2 / 2.5 - 123"
 
 
 def test_nothing_can_be_measured(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

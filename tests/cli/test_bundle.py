@@ -49,7 +49,7 @@ def test_models_go_in_with_what_the_store_has(tmp_path: Path, written_engines: P
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
     write_manifest(weights, describe_file(weights))
-    command = ["bundle", "create", "--model", "sam2/hiera_tiny", "--model", "sam2/hiera_micro", "--json"]
+    command = ["bundle", "create", "--model", "sam2/hiera_tiny", "--model", "sam2/micro", "--json"]
     assert main([*command, str(tmp_path / "a.zip")]) == 1
     assert "sam2edge models install sam2/hiera_tiny" in capsys.readouterr().err
     assert not (tmp_path / "a.zip").exists()

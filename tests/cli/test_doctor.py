@@ -31,7 +31,7 @@ def test_this_machine(only_onnxruntime: None, capsys: pytest.CaptureFixture[str]
     report = json.loads(capsys.readouterr().out)
     assert report["can_run"] is True
     assert {b["name"]: b["state"] for b in report["backends"]}["onnxruntime"] == "works"
-    assert report["auto"]["model"] == "sam2/hiera_micro" and report["auto"]["backend"] == "onnxruntime"
+    assert report["auto"]["model"] == "sam2/micro" and report["auto"]["backend"] == "onnxruntime"
     budget = report["auto"]["budgets"]["host"]
     assert report["auto"]["needs_bytes"] + report["auto"]["cache_bytes"] <= budget["usable_bytes"]
     assert report["machine"]["memory"]["total_bytes"] > 0 and report["explanation"]

@@ -75,7 +75,7 @@ def test_json_of_the_others(server: FileServer, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["pull", "sam2/hiera_micro"], 1, "comes with the package"),
+        (["pull", "sam2/micro"], 1, "comes with the package"),
         (["pull", "sam3"], 1, "unknown model id"),
         (["pull"], 2, "Missing argument"),
         (["add", "missing.pt"], 1, "checkpoint not found"),

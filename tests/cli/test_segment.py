@@ -52,6 +52,12 @@ def test_what_is_asked_reaches_the_model(model: Model) -> None:
     np.testing.assert_array_equal(asked["image"], PHOTO)
 
 
+def test_a_closer_look_needs_the_photo_itself(model: Model) -> None:
+    assert main(["segment", "cup.png", "--box", "1,2,30,40", "--refine", "crop"]) == 0
+    assert model.asked["refine"] == "crop"
+    np.testing.assert_array_equal(model.asked["images"], PHOTO)
+
+
 @pytest.mark.parametrize(
     ("prompt", "multi"),
     [
@@ -73,7 +79,7 @@ def test_json_is_one_object_on_standard_output(model: Model, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out) == {
         "photo": "cup.png",
         "size_hw": [60, 80],
-        "model": "sam2/hiera_micro",
+        "model": "sam2/micro",
         "backend": "onnxruntime",
         "report": ["onnxruntime: taken", "torch: not installed"],
         "score": 0.9,
@@ -87,7 +93,7 @@ def test_json_is_one_object_on_standard_output(model: Model, capsys: pytest.Capt
 
 
 def test_no_hint_for_who_chose(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["segment", "cup.png", "--point", "12,15", "--model", "sam2/hiera_micro"]) == 0
+    assert main(["segment", "cup.png", "--point", "12,15", "--model", "sam2/micro"]) == 0
     assert capsys.readouterr().err == ""
 
 

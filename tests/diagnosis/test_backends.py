@@ -12,7 +12,7 @@ from sam2edge.diagnosis.backends import Trial, run_trial, try_backends, working
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS
 from sam2edge.machine.software import Libraries
 
-MICRO = ("sam2/hiera_micro", 512)
+MICRO = ("sam2/micro", 384)
 EVERYTHING = Libraries(frozenset({"onnxruntime", "torch", "tensorrt", "pycuda"}), "12.6")
 
 
@@ -40,7 +40,7 @@ def test_a_bare_machine() -> None:
 
 def test_a_gpu_with_everything_but_engines() -> None:
     states = _states(EVERYTHING, has_gpu=True)
-    assert states["tensorrt"] == (MISSING, "sam2edge build sam2/hiera_micro")
+    assert states["tensorrt"] == (MISSING, "sam2edge build sam2/micro")
     assert {states[name][0] for name in ("torch on cuda", "onnxruntime", "torch on cpu")} == {WORKS}
 
 

@@ -55,7 +55,7 @@ def test_what_the_store_holds(empty_store: Path) -> None:
         ("graph", "512-fp32", 305),
         ("weights", "sam2.1_hiera_tiny.pt", 40),
     ]
-    embedded = [s for s in storage.contents if s.model == "sam2/hiera_micro"]
+    embedded = [s for s in storage.contents if s.model == "sam2/micro"]
     assert {s.kind for s in embedded} == {"weights", "graph"} and all(s.num_bytes > 1_000_000 for s in embedded)
 
 
@@ -63,7 +63,7 @@ def test_a_store_that_cannot_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAM2EDGE_HOME", "/proc/1/no/such/store")
     storage = look_at_store()
     assert not storage.is_writable
-    assert {s.model for s in storage.contents} == {"sam2/hiera_micro"}
+    assert {s.model for s in storage.contents} == {"sam2/micro"}
 
 
 def test_a_larger_model_that_would_fit(tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ from tests.backends.conftest import driver, tensorrt  # noqa: F401
 
 @pytest.fixture(scope="session")
 def half_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of micro's float16 graphs at 512, in a store that holds nothing else."""
+    """The folder of micro's float16 graphs at 384, in a store that holds nothing else."""
     pytest.importorskip("onnx")
     pytest.importorskip("torch")
     from sam2edge.export.to_onnx import export_graphs
 
-    variant = find_variant("sam2/hiera_micro")
+    variant = find_variant("sam2/micro")
     checkpoint = paths.find_checkpoint(variant)
     assert checkpoint is not None
-    folder = tmp_path_factory.mktemp("store") / "graphs" / variant.name / "512-fp16"
-    export_graphs(variant, checkpoint, 512, folder, precision="fp16")
+    folder = tmp_path_factory.mktemp("store") / "graphs" / variant.name / "384-fp16"
+    export_graphs(variant, checkpoint, 384, folder, precision="fp16")
     return folder

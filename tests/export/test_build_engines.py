@@ -28,9 +28,9 @@ from sam2edge.store.manifest import Manifest, read_manifest
 from sam2edge.variants import find_variant
 from tests.boards import ORIN
 
-MICRO = find_variant("sam2/hiera_micro")
+MICRO = find_variant("sam2/micro")
 ASSETS = paths.ASSETS
-GRAPHS = tuple(contract.graph_specs(MICRO, 512))
+GRAPHS = tuple(contract.graph_specs(MICRO, 384))
 
 
 TENSORRT = Library("tensorrt", "10.3.0")
@@ -38,7 +38,7 @@ TENSORRT = Library("tensorrt", "10.3.0")
 
 def _build(out: Path, skip_built: bool = False, graphs: Path = ASSETS) -> dict[str, Manifest]:
     return build_engines(
-        BuildOptions(MICRO.name, 512, "fp32", skip_built=skip_built, graphs=graphs, out=out), LineProgress()
+        BuildOptions(MICRO.name, 384, "fp32", skip_built=skip_built, graphs=graphs, out=out), LineProgress()
     )
 
 
@@ -56,12 +56,12 @@ def test_engines_come_with_manifests(builder: pytest.MonkeyPatch, tmp_path: Path
     _on_orin(builder)
     outcomes = _build(tmp_path / "out")
     assert set(outcomes) == set(GRAPHS)
-    for name, manifest in check_files(tmp_path / "out", GRAPHS, MICRO, 512).items():
+    for name, manifest in check_files(tmp_path / "out", GRAPHS, MICRO, 384).items():
         assert manifest == outcomes[name]
         made = manifest.build
         assert (made.builder, made.builder_version, manifest.precision) == ("tensorrt", "10.3.0", "fp32")
         assert (made.gpu, made.device_memory_bytes) == (ORIN, 12345)
-        assert manifest.checkpoint_sha256 == file_sha256(ASSETS / "sam2.1_hiera_micro.safetensors")
+        assert manifest.checkpoint_sha256 == file_sha256(ASSETS / "sam2.1_micro.safetensors")
         assert made.graph_sha256 == file_sha256(ASSETS / f"{name}.onnx")
         assert made.peak_bytes and made.peak_bytes > 1 << 20
     cache = empty_store / "timing" / "tensorrt-10.3.0-Orin-8.7-8sm-8GiB-p3767-0003.cache"
@@ -93,7 +93,7 @@ def test_what_was_built_before_stays_when_a_new_build_fails(builder: pytest.Monk
     builder.setenv("FAKE_TENSORRT", "killed")
     with pytest.raises(GraphError, match="0 of 4 engines built"):
         _build(tmp_path)
-    assert check_files(tmp_path, GRAPHS, MICRO, 512) == before
+    assert check_files(tmp_path, GRAPHS, MICRO, 384) == before
 
 
 def test_skip_built_builds_what_is_not_right(builder: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_skip_built_builds_what_is_not_right(builder: pytest.MonkeyPatch, tmp_pa
     assert after["mask_decoder"] != before["mask_decoder"]
     _on_orin(builder)
     assert _build(tmp_path, skip_built=True)["image_encoder"] != before["image_encoder"]
-    check_files(tmp_path, GRAPHS, MICRO, 512)
+    check_files(tmp_path, GRAPHS, MICRO, 384)
 
 
 def test_a_graph_that_cannot_be_built_does_not_stop_the_others(builder: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_torch2trt_is_another_compiler(
     shutil.copy(Path(__file__).parent / "fake_torch2trt.py", tmp_path / "libraries" / "torch2trt.py")
     for needed in ("onnx_graphsurgeon",):
         (tmp_path / "libraries" / f"{needed}.py").touch()
-    command = ["build", "sam2/hiera_micro", "--precision", "fp32", "--compiler", "torch2trt"]
+    command = ["build", "sam2/micro", "--precision", "fp32", "--compiler", "torch2trt"]
     command += ["--out", str(tmp_path / "out")]
     assert main(command) == 0, capsys.readouterr().err
-    for name, manifest in check_files(tmp_path / "out", GRAPHS, MICRO, 512).items():
+    for name, manifest in check_files(tmp_path / "out", GRAPHS, MICRO, 384).items():
         made = manifest.build
         assert (made.compiler, made.builder, made.device_memory_bytes) == ("torch2trt", "tensorrt", 777)
         assert (tmp_path / "out" / f"{name}.engine").read_bytes() == b"engine of torch2trt in fp32"
@@ -141,11 +141,11 @@ def test_torch2trt_is_another_compiler(
 
 def test_two_builds_at_once(builder: pytest.MonkeyPatch, tmp_path: Path) -> None:
     builder.setenv("FAKE_TENSORRT", "slow")
-    command = [sys.executable, "-m", "sam2edge.cli.main", "build", "sam2/hiera_micro", "--precision", "fp32"]
+    command = [sys.executable, "-m", "sam2edge.cli.main", "build", "sam2/micro", "--precision", "fp32"]
     command += ["--graphs", str(ASSETS), "--out", str(tmp_path / "out")]
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(180) for process in both] == [0, 0]
-    check_files(tmp_path / "out", GRAPHS, MICRO, 512)
+    check_files(tmp_path / "out", GRAPHS, MICRO, 384)
     assert len(_visible(tmp_path / "out")) == 2 * len(GRAPHS)
 
 
@@ -155,7 +155,7 @@ def test_an_interrupted_build_leaves_nothing_that_counts(
 ) -> None:
     builder.setenv("FAKE_TENSORRT", "slow")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "sam2edge.cli.main", "build", "sam2/hiera_micro", "--precision", "fp32"]
+    command = [sys.executable, "-m", "sam2edge.cli.main", "build", "sam2/micro", "--precision", "fp32"]
     command += ["--graphs", str(ASSETS), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -163,7 +163,7 @@ def test_an_interrupted_build_leaves_nothing_that_counts(
         time.sleep(0.02)
     process.send_signal(how)
     words = process.communicate(timeout=120)[1]
-    assert paths.find_engines(MICRO, 512) is None
+    assert paths.find_engines(MICRO, 384) is None
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert words.splitlines()[-1] == "sam2edge: interrupted"
@@ -184,7 +184,7 @@ def test_a_folder_that_cannot_be_written(
     builder: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").write_text("a file")
-    command = ["build", "sam2/hiera_micro", "--precision", "fp32", "--graphs", str(ASSETS)]
+    command = ["build", "sam2/micro", "--precision", "fp32", "--graphs", str(ASSETS)]
     assert main([*command, "--out", str(tmp_path / "out" / "in")]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("sam2edge: 0 of 4 engines built; got engine of image_encoder cannot be written")
@@ -199,7 +199,7 @@ def test_a_timing_cache_that_cannot_be_kept_costs_no_engine(
 
 DISK_FULL = """
 mount -t tmpfs -o size=5m small "$1" || exit 77
-"$2" -m sam2edge.cli.main build sam2/hiera_micro --precision fp32 --graphs "$3" --out "$1" > /dev/null 2> "$4"
+"$2" -m sam2edge.cli.main build sam2/micro --precision fp32 --graphs "$3" --out "$1" > /dev/null 2> "$4"
 echo $?
 ls -A "$1"
 """
@@ -242,7 +242,7 @@ def test_tensorrt_of_jetpack_6_0_is_refused_before_the_build(
     """Its 8.6 has no strongly typed networks; told before graphs are exported, which takes minutes."""
     fake = tmp_path / "libraries" / "tensorrt.py"
     fake.write_text(fake.read_text().replace('"10.3.0"', '"8.6.2"').replace("STRONGLY_TYPED=1", "EXPLICIT_BATCH=0"))
-    assert main(["build", "sam2/hiera_micro"]) == 1
+    assert main(["build", "sam2/micro"]) == 1
     err = capsys.readouterr().err
     assert "tensorrt 8.6.2 is too old to build engines" in err
     assert "JetPack 6.1 or later on a Jetson" in err
@@ -252,7 +252,7 @@ def test_a_library_that_cannot_be_imported(
     builder: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "libraries" / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open')")
-    assert main(["build", "sam2/hiera_micro"]) == 1
+    assert main(["build", "sam2/micro"]) == 1
     assert "tensorrt cannot be imported; got ImportError: libnvinfer.so.10" in capsys.readouterr().err
 
 
@@ -260,10 +260,10 @@ def test_a_library_that_cannot_be_imported(
 def test_tensorrt_rtx_compiles_every_graph(precision: str, half_graphs: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     graphs = half_graphs if precision == "fp16" else ASSETS
-    built = build_engines(BuildOptions(MICRO.name, 512, precision, graphs=graphs, out=tmp_path), LineProgress())
+    built = build_engines(BuildOptions(MICRO.name, 384, precision, graphs=graphs, out=tmp_path), LineProgress())
     for name in GRAPHS:
         assert built[name] == read_manifest(tmp_path / f"{name}.engine")
-    assert {m.precision for m in check_files(tmp_path, GRAPHS, MICRO, 512).values()} == {precision}
+    assert {m.precision for m in check_files(tmp_path, GRAPHS, MICRO, 384).values()} == {precision}
 
 
 def test_the_builder_needs_neither_torch_nor_onnx(builder: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_the_builder_needs_neither_torch_nor_onnx(builder: pytest.MonkeyPatch, t
 import sys
 sys.modules["torch"] = sys.modules["onnx"] = None
 from sam2edge.cli.main import main
-assert main(["build", "sam2/hiera_micro", "--precision", "fp32", "--out", {str(tmp_path / "out")!r}]) == 0
+assert main(["build", "sam2/micro", "--precision", "fp32", "--out", {str(tmp_path / "out")!r}]) == 0
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

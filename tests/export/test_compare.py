@@ -16,7 +16,7 @@ from sam2edge.variants import find_variant
 
 
 def test_graphs_that_no_case_changes_run_once() -> None:
-    specs = contract.graph_specs(find_variant("sam2/hiera_micro"), 64, 4)
+    specs = contract.graph_specs(find_variant("sam2/micro"), 64, 4)
     runs: Counter[tuple[str, str]] = Counter()
 
     def runner(side: str) -> Any:

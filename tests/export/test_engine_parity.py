@@ -29,8 +29,8 @@ from tests.backends.conftest import ASSETS, rewrite_engine
 from tests.backends.fake_cuda import FakeTensorRt
 from tests.boards import ORIN
 
-MICRO = find_variant("sam2/hiera_micro")
-GRAPHS = tuple(contract.graph_specs(MICRO, 512))
+MICRO = find_variant("sam2/micro")
+GRAPHS = tuple(contract.graph_specs(MICRO, 384))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def wrong_decoder(tensorrt: FakeTensorRt, written_engines: Path, tmp_path: Path)
 def _references(photo: np.ndarray) -> Any:
     """What the embedded graphs give in ONNX Runtime."""
     runner = session_runner({name: open_session(ASSETS / f"{name}.onnx") for name in GRAPHS})
-    specs = contract.graph_specs(MICRO, 512)
+    specs = contract.graph_specs(MICRO, 384)
     return run_reference(specs, example_cases(512, NUM_PROMPT_SLOTS, [photo]), runner)
 
 
@@ -61,34 +61,34 @@ def test_good_engines_get_their_metrics(
     tensorrt: FakeTensorRt, written_engines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch")
-    _state(written_engines, checkpoint_sha256=file_sha256(ASSETS / "sam2.1_hiera_micro.safetensors"))
+    _state(written_engines, checkpoint_sha256=file_sha256(ASSETS / "sam2.1_micro.safetensors"))
     photos = [f"--photo={ASSETS.parents[1] / 'examples' / name}" for name in ("coffee.png", "coins.png")]
-    assert main(["sam2/hiera_micro", *photos]) == 0, capsys.readouterr().err
+    assert main(["sam2/micro", *photos]) == 0, capsys.readouterr().err
     for name in GRAPHS:
         parity = read_engine_manifest(written_engines / f"{name}.engine").parity["engine"]
         assert (parity.against, parity.cases, parity.passed) == ("torch float32", 6, True)
         assert parity.runtime == "tensorrt 10.3.0 on Orin"
         assert parity.metrics["cosine"] >= 0.9995
         assert parity.metrics["mask_iou"] >= 0.995
-    assert AutoModel.from_pretrained("sam2/hiera_micro").backend_name == "tensorrt"
+    assert AutoModel.from_pretrained("sam2/micro").backend_name == "tensorrt"
 
 
 def test_a_wrong_engine_is_moved_aside_and_never_loaded(wrong_decoder: Path, photo_bgr: np.ndarray) -> None:
-    outcomes = check_engines(wrong_decoder, MICRO, 512, _references(photo_bgr), "the graphs")
+    outcomes = check_engines(wrong_decoder, MICRO, 384, _references(photo_bgr), "the graphs")
     assert [name for name, outcome in outcomes.items() if not outcome.passed] == ["mask_decoder"]
     with pytest.raises(GraphError, match="engines differ.*mask_decoder: cosine.*mask_decoder.failed.engine"):
         require_passed(outcomes, "engines", paths.ENGINE_SUFFIX)
     assert not (wrong_decoder / "mask_decoder.engine").exists()
     assert (wrong_decoder / "mask_decoder.failed.engine").exists()
     assert read_engine_manifest(wrong_decoder / "mask_decoder.engine").has_failed
-    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    model = AutoModel.from_pretrained("sam2/micro")
     assert model.backend_name != "tensorrt"
     assert "mask_decoder.engine was refused" in str(model.report)
     assert "kept aside as mask_decoder.failed.engine; remedy: build the other precision" in str(model.report)
 
 
 def _options(out: Path, skip_built: bool = True) -> BuildOptions:
-    return BuildOptions(MICRO.name, 512, "fp32", skip_built=skip_built, graphs=ASSETS, out=out)
+    return BuildOptions(MICRO.name, 384, "fp32", skip_built=skip_built, graphs=ASSETS, out=out)
 
 
 def test_what_failed_is_built_again_only_when_asked(builder: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_a_comparison_that_is_killed_is_no_failure(
 def test_nothing_to_compare_with(
     tensorrt: FakeTensorRt, written_engines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["sam2/hiera_micro"]) == 1
+    assert main(["sam2/micro"]) == 1
     assert "nothing to compare the engines with" in capsys.readouterr().err
     (written_engines / "mask_decoder.engine.json").unlink()
-    assert main(["sam2/hiera_micro"]) == 1
+    assert main(["sam2/micro"]) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -15,7 +15,7 @@ tensorrt_rtx = pytest.importorskip("tensorrt_rtx")
 from sam2edge.export.precision import expected_islands  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
 
-MICRO = find_variant("sam2/hiera_micro")
+MICRO = find_variant("sam2/micro")
 
 
 def _compile(path: Path) -> bytes:

@@ -24,7 +24,7 @@ from sam2edge.store import paths  # noqa: E402
 from sam2edge.torch_sam2.checkpoint import load_model  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
 
-MICRO = find_variant("sam2/hiera_micro")
+MICRO = find_variant("sam2/micro")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def graphs(half_graphs: Path, tmp_path: Path) -> Path:
 def torch_micro() -> Any:
     checkpoint = paths.find_checkpoint(MICRO)
     assert checkpoint is not None
-    return load_model(MICRO, checkpoint, 512)
+    return load_model(MICRO, checkpoint, 384)
 
 
 def _manifest(folder: Path, graph: str) -> dict:
@@ -49,7 +49,7 @@ def test_good_graphs_get_their_metrics(graphs: Path, torch_micro: Any, photo_bgr
     for name, outcome in outcomes.items():
         manifest = _manifest(graphs, name)
         assert manifest["sha256"] == file_sha256(graphs / f"{name}.onnx")
-        assert (manifest["model"], manifest["image_size"], manifest["precision"]) == (MICRO.name, 512, "fp16")
+        assert (manifest["model"], manifest["image_size"], manifest["precision"]) == (MICRO.name, 384, "fp16")
         assert manifest["parity"]["graph"]["passed"] is True
         assert manifest["parity"]["graph"]["metrics"]["cosine"] == outcome.metrics.cosine > 0.9999
     assert outcomes["mask_decoder"].metrics.mask_iou >= 0.995
@@ -77,15 +77,15 @@ def test_a_wrong_graph_is_moved_aside_with_its_wrong_layer(graphs: Path, torch_m
 
 
 def test_a_failed_graph_is_not_found(graphs: Path, empty_store: Path) -> None:
-    folder = paths.graph_dir(MICRO, 512, "fp16")
+    folder = paths.graph_dir(MICRO, 384, "fp16")
     shutil.copytree(graphs, folder)
-    assert paths.find_graphs(MICRO, 512, "fp16") == folder
+    assert paths.find_graphs(MICRO, 384, "fp16") == folder
     (folder / "mask_decoder.onnx").rename(folder / "mask_decoder.failed.onnx")
-    assert paths.find_graphs(MICRO, 512, "fp16") is None
+    assert paths.find_graphs(MICRO, 384, "fp16") is None
 
 
 def test_by_hand(graphs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    options = ["sam2/hiera_micro", "--folder", str(graphs)]
+    options = ["sam2/micro", "--folder", str(graphs)]
     assert main([*options, "--precision", "fp16"]) == 0
     assert "mask_decoder: cosine" in capsys.readouterr().out
     assert main([*options, "--photo", str(tmp_path / "none.jpg")]) == 1

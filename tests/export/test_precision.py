@@ -22,7 +22,7 @@ from sam2edge.export.to_onnx import check_tensors, export_graphs, main  # noqa: 
 from sam2edge.store.paths import ASSETS  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
 
-MICRO = find_variant("sam2/hiera_micro")
+MICRO = find_variant("sam2/micro")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def graphs(half_graphs: Path) -> dict[str, Path]:
 
 
 def test_the_contract_is_that_of_float32(graphs: dict[str, Path]) -> None:
-    specs = contract.graph_specs(MICRO, 512)
+    specs = contract.graph_specs(MICRO, 384)
     assert set(graphs) == set(specs)
     for name, path in graphs.items():
         model = onnx.load(path)
@@ -62,7 +62,7 @@ def test_masks_are_those_of_float32(
     graphs: dict[str, Path], micro_onnx: ImagePredictor, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAM2EDGE_HOME", str(graphs["image_encoder"].parents[3]))
-    half = AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime", precision="fp16")
+    half = AutoModel.from_pretrained("sam2/micro", backend="onnxruntime", precision="fp16")
     plain, found = (model.embed_images(photo_bgr)[0] for model in (micro_onnx, half))
     for name, tensor in plain.features.tensors.items():
         assert _cosine(tensor, found.features.tensors[name]) >= 0.9999, name
@@ -120,8 +120,8 @@ def test_a_softmax_of_something_else_is_refused() -> None:
 
 def test_half_weights_are_for_float32_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidInputError, match="unknown precision.*'int4'"):
-        export_graphs(MICRO, tmp_path / "none", 512, tmp_path, precision="int4")
-    assert main(["sam2/hiera_micro", "--precision", "fp16", "--half-weights", "--out", str(tmp_path)]) == 1
+        export_graphs(MICRO, tmp_path / "none", 384, tmp_path, precision="int4")
+    assert main(["sam2/micro", "--precision", "fp16", "--half-weights", "--out", str(tmp_path)]) == 1
     assert "no float32 weights to halve" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -22,8 +22,8 @@ from sam2edge.store import paths  # noqa: E402
 from sam2edge.store.manifest import read_manifest  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
 
-MICRO = find_variant("sam2/hiera_micro")
-WEIGHTS = paths.ASSETS / "sam2.1_hiera_micro.safetensors"
+MICRO = find_variant("sam2/micro")
+WEIGHTS = paths.ASSETS / "sam2.1_micro.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_script_writes_into_the_store(empty_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sam2/hiera_micro", "--size", "128", "--slots", "3"]) == 0
+    assert main(["sam2/micro", "--size", "128", "--slots", "3"]) == 0
     written = re.findall(r"^(\S+\.onnx) \(", capsys.readouterr().out, re.MULTILINE)
     assert [Path(p).parent for p in written] == [paths.graph_dir(MICRO, 128)] * len(written)
     assert paths.find_graphs(MICRO, 128) == paths.graph_dir(MICRO, 128)
@@ -99,7 +99,7 @@ def test_the_script_writes_into_the_store(empty_store: Path, capsys: pytest.Capt
 
 def test_a_store_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    assert main(["sam2/hiera_micro", "--size", "128", "--out", str(tmp_path / "file" / "graphs")]) == 1
+    assert main(["sam2/micro", "--size", "128", "--out", str(tmp_path / "file" / "graphs")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -108,8 +108,8 @@ def test_a_store_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["sam2/nothing"], "unknown model id"),
         (["sam2/hiera_tiny"], "no weights of sam2/hiera_tiny"),
-        (["sam2/hiera_micro", "--size", "100"], "multiple of 32"),
-        (["sam2/hiera_micro", "--checkpoint", "/no/file.pt"], "not found"),
+        (["sam2/micro", "--size", "100"], "multiple of 32"),
+        (["sam2/micro", "--checkpoint", "/no/file.pt"], "not found"),
     ],
 )
 def test_the_script_fails_in_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

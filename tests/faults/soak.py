@@ -106,7 +106,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     arguments = parser.parse_args()
-    model = AutoModel.from_pretrained("sam2/hiera_micro")
+    model = AutoModel.from_pretrained("sam2/micro")
     over, where, seen = threading.Event(), [""], list[tuple[int, int, int]]()
     readers = [Reader(model, where, over, seed) for seed in range(READERS)]
     end = time.monotonic() + 60 * arguments.minutes

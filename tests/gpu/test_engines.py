@@ -35,20 +35,20 @@ def engine_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAM2EDGE_HOME", str(folder))
         for precision in ("fp16", "fp32"):
-            assert main(["build", "sam2/hiera_micro", "--precision", precision]) == 0
+            assert main(["build", "sam2/micro", "--precision", precision]) == 0
     return folder
 
 
 @pytest.fixture(params=["fp16", "fp32"])
 def engines(request: pytest.FixtureRequest, engine_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("SAM2EDGE_HOME", str(engine_store))
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", precision=request.param)
+    model = AutoModel.from_pretrained("sam2/micro", backend="tensorrt", precision=request.param)
     yield model
     model.close()
 
 
 def test_masks_are_those_of_torch(engines: Any, photo_bgr: np.ndarray) -> None:
-    reference = AutoModel.from_pretrained("sam2/hiera_micro", backend="torch", device="cpu")
+    reference = AutoModel.from_pretrained("sam2/micro", backend="torch", device="cpu")
     wanted, found = (model.embed_images(photo_bgr)[0].to_host() for model in (reference, engines))
     for name, tensor in wanted.features.tensors.items():
         assert _cosine(tensor, found.features.tensors[name]) >= 0.9995, name
@@ -60,7 +60,7 @@ def test_masks_are_those_of_torch(engines: Any, photo_bgr: np.ndarray) -> None:
 
 
 def test_auto_takes_the_engines(engines: Any) -> None:
-    assert AutoModel.from_pretrained("sam2/hiera_micro").report.chosen == "tensorrt fp16 on cuda"
+    assert AutoModel.from_pretrained("sam2/micro").report.chosen == "tensorrt fp16 on cuda"
 
 
 def test_the_build_compared_them_with_torch(engines: Any, engine_store: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_build_compared_them_with_torch(engines: Any, engine_store: Path) ->
 def test_cuda_graphs_change_nothing(engines: Any, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cuda_graphs.VARIABLE, "1")
     precision = engines.backend.precision
-    replaying: Any = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", precision=precision)
+    replaying: Any = AutoModel.from_pretrained("sam2/micro", backend="tensorrt", precision=precision)
     embedding = replaying.embed_images(photo_bgr)[0]
     for shift in range(5):
         found = replaying.segment_images(embeddings=embedding, boxes=BOX + shift)[0]
@@ -87,7 +87,7 @@ def test_cuda_graphs_change_nothing(engines: Any, photo_bgr: np.ndarray, monkeyp
 
 def test_frames_normalised_on_the_device(engines: Any, photo_bgr: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(device_normalise.VARIABLE, "1")
-    other = AutoModel.from_pretrained("sam2/hiera_micro", backend="tensorrt", precision=engines.backend.precision)
+    other = AutoModel.from_pretrained("sam2/micro", backend="tensorrt", precision=engines.backend.precision)
     assert other.backend.accepts_uint8
     large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))  # larger than the model's input, or the CPU does it
     wanted, found = (model.embed_images(large)[0].to_host().features.tensors for model in (engines, other))

@@ -43,7 +43,7 @@ def test_what_a_model_has_done() -> None:
     assert (embeddings.hits, embeddings.misses, embeddings.evictions, embeddings.num_entries) == (2, 2, 1, 1)
     assert embeddings.num_bytes > 0 and stats.caches["masks"].hits == 0
     assert stats.process_resident_bytes and stats.memory_available_bytes
-    assert (stats.model, stats.backend, stats.fallbacks) == ("sam2/hiera_micro", "fake", ())
+    assert (stats.model, stats.backend, stats.fallbacks) == ("sam2/micro", "fake", ())
     json.dumps(stats.to_json())
 
 
@@ -150,7 +150,7 @@ def test_the_text_for_prometheus() -> None:
     model.embeddings_cache = Sam2ImageEmbeddingsInMemoryCache.init()
     model.segment_images(bright_square(5), boxes=BOX)
     metrics = _parsed(model.stats().to_prometheus())
-    about = 'model="sam2/hiera_micro",backend="fake"'
+    about = 'model="sam2/micro",backend="fake"'
     assert metrics["sam2edge_frames_total"] == ("counter", [("sam2edge_frames_total", about, 1.0)])
     kind, samples = metrics["sam2edge_call_seconds"]
     assert kind == "summary"

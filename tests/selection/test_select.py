@@ -117,7 +117,7 @@ def test_engines_before_torch_and_their_manifest_counts(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_skipped(tmp_path: Path) -> None:
     _install_engines("tiny", None)
     (paths.engine_dir(find_variant("hiera_tiny"), 1024, "fp16") / "image_encoder.engine.json").write_text("{")
-    assert _pick("Orin Nano 8 GB", tmp_path, ENGINES) == "micro 512 onnxruntime cpu"
+    assert _pick("Orin Nano 8 GB", tmp_path, ENGINES) == "micro 384 onnxruntime cpu"
 
 
 def test_a_fresh_machine_gets_the_embedded_model_and_no_driver_is_asked(
@@ -125,7 +125,7 @@ def test_a_fresh_machine_gets_the_embedded_model_and_no_driver_is_asked(
 ) -> None:
     monkeypatch.setattr("sam2edge.selection.select.find_gpu", lambda: pytest.fail("the driver was asked"))
     for tree in TREES:
-        assert _pick(tree, tmp_path / tree, ENGINES) == "micro 512 onnxruntime cpu"
+        assert _pick(tree, tmp_path / tree, ENGINES) == "micro 384 onnxruntime cpu"
 
 
 def test_what_the_caller_fixed(tmp_path: Path) -> None:
@@ -153,16 +153,16 @@ def test_tracking_needs_the_graphs_and_the_memory_for_it(tmp_path: Path) -> None
 
 def test_where_nothing_fits_the_error_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_tree(tmp_path, {"proc/meminfo": "MemTotal: 8000000 kB\nMemAvailable: 850000 kB\n"})
-    message = r"no installed model fits.*MiB for sam2/hiera_micro at 512.*49 MiB usable of host memory.*SAM2EDGE_MAX"
+    message = r"no installed model fits.*MiB for sam2/micro at 384.*49 MiB usable of host memory.*SAM2EDGE_MAX"
     with pytest.raises(OutOfMemoryError, match=message):
         select(root=root, libraries=ONNX)
     monkeypatch.setenv("SAM2EDGE_MAX_MEMORY", "64M")
     with pytest.raises(OutOfMemoryError, match="64 MiB usable"):
         AutoModel.from_pretrained()
-    assert AutoModel.from_pretrained("sam2/hiera_micro").embeddings_cache.max_bytes == 64 * MIB // 10  # type: ignore[union-attr]
+    assert AutoModel.from_pretrained("sam2/micro").embeddings_cache.max_bytes == 64 * MIB // 10  # type: ignore[union-attr]
     monkeypatch.setenv("SAM2EDGE_MAX_MEMORY", "64 apples")
     with pytest.raises(InvalidInputError, match="SAM2EDGE_MAX_MEMORY"):
-        AutoModel.from_pretrained("sam2/hiera_micro")
+        AutoModel.from_pretrained("sam2/micro")
 
 
 def test_where_the_memory_is_not_known_the_embedded_model_is_taken(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_where_the_memory_is_not_known_the_embedded_model_is_taken(tmp_path: Pat
 
 def test_what_auto_picked_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     model = AutoModel.from_pretrained(max_memory="1GiB", backend="onnxruntime")
-    assert (model.variant.model_id, model.image_size) == ("sam2/hiera_micro", 512)
+    assert (model.variant.model_id, model.image_size) == ("sam2/micro", 384)
     assert model.embeddings_cache is not None and model.embeddings_cache.max_bytes == GIB // 10
 
 
@@ -272,7 +272,7 @@ def test_needs_grow_with_the_image_size(variant: str, backend: str, tracking: bo
 
 def test_the_table_has_every_model_size_and_backend() -> None:
     rows = memory_estimate._table()["rows"]
-    assert len(rows) == len(SIZES) * 3 * 2
+    assert len(rows) == (len(SIZES) * 3 + 1) * 2  # three sizes, and the own one of micro
     measured = {(row["size"], row["backend"]) for row in rows if "estimated_from" not in row}
     assert measured >= {(size, backend) for size in ("micro", "tiny", "small") for backend in ("onnxruntime", "torch")}
     for row in rows:

@@ -196,7 +196,7 @@ def test_the_page_says_when_the_server_is_gone_and_comes_back(serve: Serve, brow
 @contextlib.contextmanager
 def _command(*arguments: str) -> Iterator[str]:
     """The address of `sam2edge serve` in a process of its own, with the embedded model."""
-    command = [sys.executable, "-m", "sam2edge", "serve", *arguments, "--port", "0", "--model", "sam2/hiera_micro"]
+    command = [sys.executable, "-m", "sam2edge", "serve", *arguments, "--port", "0", "--model", "sam2/micro"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     try:

@@ -41,7 +41,7 @@ def test_an_object_by_http(serve: Serve) -> None:
 def test_status_health_and_metrics(serve: Serve) -> None:
     with serve() as server:
         status = server.call("GET", "/api/status")[1]
-        assert (status["model"], status["backend"], status["is_live"]) == ("sam2/hiera_micro", "fake", False)
+        assert (status["model"], status["backend"], status["is_live"]) == ("sam2/micro", "fake", False)
         assert server.call("GET", "/healthz") == (200, {"ok": True, "fault": ""})
         assert b"\nsam2edge_serve_objects 0\n" in server.call("GET", "/metrics")[1]
         paths = server.call("GET", "/openapi.json")[1]["paths"]

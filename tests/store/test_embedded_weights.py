@@ -43,11 +43,11 @@ def test_the_weights_state_the_version_of_the_model_card() -> None:
 def test_graphs_of_other_weights_are_refused(empty_store: Path) -> None:
     """As an upgrade of the package leaves them in the store."""
     onnx = pytest.importorskip("onnx")
-    folder = shutil.copytree(paths.ASSETS, paths.graph_dir(MICRO, 512))
+    folder = shutil.copytree(paths.ASSETS, paths.graph_dir(MICRO, 384))
     model = onnx.load(folder / "image_encoder.onnx")
     for entry in model.metadata_props:
         if entry.key == "sam2edge_checkpoint_sha256":
             entry.value = "2" * 64
     onnx.save(model, folder / "image_encoder.onnx")
     with pytest.raises(GraphError, match="graphs were made of another checkpoint"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime")
+        AutoModel.from_pretrained("sam2/micro", backend="onnxruntime")

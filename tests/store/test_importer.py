@@ -112,7 +112,7 @@ def test_other_pt_files_without_torch(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_embedded_model_has_its_place(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="comes with the package.*--checkpoint"):
-        add_checkpoint(ASSETS / "sam2.1_hiera_micro.safetensors")
+        add_checkpoint(ASSETS / "sam2.1_micro.safetensors")
 
 
 @pytest.mark.parametrize("kept", [0, 7, 8, 100, -1])

@@ -48,17 +48,17 @@ def _flip(path: Path) -> None:
 
 @pytest.mark.parametrize("graph", ["image_encoder", "mask_decoder"])
 def test_a_flipped_bit_in_a_graph(graph: str, stored_graphs: Path) -> None:
-    AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime").close()
+    AutoModel.from_pretrained("sam2/micro", backend="onnxruntime").close()
     _flip(stored_graphs / f"{graph}.onnx")
     with pytest.raises(GraphError, match=rf"{graph}\.onnx is damaged.*remedy.*models install"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime")
+        AutoModel.from_pretrained("sam2/micro", backend="onnxruntime")
 
 
 def test_a_flipped_bit_in_a_graph_of_the_memory(stored_graphs: Path, photo_bgr: np.ndarray) -> None:
     from sam2edge import VideoTracker
 
     _flip(stored_graphs / "memory_encoder.onnx")
-    tracker = VideoTracker(AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime"))
+    tracker = VideoTracker(AutoModel.from_pretrained("sam2/micro", backend="onnxruntime"))
     tracker.prompt(photo_bgr, box=[100, 100, 300, 300])
     with pytest.raises(GraphError, match="memory_encoder.onnx is damaged"):
         tracker.track(photo_bgr)
@@ -72,7 +72,7 @@ def test_graphs_of_two_checkpoints_are_not_mixed(stored_graphs: Path) -> None:
     onnx.save(graph, path)
     write_manifest_of(path, graph="image_encoder")
     with pytest.raises(GraphError, match="made of another checkpoint"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime")
+        AutoModel.from_pretrained("sam2/micro", backend="onnxruntime")
 
 
 def test_stored_weights_are_compared_before_torch_reads_them() -> None:
@@ -115,7 +115,7 @@ def test_weights_that_were_never_trained_so(value: float, tmp_path: Path) -> Non
     state[name] = torch.full_like(state[name], value)
     save_file(state, tmp_path / "bad.safetensors")
     with pytest.raises(CheckpointError, match=f"damaged; expected finite weights; got .* in {name}"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="torch", checkpoint=tmp_path / "bad.safetensors")
+        AutoModel.from_pretrained("sam2/micro", backend="torch", checkpoint=tmp_path / "bad.safetensors")
 
 
 @pytest.mark.parametrize("part", DecodedPrompts._fields)

@@ -65,7 +65,7 @@ def test_kinds_and_models(written_engines: Path) -> None:
     assert kinds["image_encoder.failed.onnx"] == (OTHER, TINY)
     assert kinds["mask_decoder.engine"][0] == ENGINE
     assert builds(stored_files(TINY), GRAPH) == ["512-fp16"]
-    assert builds(stored_files(find_variant("sam2/hiera_micro")), ENGINE) == ["512-fp16"]
+    assert builds(stored_files(find_variant("sam2/micro")), ENGINE) == ["384-fp16"]
 
 
 def test_damage_is_seen_and_the_remedy_named(written_engines: Path) -> None:
@@ -84,7 +84,7 @@ def test_damage_is_seen_and_the_remedy_named(written_engines: Path) -> None:
     assert {findings[path].state for path in (by_hand, graph, engine)} == {DAMAGED}
     assert findings[by_hand].remedy == "bring it again: sam2edge models add FILE"
     assert findings[graph].remedy == "sam2edge models install sam2/hiera_tiny --size 1024 --again"
-    assert findings[engine].remedy == "sam2edge build sam2/hiera_micro --size 512 --precision fp16"
+    assert findings[engine].remedy == "sam2edge build sam2/micro --size 384 --precision fp16"
     paths.manifest_path(engine).write_text("{")
     assert "manifest" in next(check_file(f) for f in stored_files() if f.path == engine).reason
 

@@ -21,15 +21,15 @@ from sam2edge.store.manifest import Manifest, read_engine_manifest, read_manifes
 from sam2edge.variants import find_variant
 from tests.boards import ORIN
 
-MICRO = find_variant("sam2/hiera_micro")
-GRAPHS = tuple(contract.graph_specs(MICRO, 512))
+MICRO = find_variant("sam2/micro")
+GRAPHS = tuple(contract.graph_specs(MICRO, 384))
 
 
 FAILED = {"engine": {"against": "torch", "runtime": "x", "passed": False}}
 
 
 def test_what_was_built_is_taken(written_engines: Path) -> None:
-    manifests = check_files(written_engines, GRAPHS, MICRO, 512, stated_sha256(paths.find_checkpoint(MICRO)))
+    manifests = check_files(written_engines, GRAPHS, MICRO, 384, stated_sha256(paths.find_checkpoint(MICRO)))
     assert set(manifests) == set(GRAPHS)
     read_and_check(written_engines)
     for name, manifest in manifests.items():
@@ -39,7 +39,7 @@ def test_what_was_built_is_taken(written_engines: Path) -> None:
 
 def read_and_check(folder: Path) -> None:
     """What opening engines does before any is deserialised."""
-    for name, manifest in check_files(folder, GRAPHS, MICRO, 512).items():
+    for name, manifest in check_files(folder, GRAPHS, MICRO, 384).items():
         engine = folder / f"{name}.engine"
         check_content(engine, manifest, engine.read_bytes())
 
@@ -81,9 +81,9 @@ def _without(name: str) -> Callable[[Path], None]:
         (_entry("engine", {"builder": "tensorrt"}), "no entry engine.builder_version"),
         (_entry("image_size", "512"), "image_size = '512'"),
         (_entry("image_size", True), "image_size = True"),
-        (_entry("image_size", 1024), "mask_decoder of sam2.1_hiera_micro at 512.*at 1024"),
+        (_entry("image_size", 1024), "mask_decoder of sam2.1_micro at 384.*at 1024"),
         (_entry("contract_version", 99), "contract 99"),
-        (_entry("model", "sam2.1_hiera_tiny"), "sam2.1_hiera_tiny at 512"),
+        (_entry("model", "sam2.1_hiera_tiny"), "sam2.1_hiera_tiny at 384"),
         (_entry("graph", "image_encoder"), "got image_encoder"),
         (_entry("checkpoint_sha256", "2" * 64), "different weights"),
         (_entry("size_bytes", 7), r"expected 7 bytes; got 1\d+ bytes"),
@@ -104,7 +104,7 @@ def test_damaged_engines(written_engines: Path, damage: Callable[[Path], Any], m
 
 def test_engines_of_another_checkpoint(written_engines: Path) -> None:
     with pytest.raises(GraphError, match="made of another checkpoint.*--checkpoint FILE"):
-        check_files(written_engines, GRAPHS, MICRO, 512, "3" * 64)
+        check_files(written_engines, GRAPHS, MICRO, 384, "3" * 64)
 
 
 @pytest.mark.parametrize(
@@ -148,13 +148,13 @@ def test_engines_built_without_a_gpu(written_engines: Path) -> None:
 
 
 def test_engines_are_found_as_long_as_anything_of_them_is_left(written_engines: Path) -> None:
-    assert paths.find_engines(MICRO, 512) == paths.find_engines(MICRO, 512, "fp16") == written_engines
-    assert paths.find_engines(MICRO, 512, "fp32") is None
+    assert paths.find_engines(MICRO, 384) == paths.find_engines(MICRO, 384, "fp16") == written_engines
+    assert paths.find_engines(MICRO, 384, "fp32") is None
     assert paths.find_engines(MICRO, 1024) is None
     for engine in written_engines.glob("*.engine"):
         engine.unlink()
-    assert paths.find_engines(MICRO, 512) == written_engines
+    assert paths.find_engines(MICRO, 384) == written_engines
     for path in written_engines.iterdir():
         path.unlink()
     (written_engines / ".mask_decoder.engine.lock").touch()
-    assert paths.find_engines(MICRO, 512) is None
+    assert paths.find_engines(MICRO, 384) is None

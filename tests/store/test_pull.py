@@ -436,7 +436,7 @@ def test_a_damaged_file_is_fetched_again(server: FileServer) -> None:
 
 def test_the_embedded_model_needs_none() -> None:
     with pytest.raises(InvalidInputError, match="comes with the package"):
-        pull_checkpoint(find_variant("sam2/hiera_micro"))
+        pull_checkpoint(find_variant("sam2/micro"))
 
 
 def test_two_at_once_fetch_once(server: FileServer) -> None:

@@ -18,7 +18,7 @@ from sam2edge.torch_sam2.checkpoint import load_model, read_checkpoint  # noqa: 
 from sam2edge.torch_sam2.model import Sam2  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
 
-MICRO, TINY = find_variant("sam2/hiera_micro"), find_variant("sam2/hiera_tiny")
+MICRO, TINY = find_variant("sam2/micro"), find_variant("sam2/hiera_tiny")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_all_mismatches_come_in_one_message(state: dict[str, Tensor], tmp_path: 
 
 def test_another_variant_is_named(state: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({"model": state}, tmp_path / "micro.pt")
-    with pytest.raises(CheckpointError, match=r"does not fit sam2.1_hiera_tiny.*load it as sam2/hiera_micro"):
+    with pytest.raises(CheckpointError, match=r"does not fit sam2.1_hiera_tiny.*load it as sam2/micro"):
         load_model(TINY, tmp_path / "micro.pt")
 
 

@@ -11,7 +11,7 @@ from sam2edge.torch_sam2.checkpoint import parameter_shapes  # noqa: E402
 from sam2edge.torch_sam2.model import Sam2  # noqa: E402
 from sam2edge.variants import VARIANTS, Variant, find_variant, recognise_shapes  # noqa: E402
 
-MICRO = find_variant("sam2/hiera_micro")
+MICRO = find_variant("sam2/micro")
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda v: v.name)
@@ -25,7 +25,7 @@ def test_the_embedded_model_is_small() -> None:
 
 
 @pytest.mark.parametrize("image_size", [96, 224, 512])
-@pytest.mark.parametrize("model_id", ["sam2/hiera_micro", "sam2/hiera_tiny"])
+@pytest.mark.parametrize("model_id", ["sam2/micro", "sam2/hiera_tiny"])
 def test_other_resolutions_give_finite_outputs_of_the_right_shape(model_id: str, image_size: int) -> None:
     variant = find_variant(model_id)
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def test_the_padding_token_is_a_real_one() -> None:
 
 def test_baked_positions_follow_the_weights() -> None:
     torch.manual_seed(2)
-    model = Sam2(MICRO, 128)
+    model = Sam2(find_variant("sam2/hiera_tiny"), 128)
     torch.nn.init.normal_(model.image_encoder.trunk.pos_embed)
     image = torch.randn(1, 3, 128, 128)
     with torch.inference_mode():

@@ -18,7 +18,7 @@ from tests.conftest import ROOT, load_micro
 from tests.fake_backend import FakeBackend, bright_square
 
 ASSETS = ROOT / "sam2edge" / "assets"
-MICRO = find_variant("sam2/hiera_micro")
+MICRO = find_variant("sam2/micro")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_images_need_no_memory_graphs(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in IMAGE_GRAPHS:
         shutil.copy(ASSETS / f"{name}.onnx", folder)
     monkeypatch.setenv("SAM2EDGE_HOME", str(tmp_path))
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime")
+    model = AutoModel.from_pretrained("sam2/micro", backend="onnxruntime")
     embedding = model.embed_images(photo_bgr)[0]
     assert model.segment_images(embeddings=embedding, boxes=np.array([75, 20, 480, 385]))[0].masks.any()
     mask = np.zeros((MICRO.image_size, MICRO.image_size), np.float32)
@@ -186,4 +186,4 @@ def test_a_backend_without_memory_says_so(image: np.ndarray, logits: np.ndarray)
 
 def test_the_embedded_files_are_small() -> None:
     graphs = [ASSETS / f"{name}.onnx" for name in (*IMAGE_GRAPHS, *MEMORY_GRAPHS)]
-    assert sum(path.stat().st_size for path in [*graphs, ASSETS / f"{MICRO.name}.safetensors"]) <= 16_000_000
+    assert sum(path.stat().st_size for path in [*graphs, ASSETS / f"{MICRO.name}.safetensors"]) <= 24_000_000
