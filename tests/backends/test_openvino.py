@@ -28,7 +28,7 @@ def _iou(models: tuple[ImagePredictor, ImagePredictor], photo: np.ndarray) -> fl
 
 @openvino
 def test_float32_gives_what_onnxruntime_gives(micro_onnx: ImagePredictor, photo_bgr: np.ndarray) -> None:
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="openvino", precision="fp32")
+    model = AutoModel.from_pretrained("sam2/micro", backend="openvino", precision="fp32")
     assert (model.backend_name, model.backend.precision) == ("openvino", "fp32")
     features, wanted = (m.embed_images(photo_bgr)[0].features.to_host().tensors for m in (model, micro_onnx))
     for name, tensor in wanted.items():
@@ -39,7 +39,7 @@ def test_float32_gives_what_onnxruntime_gives(micro_onnx: ImagePredictor, photo_
 @openvino
 @pytest.mark.skipif(not has_bfloat16(), reason="the processor has no bfloat16")
 def test_bfloat16_is_close(micro_onnx: ImagePredictor, photo_bgr: np.ndarray) -> None:
-    model = AutoModel.from_pretrained("sam2/hiera_micro", backend="openvino", tracking=True)
+    model = AutoModel.from_pretrained("sam2/micro", backend="openvino", tracking=True)
     assert model.backend.precision == "bf16"
     assert _iou((model, micro_onnx), photo_bgr) >= 0.99
 
@@ -47,15 +47,15 @@ def test_bfloat16_is_close(micro_onnx: ImagePredictor, photo_bgr: np.ndarray) ->
 @openvino
 def test_auto_takes_it_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "openvino_is_faster", lambda: True)
-    assert AutoModel.from_pretrained("sam2/hiera_micro", device="cpu").backend_name == "openvino"
-    assert AutoModel.from_pretrained("sam2/hiera_micro", device="cpu", precision="fp32").backend_name == "onnxruntime"
+    assert AutoModel.from_pretrained("sam2/micro", device="cpu").backend_name == "openvino"
+    assert AutoModel.from_pretrained("sam2/micro", device="cpu", precision="fp32").backend_name == "onnxruntime"
 
 
 def test_a_library_that_fails_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "openvino_is_faster", lambda: True)
     gone = registry.BACKENDS["openvino"]._replace(location="no_such_library:Class")
     monkeypatch.setitem(registry.BACKENDS, "openvino", gone)
-    model = AutoModel.from_pretrained("sam2/hiera_micro", device="cpu")
+    model = AutoModel.from_pretrained("sam2/micro", device="cpu")
     assert model.backend_name == "onnxruntime"
     assert "openvino on cpu: backend openvino cannot be imported" in str(model.report)
 
@@ -63,14 +63,14 @@ def test_a_library_that_fails_gives_way(monkeypatch: pytest.MonkeyPatch) -> None
 @openvino
 def test_graphs_of_another_precision_are_refused() -> None:
     onnx = pytest.importorskip("onnx")
-    folder = paths.graph_dir(find_variant("sam2/hiera_micro"), 512, "fp16")
+    folder = paths.graph_dir(find_variant("sam2/micro"), 512, "fp16")
     folder.mkdir(parents=True)
     for name in IMAGE_GRAPHS:
         graph = onnx.load(paths.ASSETS / f"{name}.onnx")
         next(entry for entry in graph.metadata_props if entry.key == "sam2edge_precision").value = "fp16"
         onnx.save(graph, folder / f"{name}.onnx")
     with pytest.raises(GraphError, match="openvino cannot run fp16 graphs; expected fp32"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="openvino", precision="fp16")
+        AutoModel.from_pretrained("sam2/micro", backend="openvino", precision="fp16")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from sam2edge.store import paths  # noqa: E402
 from sam2edge.torch_sam2.checkpoint import load_model  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
 
-MICRO = find_variant("sam2/hiera_micro")
+MICRO = find_variant("sam2/micro")
 
 
 @pytest.mark.parametrize("name", [contract.MEMORY_ENCODER, contract.MEMORY_ATTENTION])
@@ -59,6 +59,6 @@ def test_products_with_weights_are_int8_and_close(name: str, tmp_path: Path) -> 
 
 def test_int8_is_for_onnxruntime() -> None:
     with pytest.raises(Exception, match="no ONNX graphs"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="onnxruntime", precision="int8")
+        AutoModel.from_pretrained("sam2/micro", backend="onnxruntime", precision="int8")
     with pytest.raises(Exception, match=r"computes in fp32 alone; expected .*; got 'int8'"):
-        AutoModel.from_pretrained("sam2/hiera_micro", backend="torch", precision="int8")
+        AutoModel.from_pretrained("sam2/micro", backend="torch", precision="int8")
