@@ -152,8 +152,8 @@ def measure_photos(model: ImagePredictor) -> tuple[list[dict], list[np.ndarray]]
         floods = {t: iou(mask, target.outline) for t, mask in flooded.items()}
         row = {"photo": target.photo_name, "object": target.name, "click": iou(click, target.outline)}
         rows.append(row | {"box": iou(box, target.outline), "grabcut": iou(grabbed, target.outline)} | floods)
-        clicked = {"points": np.array([target.click_xy]), "point_labels": np.array([1])}
-        boxed = {"boxes": np.array([target.box_xyxy])}
+        clicked: dict[str, Any] = {"points": np.array([target.click_xy]), "point_labels": np.array([1])}
+        boxed: dict[str, Any] = {"boxes": np.array([target.box_xyxy])}
         shown = ((click, clicked), (flooded[SHOWN_TOLERANCE], clicked), (box, boxed), (grabbed, boxed))
         pictures.append(np.hstack([_fit(draw_masks(target.photo, mask, **given)) for mask, given in shown]))
     return rows, pictures

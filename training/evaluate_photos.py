@@ -72,7 +72,7 @@ def _draw(shape: dict[str, Any], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
 
 def garments(folder: Path) -> Iterator[Outlined]:
     for path in sorted(folder.glob("*.png")):
-        found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        found = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), np.uint8)
         yield Outlined(folder.name, found[..., 2::-1], found[None, ..., 3] > 127)
 
 

@@ -45,7 +45,8 @@ def _grab_cut(photo: NDArray[np.uint8], margin: float) -> NDArray[np.bool_]:
     labels[y : height - y, x : width - x] = cv2.GC_PR_FGD
     cv2.setRNGSeed(0)
     try:
-        cv2.grabCut(photo, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), _ROUNDS, cv2.GC_INIT_WITH_MASK)
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.grabCut(photo, labels, (0, 0, 0, 0), *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)
     except cv2.error:
         return np.zeros((height, width), bool)
     found = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
@@ -73,7 +74,7 @@ def main() -> None:
     paths = [path for path in list_photos(args.photos, args.held_out) if path.parent.name == "clothing"]
     kept = 0
     for path in paths:
-        photo = cv2.imread(str(path))
+        photo = np.asarray(cv2.imread(str(path)), np.uint8)
         mask = cut_out(photo)
         if mask is not None:
             cv2.imwrite(str(args.out / f"{path.stem}.png"), np.dstack([photo, mask.astype(np.uint8) * 255]))

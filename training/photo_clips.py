@@ -134,4 +134,5 @@ def _smear(
     for share in np.linspace(-0.5, 0.5, 2 * steps):
         x, y = np.round(share * way + (steps | 1) // 2).astype(int)
         kernel[np.clip(y, 0, steps | 1), np.clip(x, 0, steps | 1)] += 1.0 / (2 * steps)
-    return cv2.filter2D(colour, -1, kernel), cv2.filter2D(alpha, -1, kernel)
+    blurred = (np.asarray(cv2.filter2D(x, -1, kernel), np.float32) for x in (colour, alpha))
+    return tuple(blurred)  # type: ignore[return-value]

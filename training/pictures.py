@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -246,7 +247,7 @@ def place_cutout(
     """
     height, width = cutout.shape[:2]
     scale = 2.0 * radius * size / max(height, width)
-    whole = cutout.astype(np.float32) / 255.0
+    whole: Any = cutout.astype(np.float32) / 255.0
     whole = np.concatenate([whole[..., 2::-1] * whole[..., 3:], whole[..., 3:]], axis=2)
     if scale < 0.7:  # made smaller first: the warp below would skip pixels
         whole = cv2.resize(
@@ -284,6 +285,6 @@ def blend(rng: np.random.Generator, pixels: FloatImage, colour: FloatImage, alph
         pixels *= 1.0 - np.float32(rng.uniform(0.1, 0.5)) * dark[..., None]
     if rng.random() < 0.6:
         sigma = rng.uniform(0.3, 1.3) * size / 256
-        colour, alpha = cv2.GaussianBlur(colour, (0, 0), sigma), cv2.GaussianBlur(alpha, (0, 0), sigma)
+        colour, alpha = (np.asarray(cv2.GaussianBlur(x, (0, 0), sigma), np.float32) for x in (colour, alpha))
     pixels *= 1.0 - alpha[..., None]
     pixels += colour

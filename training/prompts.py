@@ -7,6 +7,7 @@ not use are absent (label -2).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -168,12 +169,13 @@ def draw_prompts(picture: Picture, count: int, seed: int) -> Prompts:
     chosen = _choose(rng, picture, count)
     present = (rng.random(count) >= _EMPTY_SHARE).astype(np.float32)
     coords, labels = np.zeros((count, SLOTS, 2), np.float32), np.full((count, SLOTS), ABSENT, np.int64)
-    anchors, others = np.zeros((count, 2), np.int64), [[] for _ in chosen]
+    anchors = np.zeros((count, 2), np.int64)
+    others: list[list[Any]] = [[] for _ in chosen]
     for row, there in enumerate(present):
         mask = picture.mask(chosen[row])
         depth = depth_inside(mask)
         at = anchors[row] = click_inside(rng, mask, depth)
-        points = _one_prompt(rng, mask, depth, at) if there else [(*at, BACKGROUND)]
+        points: list[Click] = _one_prompt(rng, mask, depth, at) if there else [(*at, BACKGROUND)]
         coords[row], labels[row] = slots(points)
         if there and len(points) == 1:
             meant = [chosen[row], *_find_others(picture, chosen[row], at)]

@@ -76,7 +76,7 @@ def _features(image: NDArray[np.uint8], trunk: Any) -> NDArray[np.float64]:
     height, width = image.shape[:2]
     scale = _FEATURE_SIDE / max(height, width)
     size_wh = tuple(max(32, round(side * scale / 32) * 32) for side in (width, height))
-    enlarged = cv2.resize(image, size_wh, interpolation=cv2.INTER_CUBIC)
+    enlarged = np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_CUBIC), np.uint8)
     found = []
     for features in trunk(normalise(enlarged[..., ::-1])[None])[1:3]:
         whitened = features - features.mean((2, 3), keepdim=True)
@@ -229,7 +229,7 @@ def main() -> None:
     for number, path in enumerate(np.random.default_rng(0).permutation(np.array(photos, object)), start=1):
         target = args.out / f"{path.stem}.npz"
         if not target.exists():
-            write_regions(target, find_regions(shrink(cv2.imread(str(path))), trunk))
+            write_regions(target, find_regions(shrink(np.asarray(cv2.imread(str(path)), np.uint8)), trunk))
         if number % 100 == 0:
             print(f"{number} of {len(photos)}", flush=True)
 

@@ -313,7 +313,8 @@ def make_quick(model: nn.Module) -> nn.Module:
     for i, layer in enumerate(upscaling):
         if isinstance(layer, nn.GELU):
             upscaling[i] = _Gelu()
-    model.image_encoder.trunk.to(memory_format=torch.channels_last)  # type: ignore[union-attr, operator]
+    trunk: Any = model.image_encoder.trunk  # type: ignore[union-attr]
+    trunk.to(memory_format=torch.channels_last)
     return model
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +89,7 @@ def _holes(inside: NDArray[np.bool_], clicks: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(small[pieces], bool)
 
 
-def _under(pieces: NDArray[np.int32], clicks: FloatArray) -> NDArray[np.int32]:
+def _under(pieces: NDArray[Any], clicks: FloatArray) -> NDArray[np.int32]:
     """Numbers of the pieces that the clicks (N, 2) lie on."""
     at = np.clip(clicks.astype(int), 0, np.array(pieces.shape[::-1]) - 1)
     return pieces[at[:, 1], at[:, 0]]

@@ -44,7 +44,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for i in range(12):
         cv2.imwrite(str(photos / "clothing" / f"{i:02}.jpg"), _photo(i))
     for path in list_photos(photos)[:3]:
-        image = cv2.imread(str(path))
+        image = np.asarray(cv2.imread(str(path)), np.uint8)
         write_regions(made / "regions" / f"{path.stem}.npz", find_regions(image, trunk))
         alpha = np.zeros((SIDE, SIDE), np.uint8)
         cv2.circle(alpha, (48, 48), 28, 255, -1)
@@ -75,7 +75,7 @@ def test_regions_hold_the_whole_and_its_part(folders: tuple[Path, Path]) -> None
 
 
 def test_a_garment_is_cut_out_where_grabcut_is_sure() -> None:
-    mask = cut_out(cv2.resize(_photo(3), (300, 300)))
+    mask = cut_out(np.asarray(cv2.resize(_photo(3), (300, 300)), np.uint8))
     assert mask is not None and mask.shape == (300, 300)
     assert mask[150, 60:240].mean() > 0.8
     assert not mask[:30].any()

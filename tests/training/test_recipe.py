@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_the_command_says_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(recipe, "make_embedded", _small)
-    monkeypatch.setattr(recipe, "run_recipe", lambda run, stages, *a: run_recipe(run, stages, *a, _small))
+    monkeypatch.setattr(recipe, "run_recipe", partial(run_recipe, make_model=_small))
     arguments = [
         "--run",
         str(tmp_path),
