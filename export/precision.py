@@ -5,6 +5,7 @@ Everything becomes float16 but for islands, found by how the graph hangs togethe
 - attention scores: each Softmax and what leads to it after the matrix product of queries and keys; the two products
   around it stay in float16, for TensorRT fuses an attention only where both are;
 - LayerNormalization: a strongly typed network computes it in the type of its input, whatever `stash_type` asks for;
+- ReduceMean: a mean over a whole map sums more than float16 holds;
 - angles: each Sin and Cos with everything before it back to the graph's inputs (pixel coordinates do not fit float16);
 - what no input reaches (position tables), which a runtime folds when it loads the graph, and rounds once at its end.
 
@@ -50,7 +51,8 @@ def expected_islands(variant: Variant, graph_name: str) -> dict[str, int]:
         "image_encoder": (sum(variant.stages) if variant.trunk == "hiera" else 0, 0),
         "mask_decoder": (7, 2),  # two blocks of three attentions and a last one; sine and cosine of the points
         "memory_attention": (2 * variant.memory_layers, 2 if variant.is_2_1 else 0),
-        "memory_encoder": (0, 0),
+        # Two layers of a perceiver read the whole memory and themselves; above 256 pixels also windows.
+        "memory_encoder": (4 if variant.memory_latents else 0, 0),
     }
     if graph_name not in counts:
         raise GraphError(
@@ -76,7 +78,7 @@ def convert_to_half(model: ModelProto, expected: dict[str, int]) -> None:
             remedy="the traced graph has changed: look at export/precision.py",
         )
     kept = {index for starts in islands.values() for members in starts.values() for index in members}
-    kept |= {index for index, node in enumerate(graph.node) if node.op_type == "LayerNormalization"}
+    kept |= {index for index, node in enumerate(graph.node) if node.op_type in ("LayerNormalization", "ReduceMean")}
     kept |= set(range(len(graph.node))) - find_reached(graph)
     _Converter(model, kept).run()
 

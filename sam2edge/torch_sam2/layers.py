@@ -72,6 +72,8 @@ def attention_for_gpu(q: Tensor, k: Tensor, v: Tensor, score_mask: Tensor | None
     """
     if q.shape[1] > 1 or not torch.onnx.is_in_onnx_export():
         return attention(q, k, v, score_mask)
+    if q.shape[2] == 1:  # of a lone query it makes no kernel either: it comes twice
+        return attention_for_gpu(q.expand(-1, -1, 2, -1), k, v, score_mask)[:, :, :1]
     if q.shape[0] > 1:
         mask = None if score_mask is None else score_mask.transpose(0, 1)
         q, k, v = (x.transpose(0, 1) for x in (q, k, v))

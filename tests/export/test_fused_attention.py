@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -10,30 +9,18 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("torch")
-tensorrt_rtx = pytest.importorskip("tensorrt_rtx")
+pytest.importorskip("tensorrt_rtx")
 
 from sam2edge.export.precision import expected_islands  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
+from tests.export.compile_rtx import compile_plan, count_fused  # noqa: E402
 
 MICRO = find_variant("sam2/micro")
 
 
-def _compile(path: Path) -> bytes:
-    """The plan of a graph, strongly typed."""
-    log = tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR)
-    builder = tensorrt_rtx.Builder(log)
-    network = builder.create_network(1 << int(tensorrt_rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = tensorrt_rtx.OnnxParser(network, log)
-    assert parser.parse_from_file(str(path)), parser.get_error(0).desc()
-    plan = builder.build_serialized_network(network, builder.create_builder_config())
-    assert plan is not None
-    return bytes(memoryview(plan))
-
-
 @pytest.mark.parametrize("name", ["image_encoder", "mask_decoder", "memory_attention"])
 def test_every_attention_is_one_kernel(half_graphs: Path, name: str) -> None:
-    # The plan lists its kernels; an attention that is not fused writes its whole score matrix to memory.
-    fused = len(re.findall(rb"function=\{ name=_gemm_mha_v2", _compile(half_graphs / f"{name}.onnx")))
+    fused = count_fused(compile_plan(half_graphs / f"{name}.onnx"))
     softmaxes = Counter(node.op_type for node in onnx.load(half_graphs / f"{name}.onnx").graph.node)["Softmax"]
     assert fused == softmaxes == expected_islands(MICRO, name)["attention"]
 
