@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import tempfile
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,10 +46,9 @@ class EngineToBuild:
             progress.note(f"{self.name}: built already")
             return kept
         check_free_memory(self.onnx, self.library, self.gpu)
-        handle, name = tempfile.mkstemp(prefix=f".{self.engine.name}.", suffix=".part", dir=self.engine.parent)
-        os.close(handle)
-        part = Path(name)
-        try:
+        part = self.engine.with_name(f".{self.engine.name}.{secrets.token_hex(4)}.part")
+        try:  # from before the file is there: an interrupt may come at any moment
+            part.touch()
             started = time.monotonic()
             facts = run_worker(self._task(part), progress)
             manifest = self._describe(part, facts, time.monotonic() - started)
