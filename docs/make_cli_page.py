@@ -29,7 +29,8 @@ def make_page() -> str:
 
 
 def _sections(command: click.Command, parent: click.Context | None, name: str) -> list[str]:
-    context = click.Context(command, parent=parent, info_name=name, terminal_width=_WIDTH, max_content_width=_WIDTH)
+    settings = {"terminal_width": _WIDTH, "max_content_width": _WIDTH, **command.context_settings}
+    context = click.Context(command, parent=parent, info_name=name, **settings)
     found = [f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"]
     if isinstance(command, click.Group):
         for child in command.list_commands(context):

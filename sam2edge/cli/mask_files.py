@@ -95,12 +95,16 @@ def draw_overlay(result: PhotoResult, shown: Sequence[FoundMask]) -> np.ndarray:
         points=np.array([(point.x, point.y) for point in points]).reshape(-1, 2),
         point_labels=np.array([point.label for point in points]),
         boxes=np.array(boxes).reshape(-1, 4),
-        labels=[
-            " ".join([result.label or (str(f.number) if len(result.best) > 1 else ""), f"{f.score:.2f}"]).strip()
-            for f in shown
-        ],
+        labels=[_label(result, found) for found in shown],
         colors=[distinct_color(found.number - 1) for found in shown],
     )
+
+
+def _label(result: PhotoResult, found: FoundMask) -> str:
+    if found.prompt == ObjectPrompt():  # of everything: hundreds of labels would cover the photo
+        return ""
+    name = result.label or (str(found.number) if len(result.best) > 1 else "")
+    return f"{name} {found.score:.2f}".strip()
 
 
 def describe_mask(found: FoundMask) -> dict[str, Any]:

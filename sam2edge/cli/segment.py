@@ -32,6 +32,11 @@ from sam2edge.imaging.refine import CROP, WAYS
 from sam2edge.outputs import try_output, write_files
 from sam2edge.variants import EMBEDDED
 
+EVERYTHING_FORMATS = ("overlay", "rle")
+"""What --everything writes by default: one file for all masks, of which there may be hundreds."""
+
+MOST_SCORES_SHOWN = 8
+
 UNCERTAIN_BELOW = 0.5
 """Predicted IoU. Of the embedded model's masks in bench.natural_photos, half of those below it have a true IoU under
 0.5, and one in twenty of those above."""
@@ -86,6 +91,12 @@ class _Output:
     help="clean: no specks, no small holes, nothing outside a box. crop: besides a closer look at each box, for small "
     "objects. Default: as suits the model.",
 )
+@click.option("--everything", is_flag=True, help="In place of points and boxes: every object, by a grid of clicks.")
+@click.option(
+    "--points-per-side",
+    type=click.IntRange(1, 256),
+    help="Clicks along each side of the grid of --everything. Default: 32; more find smaller objects.",
+)
 @click.option("--label", metavar="NAME", help="What the objects are called in pictures and COCO.")
 @click.option("--out", metavar="DIR", default=".", help="Folder for the files; - is standard output. Default: here.")
 @click.option("--force", is_flag=True, help="Write over files that are there; otherwise new ones get a number.")
@@ -100,6 +111,8 @@ def segment(
     cutout: bool,
     multi: bool | None,
     refine: str | None,
+    everything: bool,
+    points_per_side: int | None,
     label: str | None,
     out: str,
     force: bool,
@@ -112,13 +125,18 @@ def segment(
     """Cut out the objects that points and boxes mark in each PHOTO.
 
     PHOTO is a file, a folder of photos, or - for standard input. Writes NAME.mask.png (255 inside, 0 outside, of the
-    photo's size) and NAME.overlay.png, or what --format says.
+    photo's size) and NAME.overlay.png, or what --format says; with --everything NAME.overlay.png and NAME.rle.json.
     """
     prompts = group_prompts(points, boxes)
-    if not prompts:
-        raise click.UsageError("Nothing to segment: give --point X,Y or --box X1,Y1,X2,Y2.")
+    if everything and (prompts or multi is not None or refine):
+        raise click.UsageError("--everything goes with none of --point, --box, --multi, --single and --refine.")
+    if points_per_side is not None and not everything:
+        raise click.UsageError("--points-per-side is of --everything.")
+    if not prompts and not everything:
+        raise click.UsageError("Nothing to segment: give --point X,Y, --box X1,Y1,X2,Y2 or --everything.")
     paths = list_photos(photos)
-    output = _open_output(out, (*formats, *(["cutout"] if cutout else [])), force, paths)
+    chosen = (*formats, *(["cutout"] if cutout else [])) or (EVERYTHING_FORMATS if everything and out != "-" else ())
+    output = _open_output(out, chosen, force, paths)
     # A lone photo is read before the model is loaded, so that a bad one is told at once.
     first = _read(paths[0]) if len(paths) == 1 else None
     with progress(f"loading {model_id}"):
@@ -128,7 +146,11 @@ def segment(
         try:
             image = _read(path) if first is None else first
             with progress(f"segmenting {click.format_filename(path, shorten=True)}"):
-                result = PhotoResult(path, image, list(_find_masks(model, image, prompts, multi, refine)), label)
+                if everything:
+                    masks = _find_everything(model, image, points_per_side or 32)
+                else:
+                    masks = list(_find_masks(model, image, prompts, multi, refine))
+                result = PhotoResult(path, image, masks, label)
         except Sam2EdgeError as error:
             if len(paths) == 1:
                 raise
@@ -208,6 +230,18 @@ def _find_masks(
             yield FoundMask(number, rank, prediction.masks[index], float(prediction.scores[index]), prompt)
 
 
+def _find_everything(model: Any, image_bgr: np.ndarray, points_per_side: int) -> list[FoundMask]:
+    """The masks of a grid of clicks, the largest first. Raises InvalidInputError where there is none."""
+    found = model.segment_everything(image_bgr, points_per_side=points_per_side)
+    if not found:
+        raise InvalidInputError(
+            "no object was found",
+            got=f"{points_per_side}x{points_per_side} clicks",
+            remedy="give more --points-per-side, a larger --model, or a --point",
+        )
+    return [FoundMask(number, 0, one.mask, one.score, ObjectPrompt()) for number, one in enumerate(found, 1)]
+
+
 def _dataset(entries: list[Any], label: str | None) -> bytes:
     return (json.dumps(coco_dataset(entries, label or "object")) + "\n").encode()
 
@@ -232,6 +266,9 @@ def _describe(result: PhotoResult, model: Any, written: list[Path]) -> dict[str,
 def _summarise(report: dict[str, Any]) -> str:
     files = " ".join(click.format_filename(name) for name in report["files"])
     height, width = report["size_hw"]
+    if len(report["objects"]) > MOST_SCORES_SHOWN:
+        least, most = (f(found["score"] for found in report["objects"]) for f in (min, max))
+        return f"{len(report['objects'])} masks, scores {least:.2f} to {most:.2f}: {files}"
     if len(report["objects"]) > 1:
         scores = " ".join(f"{found['score']:.2f}" for found in report["objects"])
         return f"{len(report['objects'])} masks, scores {scores}: {files}"

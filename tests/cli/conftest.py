@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import sam2edge
+from sam2edge.everything import FoundMask, FoundMasks
 from sam2edge.variants import EMBEDDED, Variant, find_variant
 
 PHOTO = np.full((60, 80, 3), 90, np.uint8)
@@ -32,6 +33,7 @@ class Model:
     asked: dict[str, Any] = field(default_factory=dict)
     error: Exception | None = None
     prompts: list[dict[str, Any]] = field(default_factory=list)
+    everything: list[FoundMask] = field(default_factory=list)
 
     def from_pretrained(self, model_id: str, **options: Any) -> Model:
         if model_id != "auto":
@@ -56,6 +58,19 @@ class Model:
             masks[index, 10 : 20 + 10 * index, 5:25] = True
         scores = np.array([0.2, 0.9, 0.5], np.float32)
         return [_Prediction(masks, scores) if prompts["multi_mask_output"] else _Prediction(masks[:1], scores[:1])]
+
+    def segment_everything(self, image: np.ndarray, **options: Any) -> FoundMasks:
+        self.asked |= {"image": image, **options}
+        return FoundMasks(self.everything, (image.shape[0], image.shape[1]))
+
+
+def found_mask(left: int, score: float) -> FoundMask:
+    """A mask of `segment_everything` on PHOTO: a rectangle from `left` to the right edge."""
+    height, width = PHOTO.shape[:2]
+    mask = np.zeros((height, width), bool)
+    mask[10:50, left:] = True
+    box, whole = (left, 10, width, 50), (0, 0, width, height)
+    return FoundMask(score, 0.97, box, (left + 1.0, 20.0), whole, (height, width), np.packbits(mask))
 
 
 @pytest.fixture
