@@ -20,6 +20,7 @@ RESULTS_SHOWN = (
     "photo_tiny",
     "photo_cache",
     "video_tiny",
+    "video_edgetam",
     "video_objects",
     "video_memory",
     "memory",

@@ -1,7 +1,8 @@
-"""Tracking on the CPU: python -m bench.video tiny|objects|memory [options]
+"""Tracking on the CPU: python -m bench.video tiny|edgetam|objects|memory [options]
 
 tiny: SAM 2.1 tiny at 1024 on torch and onnxruntime, against Meta's release (--meta-python): one object, a drawn clip of
     1280x720, times of a frame from the tenth on, when every memory slot is in use.
+edgetam: a frame of EdgeTAM against one of SAM 2.1 tiny, both at 1024 with golden weights, on torch and onnxruntime.
 objects: a frame's time and an object's memory against 1, 2, 4, 8 and 16 objects, and what batching brings on torch.
 memory: resident memory over thousands of frames while objects come and go: it must stay what it was after 500.
 """
@@ -28,6 +29,7 @@ from sam2edge.contract import PADDING
 from sam2edge.store.paths import ASSETS
 
 SIZE_WH = (1280, 720)
+EDGETAM = "sam2/edgetam"
 FIRST_TIMED = 9
 """Frames that are tracked before: one memory of the prompted frame and six of tracked ones are in use by then."""
 COUNTS, BATCHED = (1, 2, 4, 8, 16), 8
@@ -39,7 +41,7 @@ SAMPLE, CHANGE, COINS = 100, 40, 4
 
 def main() -> None:
     parser = make_parser(__doc__, rounds=20)
-    parser.add_argument("what", choices=("tiny", "objects", "memory"))
+    parser.add_argument("what", choices=("tiny", "edgetam", "objects", "memory"))
     parser.add_argument("--model", default=MICRO, help="of objects")
     parser.add_argument(
         "--size", type=int, help="side of the model's input in pixels; default: its own, for memory 128"
@@ -55,7 +57,9 @@ def main() -> None:
         )
     use_cores(args.cores)
     with tempfile.TemporaryDirectory() as folder:
-        {"tiny": measure_tiny, "objects": measure_objects, "memory": measure_memory}[args.what](args, Path(folder))
+        {"tiny": measure_tiny, "edgetam": measure_edgetam, "objects": measure_objects, "memory": measure_memory}[
+            args.what
+        ](args, Path(folder))
 
 
 def measure_tiny(args: argparse.Namespace, work: Path) -> None:
@@ -88,6 +92,31 @@ def measure_tiny(args: argparse.Namespace, work: Path) -> None:
             "frames_before": FIRST_TIMED,
             "weights": name_weights(args.checkpoint),
         },
+    )
+
+
+def measure_edgetam(args: argparse.Namespace, work: Path) -> None:
+    clip = str(work / "clip")
+    run_alone("bench.clip:write_clip", folder=clip, frames=1 + FIRST_TIMED + args.rounds, size_wh=SIZE_WH)
+    sides, pairs = [], {}
+    for model in (EDGETAM, TINY):
+        home = work / model.rpartition("/")[2]
+        home.mkdir()
+        given = {"checkpoint": prepare_model(model, None, home), "clip": clip, "box": DrawnClip(SIZE_WH).box(0, 0)}
+        for backend in ("torch", "onnxruntime"):
+            name = f"{model} {backend}"
+            sides.append(
+                make_side(name, "bench.video:make_cases", model=model, backend=backend, home=home, **given)  # type: ignore[arg-type]
+            )
+            pairs.setdefault(backend, []).append(name)
+    outcome = alternate(sides, {"frame": args.rounds}, warmup=FIRST_TIMED)
+    ratios = {f"frame: {one} / {other}": outcome.ratio("frame", one, other) for one, other in pairs.values()}
+    report(
+        "video_edgetam",
+        {"video_edgetam": outcome},
+        [Target(what, 0.25, value) for what, value in ratios.items()],
+        ratios,
+        {"image_size": 1024, "frame_wh": SIZE_WH, "objects": 1, "frames_before": FIRST_TIMED, "weights": "golden"},
     )
 
 
