@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch")
 from sam2edge import VideoTracker  # noqa: E402
 from sam2edge.backends.torch import TorchBackend  # noqa: E402
 from sam2edge.datatypes import BackendReport  # noqa: E402
-from sam2edge.errors import InvalidInputError  # noqa: E402
+from sam2edge.errors import CheckpointError, InvalidInputError  # noqa: E402
 from sam2edge.predictor import ImagePredictor  # noqa: E402
+from sam2edge.torch_sam2.checkpoint import check_state, parameter_shapes  # noqa: E402
 from sam2edge.torch_sam2.model import Sam2  # noqa: E402
 from sam2edge.torch_sam2.repvit import RepVit  # noqa: E402
 from sam2edge.variants import find_variant, recognise_shapes  # noqa: E402
@@ -87,3 +88,11 @@ def test_a_memory_is_512_tokens(predictor: ImagePredictor) -> None:
 def test_an_image_size_that_the_windows_do_not_divide_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="multiple of 256"):
         Sam2(EDGETAM, 672)
+
+
+@pytest.mark.parametrize(("file", "asked"), [("sam2/edgetam", "tiny"), ("tiny", "sam2/edgetam")])
+def test_a_file_of_the_other_model_is_told_by_name(file: str, asked: str) -> None:
+    state = {name: torch.empty(shape, device="meta") for name, shape in parameter_shapes(find_variant(file)).items()}
+    variant = find_variant(asked)
+    with pytest.raises(CheckpointError, match=rf"missing.*unexpected.*load it as {find_variant(file).model_id}"):
+        check_state(state, parameter_shapes(variant), variant, "weights.pt")
