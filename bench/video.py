@@ -98,17 +98,16 @@ def measure_tiny(args: argparse.Namespace, work: Path) -> None:
 def measure_edgetam(args: argparse.Namespace, work: Path) -> None:
     clip = str(work / "clip")
     run_alone("bench.clip:write_clip", folder=clip, frames=1 + FIRST_TIMED + args.rounds, size_wh=SIZE_WH)
-    sides, pairs = [], {}
+    sides = []
+    pairs: dict[str, list[str]] = {"torch": [], "onnxruntime": []}
     for model in (EDGETAM, TINY):
         home = work / model.rpartition("/")[2]
         home.mkdir()
-        given = {"checkpoint": prepare_model(model, None, home), "clip": clip, "box": DrawnClip(SIZE_WH).box(0, 0)}
-        for backend in ("torch", "onnxruntime"):
-            name = f"{model} {backend}"
-            sides.append(
-                make_side(name, "bench.video:make_cases", model=model, backend=backend, home=home, **given)  # type: ignore[arg-type]
-            )
-            pairs.setdefault(backend, []).append(name)
+        given: dict[str, Any] = {"checkpoint": prepare_model(model, None, home), "clip": clip, "home": home}
+        given["box"] = DrawnClip(SIZE_WH).box(0, 0)
+        for backend, names in pairs.items():
+            names.append(f"{model} {backend}")
+            sides.append(make_side(names[-1], "bench.video:make_cases", model=model, backend=backend, **given))
     outcome = alternate(sides, {"frame": args.rounds}, warmup=FIRST_TIMED)
     ratios = {f"frame: {one} / {other}": outcome.ratio("frame", one, other) for one, other in pairs.values()}
     report(
