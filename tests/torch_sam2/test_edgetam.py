@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from sam2edge import VideoTracker  # noqa: E402
 from sam2edge.backends.torch import TorchBackend  # noqa: E402
+from sam2edge.cli.main import main  # noqa: E402
 from sam2edge.datatypes import BackendReport  # noqa: E402
 from sam2edge.errors import CheckpointError, InvalidInputError  # noqa: E402
 from sam2edge.predictor import ImagePredictor  # noqa: E402
@@ -18,7 +20,9 @@ from sam2edge.torch_sam2.checkpoint import check_state, parameter_shapes  # noqa
 from sam2edge.torch_sam2.model import Sam2  # noqa: E402
 from sam2edge.torch_sam2.repvit import RepVit  # noqa: E402
 from sam2edge.variants import find_variant, recognise_shapes  # noqa: E402
+from tests.conftest import write_clip  # noqa: E402
 from tests.data import edgetam_inputs as given  # noqa: E402
+from tests.golden.golden_weights import write_golden_checkpoint  # noqa: E402
 
 EDGETAM = find_variant("sam2/edgetam")
 REFERENCE = np.load(Path(__file__).parent.parent / "data" / "edgetam_reference.npz")
@@ -96,3 +100,16 @@ def test_a_file_of_the_other_model_is_told_by_name(file: str, asked: str) -> Non
     variant = find_variant(asked)
     with pytest.raises(CheckpointError, match=rf"missing.*unexpected.*load it as {find_variant(file).model_id}"):
         check_state(state, parameter_shapes(variant), variant, "weights.pt")
+
+
+def test_track_with_weights_in_the_official_layout(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_golden_checkpoint("sam2/edgetam", tmp_path / "edgetam.pt")
+    write_clip(tmp_path / "clip", 3)
+    options = "--model edgetam --size 256 --checkpoint edgetam.pt --backend torch --box 8,10,38,40 --json"
+    assert main(["track", "clip", *options.split()]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["model"] == "sam2/edgetam"
+    assert len(report["frames"]) == 3
