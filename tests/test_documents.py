@@ -145,7 +145,10 @@ def test_blocks_that_cannot_run_here(block: Block) -> None:
 
 
 def test_languages_are_known() -> None:
-    assert {str(block) for block in BLOCKS if block.language not in ("", "sh", "python", "json", "text")} == set()
+    known = ("", "sh", "python", "json", "text", "toml")
+    assert {str(block) for block in BLOCKS if block.language not in known} == set()
+        str(block) for block in BLOCKS if block.language not in ("", "sh", "python", "json", "text", "toml")
+    } == set()
 
 
 def test_commands_in_sentences_exist() -> None:
@@ -186,7 +189,7 @@ def _check_options(words: list[str]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_files_that_are_linked_are_there(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)[^)]*\)", page.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\((?!https?:)([^)#:]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
 
 

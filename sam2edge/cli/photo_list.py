@@ -40,7 +40,12 @@ def list_photos(given: Sequence[str]) -> list[str]:
         if name != STANDARD_INPUT and path.is_dir():
             photos = [photo for photo in list_pictures(path) if Path(photo.stem).suffix[1:] not in FORMATS]
             if not photos:
-                raise InvalidInputError("folder has no photos", expected="JPEG, PNG, ... files", got=name)
+                raise InvalidInputError(
+                    "folder has no photos",
+                    expected="JPEG, PNG, ... files",
+                    got=name,
+                    remedy="name a folder that holds photos, or the photos",
+                )
             found += map(str, photos)
         else:
             found.append(name)

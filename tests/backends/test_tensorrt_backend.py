@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -294,7 +295,9 @@ def test_frames_are_normalised_on_the_device(
 ) -> None:
     from sam2edge.backends.base import Backend
 
-    large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
+    # A frame of the model's own size: resizing would round to 8 bits before this normalisation, and not on the CPU.
+    large = np.asarray(cv2.resize(photo_bgr, (384, 384)), np.uint8)
+    photo_bgr = photo_bgr[:300, :300]
     wanted = {name: micro_onnx.embed_images(image)[0] for name, image in (("small", photo_bgr), ("large", large))}
     model = AutoModel.from_pretrained("sam2/micro")
     small = model.embed_images(photo_bgr)[0]
@@ -327,7 +330,9 @@ def test_a_backend_that_took_frames_gives_way_to_one_that_does_not(
     micro_onnx: ImagePredictor,
     photo_bgr: np.ndarray,
 ) -> None:
-    large = np.kron(photo_bgr, np.ones((2, 2, 1), np.uint8))
+    # A frame of the model's own size: resizing would round to 8 bits before this normalisation, and not on the CPU.
+    large = np.asarray(cv2.resize(photo_bgr, (384, 384)), np.uint8)
+    photo_bgr = photo_bgr[:300, :300]
     model: Any = AutoModel.from_pretrained("sam2/micro")
     assert model.backend.accepts_uint8
     model.backend._device.release()  # of its freed buffers none is kept for the next call

@@ -13,7 +13,7 @@ def test_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--rounds", "3", "--json", "--model", "micro", "--model", "tiny"]) == 0
     out, err = capsys.readouterr()
     micro, tiny = json.loads(out)["models"]
-    assert (micro["backend"], micro["image_size"]) == ("onnxruntime", 512)
+    assert (micro["backend"], micro["image_size"]) == ("onnxruntime", 384)
     for kind in ("embed", "prompt", "frame"):
         assert 0 < micro[kind]["median_ms"] <= micro[kind]["p99_ms"]
     assert micro["peak_bytes"] > 50_000_000

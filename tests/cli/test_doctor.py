@@ -66,8 +66,8 @@ def test_a_screen_for_every_captured_machine(
     assert all(part in words for part in expected.get(tree, []))
 
 
-def _all_work(libraries: Libraries, has_gpu: bool, on_jetson: bool) -> list[Finding]:
-    return try_backends(libraries, has_gpu, on_jetson, run=lambda trial: {"ok": True})
+def _all_work(libraries: Libraries, has_gpu: bool, on_jetson: bool, cuda: str | None) -> list[Finding]:
+    return try_backends(libraries, has_gpu, on_jetson, cuda, run=lambda trial: {"ok": True})
 
 
 def test_no_model_can_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
