@@ -243,7 +243,7 @@ class ImagePredictor:
             _finite("mask_threshold", mask_threshold),
             float(max_hole_area),
             float(max_sprinkle_area),
-            check_way(refine, self.variant.refine, has_images=images is not None),
+            check_way(refine, self.backend.variant.refine, has_images=images is not None),
         )
         shown = [frame_to_uint8(image, input_color_format) if finish.refine == CROP else None for image, _ in pairs]
         predictions = [

@@ -48,7 +48,7 @@ class FakeBackend(Backend):
 
     def encode_memories_impl(self, features: Any, masks: Any, object_scores: Any, binarise: Any) -> Any:
         memories = []
-        shape = (1, self.variant.memory_tokens(self.image_size), self.variant.memory_dim)
+        shape = (1, (self.image_size // 16) ** 2, self.variant.memory_dim)
         for mask, object_score, flag in zip(masks, object_scores, binarise, strict=True):
             self._called("encode_memory", object_score, flag)
             memories.append(HostFeatures({"memory": np.full(shape, mask.mean(), np.float32)}))

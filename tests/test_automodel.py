@@ -22,6 +22,7 @@ from sam2edge.errors import (
     UnknownModelError,
 )
 from sam2edge.store import paths
+from sam2edge.store.importer import add_checkpoint
 from sam2edge.variants import find_variant
 
 ASSETS = paths.ASSETS
@@ -117,8 +118,7 @@ def test_refused_options(options: dict[str, object], error: type[Sam2EdgeError],
 def test_a_checkpoint_in_the_store_is_found(empty_store: Path, golden_checkpoint: Callable[[str], Path]) -> None:
     pytest.importorskip("torch")
     checkpoint = golden_checkpoint("sam2/hiera_tiny")
-    (empty_store / "checkpoints").mkdir()
-    shutil.copy(checkpoint, empty_store / "checkpoints")
+    add_checkpoint(checkpoint)
     assert paths.is_installed(find_variant("sam2/hiera_tiny"))
     assert AutoModel.from_pretrained("sam2/hiera_tiny", device="cpu").backend_name == "torch"
 

@@ -77,8 +77,10 @@ def _copy_packets(source: Path, target: Path, sound_from: Path | None) -> int:
         sound = _Sound(sound_from, writer)
         packets: Any = reader.demux(video=0)
         for packet in packets:
-            if packet.dts is None:
+            if packet.pts is None:  # the empty packet at the end
                 continue
+            if packet.dts is None:  # FFmpeg does not always derive it; without B-frames it is the same
+                packet.dts = packet.pts
             sound.copy_until(float(packet.dts * packet.time_base))
             packet.stream = video
             writer.mux(packet)

@@ -150,8 +150,9 @@ def test_a_comparison_that_is_killed_is_no_failure(
 
 
 def test_nothing_to_compare_with(
-    tensorrt: FakeTensorRt, written_engines: Path, capsys: pytest.CaptureFixture[str]
+    tensorrt: FakeTensorRt, written_engines: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(paths, "find_checkpoint", lambda variant: None)
     assert main(["sam2/micro"]) == 1
     assert "nothing to compare the engines with" in capsys.readouterr().err
     (written_engines / "mask_decoder.engine.json").unlink()

@@ -31,5 +31,5 @@ def test_no_layer_norm_sees_float16(half_graphs: Path) -> None:
         types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input)}
         types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         norms = [node for node in graph.node if node.op_type == "LayerNormalization"]
-        assert norms, path.stem
+        assert norms or path.stem == "image_encoder", path.stem  # of micro: convolutions alone
         assert all(types[name] == onnx.TensorProto.FLOAT for node in norms for name in node.input), path.stem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -119,11 +120,14 @@ def test_the_script_fails_in_one_line(arguments: list[str], message: str, capsys
     assert error.count("\n") == 1
 
 
-def test_float32_graphs_for_engines_are_not_made_in_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_graphs_for_engines_are_not_made_in_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden_checkpoint: Callable[[str], Path]
+) -> None:
     """A CPU is faster with attention in tiles that its cache holds, a GPU with one product."""
     specs = contract.graph_specs
     only = contract.IMAGE_ENCODER
     monkeypatch.setattr(contract, "graph_specs", lambda *options: {only: specs(*options)[only]})
-    (path,) = export_graphs(MICRO, WEIGHTS, 512, tmp_path, for_engines=True)
-    shipped = onnx.load(WEIGHTS.with_name("image_encoder.onnx"))
-    assert len(onnx.load(path).graph.node) < len(shipped.graph.node) / 2
+    tiny, checkpoint = find_variant("sam2/hiera_tiny"), golden_checkpoint("sam2/hiera_tiny")
+    (whole,) = export_graphs(tiny, checkpoint, 512, tmp_path / "engines", for_engines=True)
+    (tiled,) = export_graphs(tiny, checkpoint, 512, tmp_path / "cpu")
+    assert len(onnx.load(whole).graph.node) < len(onnx.load(tiled).graph.node) / 2

@@ -81,13 +81,14 @@ def test_a_source_that_hangs_does_not_hold_up_the_end() -> None:
 
 
 def test_a_reader_that_leaves_ends_the_thread() -> None:
+    before = set(threading.enumerate())
     inner = CountingSource(10**6, lambda number: time.sleep(0.001))
     source = LatestFrames(inner)
     for _ in source:
         break
     source.close()
     assert inner.closed
-    assert not [thread for thread in threading.enumerate() if thread.name == "sam2edge-frames"]
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "sam2edge-frames"]
 
 
 def test_an_empty_source_ends_at_once() -> None:

@@ -32,7 +32,8 @@ def test_a_video_file(tmp_path: Path, decoder: str) -> None:
     source.close()
     source.close()
     assert type(source).__name__ == decoder
-    assert (source.fps, source.num_frames, source.live) == (12.0, 5, False)
+    assert (source.num_frames, source.live) == (5, False)
+    assert source.fps == pytest.approx(12, rel=0.005)  # as the container rounds times
     assert [frame.pixels.shape for frame in frames] == [(48, 64, 3)] * 5
     assert [round(float(frame.pixels.mean()), -1) for frame in frames] == [0, 40, 80, 120, 160]
     assert [frame.index for frame in frames] == list(range(5))
