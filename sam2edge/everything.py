@@ -21,6 +21,7 @@ from sam2edge.datatypes import Sam2ImageEmbedding
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.frame import logits_to_masks
 from sam2edge.imaging.object_masks import ObjectMasks
+from sam2edge.imaging.regions import find_small
 
 Embed = Callable[[NDArray[np.uint8], str], Sam2ImageEmbedding]
 """Encodes an image (H, W, 3) uint8 of the colour order "bgr" or "rgb"."""
@@ -225,15 +226,8 @@ def _is_cut_off(
 
 def _remove_small_parts(mask: NDArray[np.bool_], min_area: int) -> NDArray[np.bool_]:
     """Fills holes, then removes islands, of fewer than `min_area` pixels (8-connected); the largest island stays."""
-    for value in (False, True):
-        _, parts, rows, _ = cv2.connectedComponentsWithStats((mask == value).astype(np.uint8), connectivity=8)
-        areas = rows[:, cv2.CC_STAT_AREA]
-        small = areas < min_area
-        small[0] = False  # what is not `value`
-        if value and small[1:].all() and len(areas) > 1:
-            small[1 + int(areas[1:].argmax())] = False
-        mask = np.where(small[parts], not value, mask)
-    return mask
+    filled = mask | find_small(~mask, min_area - 1)
+    return filled & ~find_small(filled, min_area - 1, spare_largest=True)
 
 
 def _drop_duplicates(found: Sequence[FoundMask], ranks: Sequence[float], max_overlap: float) -> list[FoundMask]:

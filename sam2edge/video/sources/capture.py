@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count as count_up
 
 import cv2
 
 from sam2edge.errors import Sam2EdgeError
 from sam2edge.video.frame import Frame, require_size, usable_fps
+
+
+def read_frames(capture: cv2.VideoCapture, shown: str, time_ns: Callable[[], int]) -> Iterator[Frame]:
+    """Frames of an open capture, numbered from 0, until it gives none; `time_ns` is asked after each is read.
+
+    Raises InvalidInputError for a frame of another size than the first; `shown` names the source in it.
+    """
+    size: tuple[int, ...] | None = None
+    for index in count_up():
+        there, pixels = capture.read()
+        if not there:
+            return
+        size = size or pixels.shape
+        require_size(pixels, size, shown)
+        yield Frame(index, pixels, time_ns())
 
 
 class LiveCapture:
@@ -31,18 +47,12 @@ class LiveCapture:
         self.num_frames: int | None = int(announced) if 0 < announced < 2**31 else None
 
     def __iter__(self) -> Iterator[Frame]:
-        index = -1
-        size: tuple[int, ...] | None = None
-        while True:
-            there, pixels = self._capture.read()
-            if not there:
-                break
-            index += 1
-            size = size or pixels.shape
-            require_size(pixels, size, self._shown)
-            yield Frame(index, pixels, self._time_ns())
-        if index < 0 or self.num_frames is None:
-            raise source_ended(self._shown, index + 1)
+        count = 0
+        for frame in read_frames(self._capture, self._shown, self._time_ns):
+            count += 1
+            yield frame
+        if count == 0 or self.num_frames is None:
+            raise source_ended(self._shown, count)
 
     def close(self) -> None:
         self._capture.release()

@@ -11,6 +11,7 @@ import cv2
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.photo import read_photo
 from sam2edge.video.frame import DEFAULT_FPS, Frame, require_size, usable_fps
+from sam2edge.video.sources.capture import read_frames
 
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
@@ -66,18 +67,15 @@ class VideoFile:
         self.num_frames: int | None = int(announced) if 0 < announced < 2**31 else None
 
     def __iter__(self) -> Iterator[Frame]:
-        index = -1
-        size: tuple[int, ...] | None = None
-        while True:
-            there, pixels = self._capture.read()
-            if not there:
-                break
-            index += 1
-            size = size or pixels.shape
-            require_size(pixels, size, str(self._path))
-            yield Frame(index, pixels, round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6))
-        if index < 0:
+        is_empty = True
+        for frame in read_frames(self._capture, str(self._path), self._time_ns):
+            is_empty = False
+            yield frame
+        if is_empty:
             raise video_without_frames(self._path)
+
+    def _time_ns(self) -> int:
+        return round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
 
     def close(self) -> None:
         self._capture.release()
