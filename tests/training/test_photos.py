@@ -32,7 +32,6 @@ def _photo(seed: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Photographs with cut-outs, and what is made of them."""
-    pytest.importorskip("skimage")
     from training.regions import find_regions, write_regions
 
     photos, made = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("made")
