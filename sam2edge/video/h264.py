@@ -99,7 +99,7 @@ class _Sound:
         if path is None:
             return
         try:
-            self._reader = av.open(str(path))
+            self._reader = av.open(str(path), metadata_errors="replace")
             streams = [s for s in self._reader.streams.audio if s.codec_context.name in _SOUND_IN_MP4]
             if not streams:
                 return

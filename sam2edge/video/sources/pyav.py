@@ -27,7 +27,7 @@ class AvFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(str(path), metadata_errors="replace")
             self._stream = self._container.streams.video[0]
         except (av.error.FFmpegError, IndexError) as error:
             raise unreadable_video(path) from error
@@ -57,7 +57,8 @@ class AvStream:
         self._shown = without_password(address)
         options = {"rtsp_transport": "tcp", "fflags": "nobuffer"}
         try:
-            self._container = av.open(address, options=options, timeout=(TIMEOUT_SECONDS, TIMEOUT_SECONDS))
+            timeouts = (TIMEOUT_SECONDS, TIMEOUT_SECONDS)
+            self._container = av.open(address, options=options, timeout=timeouts, metadata_errors="replace")
             self._stream = self._container.streams.video[0]
         except (av.error.FFmpegError, IndexError, ValueError) as error:
             raise unusable_stream(address) from error

@@ -76,6 +76,15 @@ def test_a_damaged_middle_is_left_out(tmp_path: Path, decoder: str) -> None:
     assert len(list(open_source(tmp_path / "damaged.mp4"))) > 60
 
 
+def test_a_title_that_is_no_utf8_keeps_no_video_from_opening(tmp_path: Path, decoder: str) -> None:
+    data = (ROOT / "examples" / "bunny.mp4").read_bytes()
+    assert b"Lavf" in data
+    (tmp_path / "titled.mp4").write_bytes(data.replace(b"Lavf", b"L\xe4vf"))
+    source = open_source(tmp_path / "titled.mp4")
+    assert next(iter(source)).index == 0
+    source.close()
+
+
 def test_a_folder_in_natural_order_without_other_files(tmp_path: Path) -> None:
     for number in (10, 2, 1):
         write_picture(tmp_path / f"frame{number}.png", number)
