@@ -17,6 +17,7 @@ def look_at_service(path: Path = SYSTEM_CONFIG) -> Finding:
         if not path.exists():
             return Finding(name, MISSING, f"no {path}", "see docs/serve.md to run sam2edge serve as a service")
         settings = read_settings(path, {})
+        settings.check_tls()
         has_token = settings.read_token() is not None
     except (Sam2EdgeError, OSError) as error:
         return Finding(name, BROKEN, f"{path}: {error}", f"edit {path}")

@@ -35,6 +35,7 @@ def serve(settings: Settings, tell: Callable[[str], None]) -> None:
 
     Raises Sam2EdgeError where the source, the model or the address cannot be had.
     """
+    settings.check_tls()
     token = settings.read_token()
     if token is None and settings.is_open_to_others:
         token = secrets.token_hex(16)

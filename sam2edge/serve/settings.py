@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import ssl
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,23 @@ class Settings:
     def is_open_to_others(self) -> bool:
         """Whether other machines reach the server."""
         return not is_loopback(self.host)
+
+    def check_tls(self) -> None:
+        """Raises InvalidInputError where the certificate and the key cannot be used to serve HTTPS."""
+        if not self.tls_cert:
+            return
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.tls_cert, self.tls_key, password=lambda: "")  # nobody is asked for one
+        except OSError as error:
+            reason = getattr(error, "reason", None) or ("" if isinstance(error, ssl.SSLError) else error.strerror)
+            reason = (reason or "no PEM, or a password").lower().replace("_", " ")
+            raise InvalidInputError(
+                "certificate or key cannot be used",
+                expected="PEM files that belong together, the key without a password",
+                got=f"{reason} in {self.tls_cert}, {self.tls_key}",
+                remedy="openssl x509 -in CERT and openssl pkey -in KEY tell what they hold",
+            ) from error
 
     def read_token(self) -> str | None:
         """The token, of $SAM2EDGE_TOKEN or the file; None where none is set.

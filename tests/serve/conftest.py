@@ -103,7 +103,8 @@ def serve(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Se
             try:
                 wait_until(lambda: server.started)
                 wait_until(lambda: service.session.last_step is not None)
-                yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", service, token)
+                scheme = "https" if chosen.tls_cert else "http"
+                yield Server(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", service, token)
             finally:
                 server.should_exit = True
                 thread.join(20)
