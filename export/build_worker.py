@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 from sam2edge.engine_build.options import BuildTask
 from sam2edge.errors import GraphError, Sam2EdgeError
+from sam2edge.machine.device import peak_memory_bytes
 from sam2edge.store.paths import write_atomically
 
 
@@ -73,7 +73,7 @@ def build(library: ModuleType, task: BuildTask, events: Events) -> None:
         inputs=[describe_tensor(library, network.get_input(i)) for i in range(network.num_inputs)],
         outputs=[describe_tensor(library, network.get_output(i)) for i in range(network.num_outputs)],
         device_memory_bytes=_scratch_bytes(library, logger, engine) if task.load_engine else None,
-        peak_bytes=peak_bytes(),
+        peak_bytes=peak_memory_bytes(),
     )
 
 
@@ -163,11 +163,6 @@ def run_task(arguments: Sequence[str] | None, do: Callable[[ModuleType, BuildTas
         events.send("failed", reason=" ".join(reason.split()))
         return 1
     return 0
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,9 +19,10 @@ import torch
 from sam2edge import contract
 from sam2edge.engine_build.options import BuildTask
 from sam2edge.errors import GraphError
-from sam2edge.export.build_worker import Events, describe_tensor, peak_bytes, run_task
+from sam2edge.export.build_worker import Events, describe_tensor, run_task
 from sam2edge.export.graphs import GRAPHS
 from sam2edge.export.tracing import OPSET
+from sam2edge.machine.device import peak_memory_bytes
 from sam2edge.torch_sam2.checkpoint import load_model
 
 
@@ -61,7 +62,7 @@ def convert(library: ModuleType, task: BuildTask, events: Events) -> None:
         inputs=[list(tensors[t.name]) for t in spec.inputs],
         outputs=[list(tensors[t.name]) for t in spec.outputs],
         device_memory_bytes=int(engine.device_memory_size_v2),
-        peak_bytes=peak_bytes(),
+        peak_bytes=peak_memory_bytes(),
     )
 
 

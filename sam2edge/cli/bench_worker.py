@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import numpy as np
 
 from sam2edge.automodel import AutoModel
 from sam2edge.errors import Sam2EdgeError
+from sam2edge.machine.device import peak_memory_bytes
 from sam2edge.tracker import VideoTracker
 
 _WARM_UP = 2
@@ -50,7 +50,7 @@ def _measure(model_id: str, backend: str, rounds: int) -> dict[str, object]:
             "embed": embed,
             "prompt": prompt,
             "frame": frame,
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_bytes": peak_memory_bytes(),
         }
 
 

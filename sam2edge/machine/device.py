@@ -145,6 +145,14 @@ def available_memory_bytes(root: Path = Path("/")) -> int | None:
     return read_host_memory(root).available_bytes
 
 
+def peak_memory_bytes(root: Path = Path("/")) -> int:
+    """The most memory that this process has held, in bytes; 0 where nothing tells.
+
+    VmHWM, not ru_maxrss: that one starts at what the parent once held.
+    """
+    return read_fields_kb(root / "proc/self/status").get("VmHWM", 0)
+
+
 # The limit's file, the usage's, and the field of memory.stat with file pages that were not used lately.
 _CGROUP_2_FILES = ("memory.max", "memory.current", "inactive_file")
 _CGROUP_1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")

@@ -35,7 +35,15 @@ def _signalled(clip: Path, number: int) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "sam2edge.cli.main", "track", "clip", "--box", BOX, "--masks", "masks", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=clip.parent, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=clip.parent,
+        env=environment,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # ignored where these tests run under nohup
+    ) as process:
         try:
             deadline = time.monotonic() + 60
             while not (clip.parent / "masks" / "00001.png").exists() and time.monotonic() < deadline:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from sam2edge.machine.device import Gpu, available_memory_bytes, find_gpu, has_nvidia_gpu, read_host_memory
+from sam2edge.machine.device import (
+    Gpu,
+    available_memory_bytes,
+    find_gpu,
+    has_nvidia_gpu,
+    peak_memory_bytes,
+    read_host_memory,
+)
 
 GIB = 1 << 30
 
@@ -149,3 +159,10 @@ def test_odd_limits(values: tuple[str, str], tmp_path: Path) -> None:
     files = {**MEMINFO, "sys/fs/cgroup/memory.max": limit, "sys/fs/cgroup/memory.current": used}
     available = available_memory_bytes(_write(tmp_path, files))
     assert available == (0 if used.isdigit() and int(used) > GIB else 4 * GIB)
+
+
+def test_the_peak_is_this_processes_own_and_not_its_parents() -> None:
+    held = np.ones(200_000_000, np.uint8)  # ru_maxrss of a child starts there
+    code = "from sam2edge.machine.device import peak_memory_bytes; print(peak_memory_bytes())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(run.stdout) < held.nbytes < peak_memory_bytes()
