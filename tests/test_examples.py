@@ -1,4 +1,4 @@
-"""Every example runs as its first lines say, on the model that comes with the package; none has 40 lines or more."""
+"""Every example runs as its first lines say, on the model that comes with the package; none is long."""
 
 from __future__ import annotations
 
