@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from sam2edge.cli.hints import note
 from sam2edge.cli.model_options import BackendName, ModelId
+from sam2edge.cli.published import find_published
 from sam2edge.cli.terminal import progress
 from sam2edge.errors import Sam2EdgeError
+from sam2edge.machine.board import read_board
 from sam2edge.store import paths
 from sam2edge.variants import VARIANTS, Variant, find_variant
 
@@ -28,7 +31,8 @@ def bench(model_ids: tuple[str, ...], backend: str, rounds: int, as_json: bool) 
     """Measure each model on this machine: embed a photo, answer a click, track a frame, and the memory it takes.
 
     Each model runs in a process of its own on a picture of 1280x720. Times are medians, with the 99th percentile after
-    the slash; two warm-up calls of each kind are left out.
+    the slash; two warm-up calls of each kind are left out. On a Jetson for which others have published figures, those
+    follow.
     """
     variants = [find_variant(name) for name in model_ids] or [v for v in VARIANTS.values() if paths.is_installed(v)]
     rows = []
@@ -38,10 +42,15 @@ def bench(model_ids: tuple[str, ...], backend: str, rounds: int, as_json: bool) 
         if "error" in found:
             note(f"{variant.model_id}: {found['error']}")
         rows.append(found)
+    published = find_published(read_board())
     if as_json:
-        click.echo(json.dumps({"rounds": rounds, "photo_hw": [720, 1280], "models": rows}))
+        found = {"rounds": rounds, "photo_hw": [720, 1280], "models": rows}
+        click.echo(json.dumps({**found, "published": [asdict(figure) for figure in published]}))
     else:
         _print_table([_format(row) for row in rows if "error" not in row])
+        for figure in published:
+            said = f"{figure.milliseconds:g} ms for a photo and a prompt: {figure.what} ({figure.source})"
+            click.echo(f"published for {figure.board}: {said}")
     if all("error" in row for row in rows):
         raise Sam2EdgeError("no model could be measured", remedy="sam2edge doctor tells what works here")
 
