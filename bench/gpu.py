@@ -47,9 +47,8 @@ from sam2edge.store.manifest import read_engine_manifest
 from sam2edge.variants import find_variant
 
 ENGINE, ENGINE_32, TORCH, TORCH_16 = "engines fp16", "engines fp32", "torch fp32", "torch fp16"
-NORMALISING, REPLAYING = "frames normalised on the device", "CUDA graphs"
-OPTIONS = "options, 1920x1080"
-OPTIONS_WH, CLIP_FRAMES = [1920, 1080], 40
+REPLAYING = "CUDA graphs"
+OPTIONS, CLIP_FRAMES = "options", 40
 BOX = [200, 100, 900, 650]  # in pixels of the clip
 GROWTH_BYTES = 8 << 20
 WARM_UP = 10
@@ -68,8 +67,8 @@ BOUNDS = (
     ("calls", "prompt", ENGINE, TORCH, None),
     ("tracking", "frame", ENGINE, META, 0.35),
     ("tracking", "frame", ENGINE, TORCH, None),
-    (OPTIONS, "embed", NORMALISING, ENGINE, None),
     (OPTIONS, "prompt", REPLAYING, ENGINE, None),
+    (OPTIONS, "frame", REPLAYING, ENGINE, None),
 )
 
 
@@ -115,7 +114,7 @@ def _run_all(args: argparse.Namespace, work: Path) -> int:
     clip = str(work / "clip")
     frames = 4 if args.dry_run else CLIP_FRAMES
     run_alone("bench.clip:write_clip", folder=clip, frames=frames, size_wh=LARGE_WH)
-    photo, large = prepare_photo(work / "photo.png", LARGE_WH), prepare_photo(work / "large.png", OPTIONS_WH)
+    photo = prepare_photo(work / "photo.png", LARGE_WH)
     checkpoints: dict[str, str | None] = {MICRO: None}
     if not args.dry_run:
         checkpoints[TINY] = args.checkpoint or str(work / "golden.pt")
@@ -129,7 +128,7 @@ def _run_all(args: argparse.Namespace, work: Path) -> int:
     if not args.dry_run:
         _run_step(measured, "pytest -m gpu", [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu"])
     for model, checkpoint in checkpoints.items():
-        _measure_model(measured, model, {**given, "checkpoint": checkpoint}, large, args)
+        _measure_model(measured, model, {**given, "checkpoint": checkpoint}, args)
     gpu = find_gpu()
     path = report(
         "gpu_dry_run" if args.dry_run else "gpu",
@@ -189,9 +188,7 @@ def _run_step(measured: Measured, name: str, command: list[str]) -> bool:
     return status == 0
 
 
-def _measure_model(
-    measured: Measured, model: str, given: dict[str, Any], large_photo: str, args: argparse.Namespace
-) -> None:
+def _measure_model(measured: Measured, model: str, given: dict[str, Any], args: argparse.Namespace) -> None:
     """Runs every case on every side that can do it; a run that fails is told and left out."""
     sides = _make_sides(measured, model, given, args)
     # First each alone on the device: what its driver says is in use is in use by all processes. A side that does not
@@ -209,15 +206,10 @@ def _measure_model(
     _try(measured, f"{model}: calls", whole, {"embed": args.rounds, "prompt": args.rounds}, warmup)
     _try(measured, f"{model}: tracking", whole, {"frame": args.rounds}, warmup)
     if engines:
-        # What is off until it is known to be faster, beside the default; on a photo that is larger than the model's
-        # input, as frames are normalised on the device only then.
-        plain = _make_sides(Measured(), model, {**given, "photo": large_photo}, args)[engines[0]]
-        options = [
-            plain,
-            replace(plain, name=NORMALISING, environment={"SAM2EDGE_DEVICE_NORMALISE": "1"}),
-            replace(plain, name=REPLAYING, environment={"SAM2EDGE_CUDA_GRAPHS": "1"}),
-        ]
-        _try(measured, f"{model}: {OPTIONS}", options, {"embed": args.rounds, "prompt": args.rounds}, warmup)
+        # What is off until it is known to be faster, beside the default.
+        plain = sides[engines[0]]
+        options = [plain, replace(plain, name=REPLAYING, environment={"SAM2EDGE_CUDA_GRAPHS": "1"})]
+        _try(measured, f"{model}: {OPTIONS}", options, {"prompt": args.rounds, "frame": args.rounds}, warmup)
     _judge_times(measured, model)
     _judge_memory(measured, model)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from bench import photo, video
 from bench.worker import Timed
 from sam2edge import AutoModel, ImagePredictor, contract
 from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache
+from sam2edge.machine.device import find_gpu
 
 CACHE_BYTES = 64 << 20
 Cases = dict[str, Callable[[], Any]]
@@ -73,11 +75,20 @@ def _segment_many(model: ImagePredictor, picture: np.ndarray, point: list[float]
 
 
 def read_used_bytes(backend_name: str) -> int:
-    """Device memory in use: of engines by all processes, of torch what it has reserved at most."""
+    """Device memory in use: of engines by all processes, of torch what it has reserved at most.
+
+    Where the GPU shares the CPU's memory, CUDA's figure is a mirror of the page cache: there it is what this process
+    holds, and the board's own counter of GPU buffers (NvMapMemUsed in /proc/meminfo, where its driver has one).
+    """
     if backend_name == "torch":
         import torch
 
         return torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+    gpu = find_gpu()
+    if gpu is not None and gpu.integrated:
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+        return resident + sum(int(words[1]) * 1024 for words in lines if words[0] == "NvMapMemUsed:")
     import pycuda.driver as cuda
 
     from sam2edge.backends.tensorrt.memory import CudaDevice

@@ -202,7 +202,7 @@ def _fill_memory(model: ImagePredictor, features: object, frame: Any) -> int:
     tracker.track(frame)
     variant, backend = model.variant, model.backend
     slots = variant.num_mask_slots
-    mask = np.ones((model.image_size, model.image_size), np.float32)
+    mask = np.ones((model.image_size // 4,) * 2, np.float32)
     memory = backend.encode_memory(features, mask, 1.0, True)
     recalled = MemoryInputs(
         [memory] * slots,

@@ -110,7 +110,8 @@ def example_cases(image_size: int, slots: int, photos: Sequence[NDArray[np.uint8
                 "point_labels": labels,
                 "mask_input": blob if with_mask else np.zeros_like(blob),
                 "has_mask": np.array([with_mask], np.float32),
-                "mask": blob.repeat(4, axis=2).repeat(4, axis=3),
+                "mask_logits": blob,
+                "given_mask": blob.repeat(4, axis=2).repeat(4, axis=3),
             }
 
 
@@ -141,7 +142,7 @@ def _stand_in(spec: TensorSpec) -> NDArray[Any]:
     """Noise, zeros for masks and whole numbers; the same array each time, so that a graph's run can be remembered."""
     if spec.dtype != "float32" or "mask" in spec.name:
         return np.zeros(spec.shape, spec.dtype)
-    return np.random.default_rng(len(spec.name)).normal(0, 0.5, spec.shape).astype(np.float32)
+    return np.random.default_rng(sum(spec.name.encode())).normal(0, 0.5, spec.shape).astype(np.float32)
 
 
 def remembering(run: Runner) -> Runner:

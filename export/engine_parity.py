@@ -67,8 +67,8 @@ def check_engines(
     request = BackendRequest(variant, image_size, engine_dir=folder, engine_manifests=manifests)
     backend = TensorRtBackend.open(request)
     try:
-        specs = contract.graph_specs(variant, image_size, backend.max_points or contract.NUM_PROMPT_SLOTS)
-        measured = measure(specs, references, remembering(backend.fetch))
+        runner = remembering(lambda graph, feed: backend.fetch(graph, [feed])[0])
+        measured = measure(backend.specs, references, runner)
     finally:
         backend.close()
     bounds = bounds_for(ENGINE_BOUNDS, references)
@@ -132,10 +132,12 @@ def compute_references(
 
     `photos` are (H, W, 3) uint8 BGR; a drawn scene is used where there are none.
     """
-    slots = manifests[contract.MASK_DECODER].prompt_slots or contract.NUM_PROMPT_SLOTS
+    decoder = manifests[contract.MASK_DECODER]
+    slots = decoder.prompt_slots or contract.NUM_PROMPT_SLOTS
     cases = example_cases(image_size, slots, photos or (drawn_scene(),))
     reference, against = find_reference(variant, image_size, manifests, checkpoint, graphs)
-    return run_reference(contract.graph_specs(variant, image_size, slots), cases, remembering(reference)), against
+    specs = contract.graph_specs(variant, image_size, slots, decoder.memory_slots)
+    return run_reference(specs, cases, remembering(reference)), against
 
 
 @errors_in_one_line

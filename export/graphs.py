@@ -52,16 +52,11 @@ class MemoryAttentionGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self,
-        vision_features: Tensor,
-        memory: Tensor,
-        memory_age: Tensor,
-        memory_mask: Tensor,
-        pointers: Tensor,
-        pointer_mask: Tensor,
-        pointer_age: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, vision_features: Tensor, *slots_and_rest: Tensor) -> Tensor:
+        """A memory (1, N, M) for each slot; then memory_age, memory_mask, pointers, pointer_mask, 2.1: pointer_age."""
+        first = -5 if self.model.variant.is_2_1 else -4
+        memory_age, memory_mask, pointers, pointer_mask, *age = slots_and_rest[first:]
+        memory = torch.stack(slots_and_rest[:first], dim=1)
         _, slots, cells, width = memory.shape
         split = pointers.shape[-1] // width
         mask = torch.cat(
@@ -71,23 +66,28 @@ class MemoryAttentionGraph(nn.Module):
             ),
             dim=1,
         )
-        ages = torch.zeros_like(pointer_mask) if pointer_age is None else pointer_age
+        ages = age[0] if age else torch.zeros_like(pointer_mask)
         return self.model.attend_memory(vision_features, memory, memory_age, pointers, ages, mask[:, None])
 
 
 class MemoryEncoderGraph(nn.Module):
-    """A frame's features and its mask's logits -> memory, mask_prompt."""
+    """A frame's features and a mask's logits -> memory; a given mask -> mask_prompt."""
 
     def __init__(self, model: Sam2) -> None:
         super().__init__()
         self.model = model
 
     def forward(
-        self, vision_features: Tensor, mask: Tensor, binarise: Tensor, object_score: Tensor | None = None
+        self,
+        vision_features: Tensor,
+        mask_logits: Tensor,
+        given_mask: Tensor,
+        binarise: Tensor,
+        object_score: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         score = torch.ones_like(binarise)[:, None] if object_score is None else object_score
-        memory_input = self.model.memory_input(mask, binarise.reshape(1, 1, 1, 1))
-        return self.model.encode_memory(vision_features, memory_input, score), self.model.mask_prompt(mask)
+        memory_input = self.model.memory_input(self.model.enlarge(mask_logits), binarise.reshape(1, 1, 1, 1))
+        return self.model.encode_memory(vision_features, memory_input, score), self.model.mask_prompt(given_mask)
 
 
 GRAPHS: dict[str, type[nn.Module]] = {

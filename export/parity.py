@@ -52,8 +52,11 @@ def check_graphs(
     missing or cannot be loaded.
     """
     sessions = {name: open_session(folder / f"{name}.onnx") for name in GRAPHS}
-    slots = next(t.shape[1] for t in sessions[contract.MASK_DECODER].get_inputs() if t.name == "point_labels")
-    specs = contract.graph_specs(model.variant, model.image_size, slots)
+    slots, memory_slots = (
+        next(t.shape[1] for t in sessions[graph].get_inputs() if t.name == name)
+        for graph, name in ((contract.MASK_DECODER, "point_labels"), (contract.MEMORY_ATTENTION, "memory_age"))
+    )
+    specs = contract.graph_specs(model.variant, model.image_size, slots, memory_slots)
     cases = list(example_cases(model.image_size, slots, photos or (drawn_scene(),)))
     references = run_reference(specs, cases, remembering(torch_runner(model)))
     measured = measure(specs, references, remembering(session_runner(sessions)))

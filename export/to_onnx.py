@@ -46,12 +46,13 @@ def export_graphs(
     half_weights: bool = False,
     precision: str = "fp32",
     for_engines: bool = False,
+    memory_slots: int | None = None,
 ) -> list[Path]:
     """Loads the weights and writes their graphs, as `write_graphs` does; raises CheckpointError for unusable ones."""
     check_options(half_weights, precision)
     model = load_model(variant, checkpoint, image_size)
     digest = file_sha256(checkpoint)
-    return write_graphs(model, digest, folder, prompt_slots, half_weights, precision, for_engines)
+    return write_graphs(model, digest, folder, prompt_slots, half_weights, precision, for_engines, memory_slots)
 
 
 def write_graphs(
@@ -62,6 +63,7 @@ def write_graphs(
     half_weights: bool = False,
     precision: str = "fp32",
     for_engines: bool = False,
+    memory_slots: int | None = None,
 ) -> list[Path]:
     """Writes the model's graphs as `<folder>/<graph>.onnx` with their manifests; returns the paths of the graphs.
 
@@ -69,19 +71,25 @@ def write_graphs(
     `half_weights` stores the weights as float16 and casts them back in the graph: half the file, float32 arithmetic.
     float32 and int8 graphs are made for ONNX Runtime on a CPU, in tiles that its cache holds, unless they are
     `for_engines`; float16 ones always are for engines. The mask decoder of int8 graphs is float32.
+    `memory_slots` is how many memories a tracked frame attends to, 1 to the model's own number (None).
     Raises GraphError when a traced graph breaks the contract, or its float32 islands are not the architecture's.
     """
     check_options(half_weights, precision)
+    most = model.variant.num_mask_slots
+    memory_slots = most if memory_slots is None else memory_slots
+    if not 1 <= memory_slots <= most:
+        raise InvalidInputError("number of memory slots cannot be used", expected=f"1 to {most}", got=memory_slots)
     model.set_tiled(precision != "fp16" and not for_engines)
     stamp = {
         "sam2edge_contract": str(contract.CONTRACT_VERSION),
         "sam2edge_model": model.variant.name,
         "sam2edge_image_size": str(model.image_size),
+        "sam2edge_memory_slots": str(memory_slots),
         "sam2edge_precision": precision,
         "sam2edge_checkpoint_sha256": checkpoint_sha256,
     }
     written = []
-    for name, spec in contract.graph_specs(model.variant, model.image_size, prompt_slots).items():
+    for name, spec in contract.graph_specs(model.variant, model.image_size, prompt_slots, memory_slots).items():
         path = folder / f"{name}.onnx"
         paths.write_atomically(path, lambda target, spec=spec: _write(model, spec, target, stamp, half_weights))  # type: ignore[misc]
         manifest = describe_file(
@@ -91,6 +99,7 @@ def write_graphs(
             image_size=model.image_size,
             precision=precision,
             prompt_slots=prompt_slots,
+            memory_slots=memory_slots,
             contract_version=contract.CONTRACT_VERSION,
             checkpoint_sha256=checkpoint_sha256,
         )
@@ -179,6 +188,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, help="folder to write to; default: the store")
     parser.add_argument("--slots", type=int, default=contract.NUM_PROMPT_SLOTS, help="points a prompt can have")
+    parser.add_argument(
+        "--memory-slots",
+        type=int,
+        help="memories that a tracked frame attends to; fewer are quicker and track a little worse; default: all",
+    )
     parser.add_argument("--half-weights", action="store_true", help="store weights as float16: half the file")
     parser.add_argument("--for-engines", action="store_true", help="fp32 graphs for engines on a GPU, not for a CPU")
     args = parser.parse_args(arguments)
@@ -189,7 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = args.out or paths.graph_dir(variant, size, kind)
     check_options(args.half_weights, args.precision)
     model, digest = load_model(variant, checkpoint, size), file_sha256(checkpoint)
-    written = write_graphs(model, digest, folder, args.slots, args.half_weights, args.precision, args.for_engines)
+    written = write_graphs(
+        model, digest, folder, args.slots, args.half_weights, args.precision, args.for_engines, args.memory_slots
+    )
     outcomes = check_graphs(model, folder, args.precision)
     require_passed(outcomes)
     for path in written:

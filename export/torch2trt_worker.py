@@ -31,7 +31,8 @@ def convert(library: ModuleType, task: BuildTask, events: Events) -> None:
     torch2trt = importlib.import_module("torch2trt").torch2trt
     options = task.options
     assert options.checkpoint is not None
-    spec = contract.graph_specs(options.variant, options.image_size, task.prompt_slots)[task.graph]
+    specs = contract.graph_specs(options.variant, options.image_size, task.prompt_slots, task.memory_slots)
+    spec = specs[task.graph]
     dtypes = [getattr(torch, tensor.dtype) for tensor in spec.inputs]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(options.variant, options.checkpoint, options.image_size)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sam2edge.variants import Variant
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 # Labels of point prompts. 2 and 3 are a box's corners; ABSENT marks a static slot that no prompt uses.
 BACKGROUND = 0
@@ -31,7 +31,7 @@ NUM_PROMPT_SLOTS = 32
 """Points a static mask decoder takes; a box uses two."""
 
 NUM_POINTER_SLOTS = 16
-"""Object pointers that the memory attention takes; its slots for whole memories are the variant's num_mask_slots."""
+"""Object pointers that the memory attention takes."""
 
 IMAGE_ENCODER = "image_encoder"
 MASK_DECODER = "mask_decoder"
@@ -79,8 +79,12 @@ def embedding_specs(variant: Variant, image_size: int) -> tuple[TensorSpec, ...]
     )
 
 
-def graph_specs(variant: Variant, image_size: int, prompt_slots: int = NUM_PROMPT_SLOTS) -> dict[str, GraphSpec]:
+def graph_specs(
+    variant: Variant, image_size: int, prompt_slots: int = NUM_PROMPT_SLOTS, memory_slots: int | None = None
+) -> dict[str, GraphSpec]:
     """The graphs of one model at one image size, by name.
+
+    `memory_slots` is how many memories the memory attention takes, 1 to the variant's own number (None).
 
     `image` is RGB, (x / 255 - mean) / std with ImageNet's figures; `point_coords` are model pixels (x, y);
     `mask_input` and `low_res_masks` are logits; `iou_scores` lie in 0..1; `object_score` is a logit.
@@ -104,21 +108,28 @@ def graph_specs(variant: Variant, image_size: int, prompt_slots: int = NUM_PROMP
             TensorSpec("object_pointers", (1, NUM_MASKS, d)),
         ),
     )
-    specs = (encoder, decoder, _memory_attention_spec(variant, image_size), _memory_encoder_spec(variant, image_size))
+    attention = _memory_attention_spec(variant, image_size, memory_slots or variant.num_mask_slots)
+    specs = (encoder, decoder, attention, _memory_encoder_spec(variant, image_size))
     return {spec.name: spec for spec in specs}
 
 
-def _memory_attention_spec(variant: Variant, image_size: int) -> GraphSpec:
-    """Empty slots hold anything finite, and MASKED_OUT in their mask; slots in use hold 0 there.
+def memory_input(slot: int) -> str:
+    """The memory attention's input for the memory in one slot."""
+    return f"memory_{slot}"
+
+
+def _memory_attention_spec(variant: Variant, image_size: int, slots: int) -> GraphSpec:
+    """Each slot is an input of its own, so that a memory is read where it lies. Empty slots hold anything finite, and
+    MASKED_OUT in their mask; slots in use hold 0 there.
 
     `memory_age` is 0 for a conditioning frame, else 1..6 frames ago; `pointer_age` the distance in frames over the
     greatest in use (SAM 2.0 has no such input).
     """
-    d, tokens, slots = variant.d_model, variant.memory_tokens(image_size), variant.num_mask_slots
+    d, memory = variant.d_model, (1, variant.memory_tokens(image_size), variant.memory_dim)
     features = embedding_specs(variant, image_size)
     inputs = (
         features[3],
-        TensorSpec("memory", (1, slots, tokens, variant.memory_dim)),
+        *(TensorSpec(memory_input(slot), memory) for slot in range(slots)),
         TensorSpec("memory_age", (1, slots), "int32"),
         TensorSpec("memory_mask", (1, slots)),
         TensorSpec("pointers", (1, NUM_POINTER_SLOTS, d)),
@@ -129,15 +140,18 @@ def _memory_attention_spec(variant: Variant, image_size: int) -> GraphSpec:
 
 
 def _memory_encoder_spec(variant: Variant, image_size: int) -> GraphSpec:
-    """`mask` holds logits; `binarise` is 1 for a prompted frame's mask, 0 for a tracked one; `object_score` a logit.
+    """`mask_logits` are the decoder's, enlarged here; `binarise` is 1 for a prompted frame's mask, 0 for a tracked one;
+    `object_score` a logit.
 
-    `memory` is what later frames attend to (SAM 2.0's does not depend on the score, and has no such input);
-    `mask_prompt` is the mask as the decoder takes it to find the pointer of an object that was given by its mask.
+    `memory` is what later frames attend to (SAM 2.0's does not depend on the score, and has no such input).
+    `mask_prompt` is `given_mask`, positive inside, as the decoder takes it to find the pointer of an object that was
+    given by its mask.
     """
     side, tokens = image_size // 4, variant.memory_tokens(image_size)
     inputs = (
         embedding_specs(variant, image_size)[3],
-        TensorSpec("mask", (1, 1, image_size, image_size)),
+        TensorSpec("mask_logits", (1, 1, side, side)),
+        TensorSpec("given_mask", (1, 1, image_size, image_size)),
         TensorSpec("binarise", (1,)),
         TensorSpec("object_score", (1, 1)),
     )

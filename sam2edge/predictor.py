@@ -36,7 +36,6 @@ from sam2edge.imaging.frame import (
     is_torch_tensor,
     logits_to_masks,
     select_masks,
-    shrink_frame,
 )
 from sam2edge.imaging.prompts import prompts_to_model, read_prompts
 from sam2edge.imaging.refine import CROP, NONE, check_way, crops_of, cut_at_boxes, paste_logits, refine_logits
@@ -278,16 +277,19 @@ class ImagePredictor:
             found.append(embedding)
         return found
 
-    def encode(self, pixels: NDArray[np.uint8], color_order: str, resize: str = "bilinear") -> Features:
+    def encode(
+        self, pixels: NDArray[np.uint8], color_order: str, resize: str = "bilinear", wait: bool = True
+    ) -> Features:
         """The features of one frame, not cached.
 
         `pixels` (H, W, 3) uint8 with their order, "bgr" or "rgb", as `frame_to_uint8` gives them: nothing is checked
-        again. `resize` as for `image_to_input`.
+        again. `resize` as for `image_to_input`, `wait` as for `Backend.encode`; without it only the start is counted
+        as the time of an embed.
         """
         started = time.perf_counter()
         if self._memory_watch is not None:
             self._shrink_cache_under_pressure(self._memory_watch)
-        features: Features = self.retry_on_next_backend(self._encode, pixels, color_order, resize)
+        features: Features = self.retry_on_next_backend(self._encode, pixels, color_order, resize, wait)
         self.count_call("embed", started)
         return features
 
@@ -391,14 +393,9 @@ class ImagePredictor:
         self.count_call("frame", started)
         return embedding
 
-    def _encode(self, pixels: NDArray[np.uint8], color_order: str, resize: str) -> Any:
+    def _encode(self, pixels: NDArray[np.uint8], color_order: str, resize: str, wait: bool) -> Any:
         backend = self.backend
-        frame = None
-        if backend.accepts_uint8 and resize == "bilinear":
-            frame = shrink_frame(pixels, backend.image_size)
-        if frame is not None:
-            return backend.encode_frame(frame, color_order)
-        return backend.encode(image_to_input(pixels, color_order, backend.image_size, resize))
+        return backend.encode(image_to_input(pixels, color_order, backend.image_size, resize), wait)
 
     def _segment(
         self,

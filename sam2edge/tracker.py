@@ -154,7 +154,7 @@ class VideoTracker:
             )
         if not self._is_current(pixels, order):
             self.model.retry_on_next_backend(self._advance, pixels, order)
-        slots, selection = self.model.variant.num_mask_slots, self.options.memory_selection
+        slots, selection = self.model.backend.memory_slots, self.options.memory_selection
         given = []
         for number, prompt in zip(object_ids, prompts, strict=True):
             tracked = self._objects.get(number) or TrackedObject(slots, selection)
@@ -265,7 +265,7 @@ class VideoTracker:
     def _advance(self, pixels: NDArray[np.uint8], order: str) -> None:
         """Makes this the frame at hand and tracks the objects onto it; changes nothing that matters if it fails."""
         started = time.perf_counter()
-        features = self.model.encode(pixels, order, self.options.resize)
+        features = self.model.encode(pixels, order, self.options.resize, wait=False)
         self.model.count_call("frame", started)
         objects = list(self._objects.values())
         found: list[ObjectOnFrame] = []

@@ -46,12 +46,12 @@ class FakeBackend(Backend):
         self._called("attend", memory_inputs)
         return features.with_image_embed(features.tensors["vision_features"] + 7)
 
-    def encode_memories_impl(self, features: Any, masks: Any, object_scores: Any, binarise: Any) -> Any:
+    def encode_memories_impl(self, features: Any, logits: Any, object_scores: Any, binarise: Any) -> Any:
         memories = []
         shape = (1, (self.image_size // 16) ** 2, self.variant.memory_dim)
-        for mask, object_score, flag in zip(masks, object_scores, binarise, strict=True):
+        for plane, object_score, flag in zip(logits, object_scores, binarise, strict=True):
             self._called("encode_memory", object_score, flag)
-            memories.append(HostFeatures({"memory": np.full(shape, mask.mean(), np.float32)}))
+            memories.append(HostFeatures({"memory": np.full(shape, plane.mean(), np.float32)}))
         return memories
 
     def mask_prompt_impl(self, features: Any, mask: Any) -> Any:

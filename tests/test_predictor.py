@@ -205,9 +205,9 @@ class CountingModel:
         self.encoded = 0
         inner = self.model.backend.encode
 
-        def encode(image: np.ndarray) -> object:
+        def encode(image: np.ndarray, wait: bool = True) -> object:
             self.encoded += 1
-            return inner(image)
+            return inner(image, wait)
 
         self.model.backend.encode = encode  # type: ignore[method-assign]
 

@@ -115,8 +115,8 @@ class Backend(ABC):
     image_size: int
     precision: str = "fp32"
     """Of the arithmetic: "fp32" or "fp16"."""
-    accepts_uint8: bool = False
-    """Whether `encode_frame` works: normalises where the model runs. `encode` does in any case."""
+    memory_slots: int = 7
+    """The most memories that a frame attends to: SAM 2's number, unless graphs were exported for fewer."""
 
     @classmethod
     @abstractmethod
@@ -128,8 +128,11 @@ class Backend(ABC):
     def max_points(self) -> int | None:
         """The most points (a box counts two) that one prompt may have; None: no limit."""
 
-    def encode(self, image: FloatArray) -> Any:
-        """image (1, 3, S, S) float32, normalised RGB -> features that hold their own memory."""
+    def encode(self, image: FloatArray, wait: bool = True) -> Any:
+        """image (1, 3, S, S) float32, normalised RGB -> features that hold their own memory.
+
+        Without `wait` a GPU may still be at work on them, and an error is told with what is asked of them next.
+        """
         expected = (1, 3, self.image_size, self.image_size)
         if image.shape != expected or image.dtype != np.float32:
             raise InvalidInputError(
@@ -138,17 +141,6 @@ class Backend(ABC):
                 got=f"{image.dtype} {image.shape}",
             )
         return self.encode_impl(image)
-
-    def encode_frame(self, frame: NDArray[np.uint8], color_order: str) -> Any:
-        """frame (S, S, 3) uint8, "bgr" or "rgb" -> what `encode` gives for it, normalised."""
-        expected = (self.image_size, self.image_size, 3)
-        if frame.shape != expected or frame.dtype != np.uint8 or not self.accepts_uint8:
-            raise InvalidInputError(
-                "frame cannot be normalised by the backend",
-                expected=f"uint8 {expected}, and a backend that takes frames",
-                got=f"{frame.dtype} {frame.shape}, {self.name}",
-            )
-        return self.encode_frame_impl(frame, color_order)
 
     def decode(
         self,
@@ -198,7 +190,7 @@ class Backend(ABC):
         """The features of a frame with its embedding conditioned on what is remembered of one object."""
         count, pointers = len(memory_inputs.memories), memory_inputs.obj_ptrs
         fits = (
-            1 <= count <= self.variant.num_mask_slots
+            1 <= count <= self.memory_slots
             and memory_inputs.memory_ages.shape == (count,)
             and pointers.ndim == 2
             and 1 <= len(pointers) <= NUM_POINTER_SLOTS
@@ -207,42 +199,39 @@ class Backend(ABC):
         if not fits:
             raise InvalidInputError(
                 "memories do not fit the model's slots",
-                expected=f"1..{self.variant.num_mask_slots} memories, 1..{NUM_POINTER_SLOTS} object pointers (P, D), "
-                "an age each",
+                expected=f"1..{self.memory_slots} memories, 1..{NUM_POINTER_SLOTS} object pointers (P, D), an age each",
                 got=f"{count} memories, ages {memory_inputs.memory_ages.shape}, pointers {pointers.shape}, "
                 f"ages {memory_inputs.obj_ptr_ages.shape}",
             )
         return self.attend_memory_impl(features, memory_inputs)
 
-    def encode_memory(self, features: Any, mask: FloatArray, object_score: float, binarise: bool) -> Any:
-        """`encode_memories` of one object, mask (S, S)."""
-        return self.encode_memories(features, mask[None], [object_score], [binarise])[0]
+    def encode_memory(self, features: Any, logits: FloatArray, object_score: float, binarise: bool) -> Any:
+        """`encode_memories` of one object, logits (S/4, S/4)."""
+        return self.encode_memories(features, logits[None], [object_score], [binarise])[0]
 
     def encode_memories(
-        self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
+        self, features: Any, logits: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
     ) -> list[Any]:
         """The memory of each of N objects on one frame, in the backend's own memory.
 
-        masks (N, S, S) float32 logits; object_scores logits (not above 0: hidden); binarise: the object was prompted
-        on this frame. Backends may compute them together.
+        logits (N, S/4, S/4) float32, as `decode` gives them; object_scores logits (not above 0: hidden); binarise: the
+        object was prompted on this frame. Backends may compute them together.
         """
-        if masks.ndim != 3 or masks.shape[1:] != (self.image_size,) * 2 or masks.dtype != np.float32:
-            raise self._wrong_mask(masks[0] if masks.ndim else masks)
-        return self.encode_memories_impl(features, masks, object_scores, binarise)
+        side = self.image_size // 4
+        if logits.ndim != 3 or logits.shape[1:] != (side, side) or logits.dtype != np.float32:
+            raise _wrong_mask(logits, f"(N, {side}, {side})")
+        return self.encode_memories_impl(features, logits, object_scores, binarise)
 
     def mask_prompt(self, features: Any, mask: FloatArray) -> FloatArray:
         """A given mask (S, S), positive inside, as (4E, 4E) float32: what `decode` takes to find its pointer."""
-        if mask.shape != (self.image_size,) * 2 or mask.dtype != np.float32:
-            raise self._wrong_mask(mask)
+        size = self.image_size
+        if mask.shape != (size, size) or mask.dtype != np.float32:
+            raise _wrong_mask(mask, f"({size}, {size})")
         return self.mask_prompt_impl(features, mask)
 
     @abstractmethod
     def encode_impl(self, image: FloatArray) -> Any:
         """`encode` on a checked image."""
-
-    def encode_frame_impl(self, frame: NDArray[np.uint8], color_order: str) -> Any:
-        """`encode_frame` on a checked frame."""
-        raise NotImplementedError(f"{self.name} takes no frames")
 
     @abstractmethod
     def decode_impl(
@@ -259,9 +248,9 @@ class Backend(ABC):
         raise self._cannot_track()
 
     def encode_memories_impl(
-        self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
+        self, features: Any, logits: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
     ) -> list[Any]:
-        """`encode_memories` on checked masks."""
+        """`encode_memories` on checked logits."""
         raise self._cannot_track()
 
     def mask_prompt_impl(self, features: Any, mask: FloatArray) -> FloatArray:
@@ -282,9 +271,10 @@ class Backend(ABC):
             remedy="use backend='onnxruntime' or 'torch' to track",
         )
 
-    def _wrong_mask(self, mask: NDArray[Any]) -> InvalidInputError:
-        return InvalidInputError(
-            "mask for the memory has an unusable shape or type",
-            expected=f"float32 {(self.image_size,) * 2}",
-            got=f"{mask.dtype} {mask.shape}",
-        )
+
+def _wrong_mask(mask: NDArray[Any], shape: str) -> InvalidInputError:
+    return InvalidInputError(
+        "mask for the memory has an unusable shape or type",
+        expected=f"float32 {shape}",
+        got=f"{mask.dtype} {mask.shape}",
+    )

@@ -47,7 +47,10 @@ class OnnxGraphBackend(GraphBackend):
         self._graph_dir = request.graph_dir
         graphs = {name: self._open(self._graph_dir / f"{name}.onnx") for name in contract.IMAGE_GRAPHS}
         decoder = graphs[contract.MASK_DECODER]
-        super().__init__(request.variant, request.image_size, _prompt_slots(decoder))
+        slots = decoder.metadata.get("sam2edge_memory_slots", "")
+        super().__init__(
+            request.variant, request.image_size, _prompt_slots(decoder), int(slots) if slots.isdecimal() else None
+        )
         # Without a checkpoint that the caller named, the graphs are at least all of one.
         self._checkpoint_sha256 = request.checkpoint_sha256 or decoder.metadata.get("sam2edge_checkpoint_sha256")
         for name, graph in graphs.items():

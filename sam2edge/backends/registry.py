@@ -158,7 +158,7 @@ def probe(backend: Backend, tracking: bool) -> None:
         middle, label = np.full((1, 1, 2), size / 2, np.float32), np.full((1, 1), FOREGROUND, np.int32)
         decoded = backend.decode(features, middle, label)
         if tracking:
-            memory = backend.encode_memory(features, np.ones((size, size), np.float32), 1.0, binarise=True)
+            memory = backend.encode_memory(features, np.ones((size // 4, size // 4), np.float32), 1.0, binarise=True)
             age = np.zeros(1, np.int32)
             inputs = MemoryInputs([memory], age, decoded.object_pointers[:, 0], age.astype(np.float32))
             backend.decode_each([backend.attend_memory(features, inputs)])

@@ -153,16 +153,16 @@ class TorchBackend(Backend):
 
     @_computes
     def encode_memories_impl(
-        self, features: Any, masks: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
+        self, features: Any, logits: FloatArray, object_scores: Sequence[float], binarise: Sequence[bool]
     ) -> list[TorchFeatures]:
         vision_features = self._load(features)["vision_features"]
         flags = vision_features.new_tensor(binarise)[:, None, None, None]
         scores = vision_features.new_tensor(object_scores)[:, None]
-        memory_input = self._model.memory_input(self._to_device(masks)[:, None], flags)
-        count = len(masks) if self._together else 1
+        memory_input = self._model.memory_input(self._model.enlarge(self._to_device(logits)[:, None]), flags)
+        count = len(logits) if self._together else 1
         memories = [
             self._model.encode_memory(vision_features, memory_input[k : k + count], scores[k : k + count])
-            for k in range(0, len(masks), count)
+            for k in range(0, len(logits), count)
         ]
         # Copies: a part of the whole would keep all of it from being freed.
         return [TorchFeatures({"memory": one.clone()}) for part in memories for one in part.split(1)]

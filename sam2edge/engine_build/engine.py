@@ -97,6 +97,7 @@ class EngineToBuild:
             self.onnx,
             part,
             self.graph.prompt_slots or contract.NUM_PROMPT_SLOTS,
+            self.graph.memory_slots,
             workspace_bytes(self.gpu) if self.gpu else 0,
             None if self.library.name in NO_TIMING_CACHE else _timing_cache(self.library, self.gpu),
             load_engine=self.gpu is not None,
@@ -105,7 +106,7 @@ class EngineToBuild:
     def _describe(self, part: Path, facts: Mapping[str, Any], seconds: float) -> Manifest:
         """The manifest of what was built, once its tensors have been found to be the contract's."""
         graph, slots = self.graph, self.graph.prompt_slots or contract.NUM_PROMPT_SLOTS
-        specs = contract.graph_specs(self.options.variant, self.options.image_size, slots)
+        specs = contract.graph_specs(self.options.variant, self.options.image_size, slots, graph.memory_slots)
         spec = engine_spec(specs[self.name], self.options.compiler)
         for kind, wanted in (("inputs", spec.inputs), ("outputs", spec.outputs)):
             found = tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in facts[kind])
@@ -133,6 +134,7 @@ class EngineToBuild:
             image_size=graph.image_size,
             precision=graph.precision,
             prompt_slots=graph.prompt_slots,
+            memory_slots=graph.memory_slots,
             contract_version=contract.CONTRACT_VERSION,
             checkpoint_sha256=graph.checkpoint_sha256,
             parity={name: parity for name, parity in graph.parity.items() if name == "graph"},

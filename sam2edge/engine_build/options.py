@@ -69,6 +69,7 @@ class BuildTask:
     onnx: Path
     engine: Path
     prompt_slots: int
+    memory_slots: int | None = None
     workspace_bytes: int = 0
     timing_cache: Path | None = None
     load_engine: bool = False

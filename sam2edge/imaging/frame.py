@@ -95,14 +95,6 @@ def image_to_input(
     return image
 
 
-def shrink_frame(pixels: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8] | None:
-    """(S, S, 3) uint8, to be normalised elsewhere; None where a side grows. Rounding to 8 bits costs exactness."""
-    if min(pixels.shape[:2]) < image_size:
-        return None
-    planes = resize_pixels(pixels, "rgb", image_size, "bilinear")  # "rgb": the order stays
-    return np.ascontiguousarray(np.rint(planes).astype(np.uint8).transpose(1, 2, 0))
-
-
 def resize_pixels(pixels: NDArray[np.uint8], color_order: str, size: int, resize: str) -> FloatArray:
     """(H, W, 3) uint8 -> (3, size, size) float32 planes R, G, B in 0..255."""
     height, width = pixels.shape[:2]

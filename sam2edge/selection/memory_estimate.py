@@ -104,8 +104,7 @@ def estimate_engines(
         scratch_bytes = _scratch(row, tracking) // (2 if precision == "fp16" else 1)
         source = "estimate: from onnxruntime on a CPU"
     banks = TRACKED_OBJECTS * row["bank_bytes"] if tracking else 0
-    slots = variant.num_mask_slots * variant.memory_tokens(image_size) * variant.memory_dim * 4 if tracking else 0
-    tensors = 2 * row["embedding_bytes"] + slots + int(banks)
+    tensors = 2 * row["embedding_bytes"] + int(banks)
     gpu = int(MARGIN * (engine_bytes + scratch_bytes + tensors)) + _CUDA_CONTEXT_BYTES
     return MemoryEstimate(_TENSORRT_HOST_BYTES, gpu, int(row["embedding_bytes"]), source)
 

@@ -74,6 +74,7 @@ class Manifest:
     image_size: int | None = None
     precision: str | None = None
     prompt_slots: int | None = None
+    memory_slots: int | None = None
     contract_version: int | None = None
     checkpoint_sha256: str | None = None
     parity: dict[str, Parity] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.errors import InvalidInputError
@@ -164,6 +165,10 @@ class Sam2(nn.Module):
         if self.variant.memory_latents:
             return output_position(self.variant.memory_dim).to(self.memory_position_axis)
         return spread(self.memory_position_axis)
+
+    def enlarge(self, logits: Tensor) -> Tensor:
+        """Low-resolution logits (K, 1, 4E, 4E) -> (K, 1, S, S), as `memory_input` takes them."""
+        return F.interpolate(logits, size=(self.image_size,) * 2, mode="bilinear", align_corners=False)
 
     def memory_input(self, mask: Tensor, binarise: Tensor) -> Tensor:
         """Mask logits -> what the memory encoder takes, in -10..10; binarise (K, 1, 1, 1) is 1 for prompted frames."""

@@ -99,11 +99,18 @@ class MemoryBank:
         """Puts back what `items` gave, as it was."""
         (self._cond_frames if is_cond_frame else self._tracked_frames)[frame] = entry
 
-    def recall(self, frame: int, max_obj_ptr_age: int) -> MemoryInputs:
-        """What `frame` attends to; pointers of at most `max_obj_ptr_age` frames ago, those of cond_frames apart."""
+    def recall(self, frame: int, max_obj_ptr_age: int, most: int | None = None) -> MemoryInputs:
+        """What `frame` attends to, at most `most` memories; pointers of at most `max_obj_ptr_age` frames ago, those of
+        cond_frames apart."""
+        slots = min(most or self._memory_slots, self._memory_slots)
         cond_frames = sorted(self._cond_frames)
+        # With few slots some cond_frames give way, so that one is left for the newest tracked frame.
+        kept = max(slots - 1, 1)
+        attended = cond_frames
+        if len(cond_frames) > kept:
+            attended = [*cond_frames[: min(kept - 1, 1)], *cond_frames[-max(kept - 1, 1) :]]
         near = sorted((f for f in self._tracked_frames if f < frame), reverse=True)
-        memories = [(self._cond_frames[f].memory, 0) for f in cond_frames]
+        memories = [(self._cond_frames[f].memory, 0) for f in attended]
         obj_ptrs = [(self._cond_frames[f].obj_ptr, frame - f) for f in cond_frames]
         ranks = {f: rank for rank, f in enumerate(self._select(frame), 1)} if self._selects else {}
         for f in near:
@@ -113,7 +120,7 @@ class MemoryBank:
                 memories.append((entry.memory, slot_age))
             if age <= max_obj_ptr_age:
                 obj_ptrs.append((entry.obj_ptr, age))
-        memories, obj_ptrs = memories[: self._memory_slots], obj_ptrs[: self._obj_ptr_slots]
+        memories, obj_ptrs = memories[:slots], obj_ptrs[: self._obj_ptr_slots]
         return MemoryInputs(
             [memory for memory, _ in memories],
             np.array([age for _, age in memories], np.int32),

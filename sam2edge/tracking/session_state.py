@@ -100,7 +100,7 @@ def _load_object(
 ) -> TrackedObject:
     d = backend.variant.d_model
     memory_shape = (1, backend.variant.memory_tokens(backend.image_size), backend.variant.memory_dim)
-    tracked = TrackedObject(backend.variant.num_mask_slots, memory_selection)
+    tracked = TrackedObject(backend.memory_slots, memory_selection)
     most = MAX_COND_FRAMES + NUM_POINTER_SLOTS + backend.variant.num_mask_slots
     _require(len(stored["frames"]) <= most, "more frames than a bank keeps")
     for frame, is_cond_frame, has_memory, *flags in stored["frames"]:

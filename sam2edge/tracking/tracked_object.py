@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,9 +49,9 @@ class TrackedObject:
     That frame's memory is made when the next frame comes: by then it can no longer be corrected.
     """
 
-    def __init__(self, num_mask_slots: int, memory_selection: str = "recent") -> None:
+    def __init__(self, memory_slots: int, memory_selection: str = "recent") -> None:
         self.selector = make_selector(memory_selection)
-        self.bank = MemoryBank(num_mask_slots, selects=self.selector is not None)
+        self.bank = MemoryBank(memory_slots, selects=self.selector is not None)
         self.current: ObjectOnFrame | None = None
         self.tracked: ObjectOnFrame | None = None
         """What tracking found on the frame at hand, before any prompt there; None: the object is new on it."""
@@ -85,7 +84,7 @@ class TrackedObject:
         coords, labels = prompts_to_model(prompt, size_hw, backend.image_size)
         logits = None if previous is None else np.clip(previous.logits, -LOGIT_LIMIT, LOGIT_LIMIT)[None]
         if self.tracked is not None:
-            features = backend.attend_memory(features, self.bank.recall(frame, max_obj_ptr_age))
+            features = backend.attend_memory(features, self.bank.recall(frame, max_obj_ptr_age, backend.memory_slots))
         out = backend.decode(features, coords, labels, logits)
         # One click can mean a part or the whole, so the best of three masks is taken.
         return _choose_mask(out, several=coords.shape[1] == 1, is_prompted=True)
@@ -145,7 +144,8 @@ def track_all(
     found: list[ObjectOnFrame] = []
     for start in range(0, len(objects), OBJECTS_AT_ONCE):
         group = objects[start : start + OBJECTS_AT_ONCE]
-        attended = [backend.attend_memory(features, one.bank.recall(frame, max_obj_ptr_age)) for one in group]
+        slots = backend.memory_slots
+        attended = [backend.attend_memory(features, one.bank.recall(frame, max_obj_ptr_age, slots)) for one in group]
         for one, out in zip(group, backend.decode_each(attended), strict=True):
             found.append(_choose_mask(out, several=True, is_prompted=False, selector=one.selector))
     return found
@@ -159,13 +159,12 @@ def remember_all(
     corrections_are_cond: bool = True,
 ) -> None:
     """Puts what was found of each on the frame at hand into its bank, once."""
-    size_wh = (backend.image_size, backend.image_size)
     waiting = [(one, one.current) for one in objects if one.current is not None and not one.is_remembered]
     for start in range(0, len(waiting), OBJECTS_AT_ONCE):
         group = waiting[start : start + OBJECTS_AT_ONCE]
         memories = backend.encode_memories(
             features,
-            np.stack([cv2.resize(found.logits, size_wh, interpolation=cv2.INTER_LINEAR) for _, found in group]),
+            np.stack([found.logits for _, found in group]),
             [found.object_score for _, found in group],
             [found.is_prompted for _, found in group],
         )

@@ -25,7 +25,6 @@ MODULES = (
     "sam2edge.backends.tensorrt.engine",
     "sam2edge.backends.tensorrt.runtime",
     "sam2edge.backends.tensorrt.runtime_cache",
-    "sam2edge.backends.tensorrt.device_normalise",
 )
 
 

@@ -1,7 +1,8 @@
 """Stands for pycuda and for TensorRT's runtime where there is no GPU.
 
 Device memory is bytes by address, every call wants the context current, and an "engine" is the path of an ONNX graph
-that ONNX Runtime computes from and into that memory.
+that ONNX Runtime computes from and into that memory. Work is done when it is started: a host array that the device
+reads may not change before it is waited for, which `FakeDriver.end_reading` finds out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from tests.backends.fake_ptx import run_kernel
 from tests.boards import ORIN
 
 
@@ -69,6 +69,7 @@ class _Stream:
     def synchronize(self) -> None:
         self.driver.check()
         self.driver.calls.append("synchronize")
+        self.driver.end_reading()
 
 
 class Event:
@@ -84,10 +85,23 @@ class Event:
         return (later.moment - self.moment) * 1e3
 
 
+class _Pinned:
+    """What an array of pinned memory has as its base."""
+
+    def __init__(self, driver: FakeDriver, shape: tuple[int, ...], dtype: Any) -> None:
+        self.driver, self.memory = driver, np.full(shape, 77, dtype)
+        self.__array_interface__ = self.memory.__array_interface__
+        weakref.finalize(self, driver.note_drop, "pinned memory")
+
+    def get_device_pointer(self) -> int:
+        return next(address for address, array in self.driver.mapped.items() if array is self.memory)
+
+
 class FakeDriver(ModuleType):
     """`pycuda.driver` of a device with `limit` bytes."""
 
     Error, MemoryError, Event = Error, OutOfMemory, Event
+    host_alloc_flags = SimpleNamespace(PORTABLE=1, DEVICEMAP=2, WRITECOMBINED=4)
 
     def __init__(self, limit: int = 1 << 30) -> None:
         super().__init__("pycuda.driver")
@@ -98,7 +112,9 @@ class FakeDriver(ModuleType):
         self.next_address = 4096
         self.leaked: list[str] = []
         self.recording: list[Any] | None = None
-        self.no_kernels = False
+        self.mapped: dict[int, np.ndarray] = {}
+        self.next_mapped = 1 << 40
+        self.reading: list[tuple[np.ndarray, np.ndarray]] = []
 
     @property
     def used(self) -> int:
@@ -137,36 +153,29 @@ class FakeDriver(ModuleType):
         self.check()
         return self.limit - self.used, self.limit
 
-    def pagelocked_empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def pagelocked_empty(self, shape: tuple[int, ...], dtype: Any, mem_flags: int = 0) -> np.ndarray:
         self.check()
-        array = np.full(shape, 77, dtype)
-        weakref.finalize(array, self.note_drop, "pinned memory")
-        return array
+        pinned = _Pinned(self, shape, dtype)
+        if mem_flags == self.host_alloc_flags.DEVICEMAP:
+            self.calls.append("map")
+            self.mapped[self.next_mapped] = pinned.memory
+            self.next_mapped += pinned.memory.nbytes // 256 * 256 + 256
+        return np.asarray(pinned)
 
     def memcpy_htod_async(self, address: int, source: np.ndarray, stream: _Stream) -> None:
         self.calls.append("upload")
+        self.reading.append((source, source.copy()))
         self.view(address, source.nbytes)[:] = source.tobytes()
+
+    def end_reading(self) -> None:
+        """What the device may have read until now has not changed meanwhile."""
+        for array, content in self.reading:
+            np.testing.assert_array_equal(array, content, "written while the device may read it")
+        self.reading.clear()
 
     def memcpy_dtoh_async(self, target: np.ndarray, address: int, stream: _Stream) -> None:
         self.calls.append("download")
         target[...] = np.frombuffer(self.view(address, target.nbytes), target.dtype).reshape(target.shape)
-
-    def memcpy_dtod_async(self, target: int, source: int, size: int, stream: _Stream) -> None:
-        self.calls.append("copy")
-        self.view(target, size)[:] = bytes(self.view(source, size))
-
-    def module_from_buffer(self, content: bytes) -> Any:
-        self.check()
-        if self.no_kernels:
-            raise Error("cuModuleLoadDataEx failed: a PTX JIT compilation failed")
-
-        def get_function(name: str) -> Any:
-            def start(*arguments: Any, block: Any, grid: Any, stream: _Stream) -> None:
-                run_kernel(content.decode(), name, arguments, grid[0] * block[0], block[0], self.view)
-
-            return start
-
-        return SimpleNamespace(get_function=get_function)
 
     def view(self, address: int, size: int) -> memoryview:
         self.check()
@@ -223,6 +232,11 @@ class _FakeEngine:
     def read(self, address: int, name: str) -> np.ndarray:
         dtype = np.dtype(np.int32 if self.get_tensor_dtype(name) == "i4" else np.float32)
         shape = self.get_tensor_shape(name)
+        if address in self.driver.mapped:
+            array = self.driver.mapped[address]
+            assert (array.shape, array.dtype) == (shape, dtype)
+            self.driver.reading.append((array, array.copy()))
+            return array
         size = int(np.prod(shape)) * dtype.itemsize
         return np.frombuffer(bytes(self.driver.view(address, size)), dtype).reshape(shape)
 

@@ -36,7 +36,7 @@ def test_onnxruntime_gives_what_torch_gives(tmp_path: Path) -> None:
     assert len(outcomes) == 4
     assert all(outcome.passed for outcome in outcomes.values()), list(map(str, outcomes.values()))
     memory = graph_specs(EDGETAM, 1024)[MEMORY_ATTENTION].inputs[1]
-    assert memory.shape == (1, 7, 512, 64)  # 3,648 keys with the pointers, for SAM 2 it is 28,736
+    assert memory.shape == (1, 512, 64)  # 3,648 keys with the pointers, for SAM 2 it is 28,736
 
 
 def test_all_four_compile_with_every_attention_one_kernel(tmp_path: Path) -> None:

@@ -14,14 +14,15 @@ onnx = pytest.importorskip("onnx")
 
 import onnxruntime as ort  # noqa: E402
 
-from sam2edge import contract  # noqa: E402
-from sam2edge.errors import GraphError  # noqa: E402
+from sam2edge import AutoModel, VideoTracker, contract  # noqa: E402
+from sam2edge.errors import GraphError, InvalidInputError  # noqa: E402
 from sam2edge.export import to_onnx  # noqa: E402
 from sam2edge.export.to_onnx import check_tensors, export_graphs, main  # noqa: E402
 from sam2edge.files import file_sha256  # noqa: E402
 from sam2edge.store import paths  # noqa: E402
 from sam2edge.store.manifest import read_manifest  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
+from tests.fake_backend import bright_square  # noqa: E402
 
 MICRO = find_variant("sam2/micro")
 WEIGHTS = paths.ASSETS / "sam2.1_micro.safetensors"
@@ -79,6 +80,25 @@ def test_halved_weights_change_little(graphs: dict[str, Path], tmp_path: Path) -
         for p in (graphs[contract.IMAGE_ENCODER], halved)
     ]
     assert np.abs(outputs[0] - outputs[1]).max() < 0.02 * np.abs(outputs[0]).max()
+
+
+def test_graphs_for_fewer_memories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame attends to the newest ones, as torch does when it is given no others."""
+    export_graphs(MICRO, WEIGHTS, 256, tmp_path / "graphs" / MICRO.name / "256-fp32", memory_slots=3)
+    monkeypatch.setenv("SAM2EDGE_HOME", str(tmp_path))
+    few, all_of_them = (
+        AutoModel.from_pretrained("sam2/micro", backend=backend, image_size=256) for backend in ("onnxruntime", "torch")
+    )
+    assert (few.backend.memory_slots, all_of_them.backend.memory_slots) == (3, 7)
+    all_of_them.backend.memory_slots = 3
+    trackers = [VideoTracker(model) for model in (few, all_of_them)]
+    for tracker in trackers:
+        tracker.prompt(bright_square(8), box=[8, 10, 38, 40])
+    for left in range(9, 15):
+        found, wanted = (tracker.track(bright_square(left)) for tracker in trackers)
+        np.testing.assert_allclose(found.logits, wanted.logits, atol=5e-3)
+    with pytest.raises(InvalidInputError, match="memory slots.*expected 1 to 7; got 8"):
+        export_graphs(MICRO, WEIGHTS, 256, tmp_path, memory_slots=8)
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

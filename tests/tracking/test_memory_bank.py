@@ -55,6 +55,15 @@ def test_cond_frames_come_before_old_tracked_ones() -> None:
     assert pointers == [0, 10, 20, *(f for f in range(29, 15, -1) if f != 20)][:POINTERS]
 
 
+@pytest.mark.parametrize(
+    ("most", "frames"), [(1, [20]), (2, [20, 29]), (3, [0, 20, 29]), (4, [0, 10, 20, 29]), (5, [0, 10, 20, 29, 28])]
+)
+def test_with_few_slots_the_newest_tracked_frame_keeps_one(most: int, frames: list[int]) -> None:
+    recalled = _bank(29, (0, 10, 20)).recall(30, 15, most)
+    assert [int(memory.tensors["memory"][0]) for memory in recalled.memories] == frames
+    assert len(recalled.obj_ptrs) == POINTERS
+
+
 def test_the_first_cond_frame_and_the_latest_three_are_kept() -> None:
     bank = _bank(60, (0, 10, 20, 30, 40, 50))
     assert [frame for frame, is_cond_frame, _ in bank.items() if is_cond_frame] == [0, 30, 40, 50]

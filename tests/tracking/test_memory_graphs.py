@@ -28,10 +28,16 @@ def backends() -> tuple[Backend, Backend]:
 
 
 @pytest.fixture(scope="module")
-def logits() -> np.ndarray:
-    """(S, S) float32, a disc that is positive inside."""
+def disc() -> np.ndarray:
+    """(S, S) float32, positive inside."""
     y, x = np.mgrid[: MICRO.image_size, : MICRO.image_size].astype(np.float32)
     return (90 - np.hypot(x - 200, y - 260)) / 20
+
+
+@pytest.fixture(scope="module")
+def logits(disc: np.ndarray) -> np.ndarray:
+    """(S/4, S/4), the same."""
+    return disc[::4, ::4].copy()
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +101,8 @@ def test_several_objects_at_once_are_as_one_at_a_time(
             backend.encode_memories(features, masks[:, :-1], scores, flags)
 
 
-def test_mask_prompts_agree(backends: tuple[Backend, Backend], image: np.ndarray, logits: np.ndarray) -> None:
-    onnx, torch = (b.mask_prompt(b.encode(image), logits) for b in backends)
+def test_mask_prompts_agree(backends: tuple[Backend, Backend], image: np.ndarray, disc: np.ndarray) -> None:
+    onnx, torch = (b.mask_prompt(b.encode(image), disc) for b in backends)
     assert onnx.shape == (MICRO.image_size // 4,) * 2
     np.testing.assert_allclose(onnx, torch, atol=1e-4)
 
@@ -138,7 +144,7 @@ def test_images_need_no_memory_graphs(tmp_path: Path, monkeypatch: pytest.Monkey
     model = AutoModel.from_pretrained("sam2/micro", backend="onnxruntime")
     embedding = model.embed_images(photo_bgr)[0]
     assert model.segment_images(embeddings=embedding, boxes=np.array([75, 20, 480, 385]))[0].masks.any()
-    mask = np.zeros((MICRO.image_size, MICRO.image_size), np.float32)
+    mask = np.zeros((MICRO.image_size // 4,) * 2, np.float32)
     with pytest.raises(GraphError, match=r"cannot track.*memory_encoder\.onnx.*export"):
         model.backend.encode_memory(embedding.features, mask, 1.0, False)
 
@@ -170,7 +176,7 @@ def test_exported_graphs_of_sam_2_0_track_as_torch_does(
         np.testing.assert_allclose(onnx.scores, torch.scores, atol=1e-3)
 
 
-def test_a_backend_without_memory_says_so(image: np.ndarray, logits: np.ndarray) -> None:
+def test_a_backend_without_memory_says_so(image: np.ndarray, disc: np.ndarray, logits: np.ndarray) -> None:
     class ImagesAlone(FakeBackend):
         attend_memory_impl = Backend.attend_memory_impl
         encode_memories_impl = Backend.encode_memories_impl
@@ -181,7 +187,7 @@ def test_a_backend_without_memory_says_so(image: np.ndarray, logits: np.ndarray)
     with pytest.raises(BackendUnavailableError, match="images alone"):
         backend.encode_memory(features, logits, 1.0, True)
     with pytest.raises(BackendUnavailableError, match="images alone"):
-        backend.mask_prompt(features, logits)
+        backend.mask_prompt(features, disc)
 
 
 def test_the_embedded_files_are_small() -> None:

@@ -1,42 +1,39 @@
 """Engines built by `sam2edge build`, on TensorRT or TensorRT-RTX. No torch on this path.
 
-Prompts and results pass through pinned memory; embeddings stay on the device between the graphs. All contexts share
-one scratch buffer, so that a model runs one graph at a time.
+A picture and what is found on it are copied; embeddings and memories stay on the device, and a graph reads the small
+inputs, such as prompts, from the host's memory. Nothing is waited for but what comes back to the host. All contexts
+share one scratch buffer, so that a model runs one graph at a time.
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge import contract
-from sam2edge.backends.base import BackendRequest, HostFeatures, MemoryInputs
+from sam2edge.backends.base import BackendRequest, FloatArray, HostFeatures, MemoryInputs
 from sam2edge.backends.graph_backend import GraphBackend
-from sam2edge.backends.tensorrt import device_normalise
-from sam2edge.backends.tensorrt.device_normalise import FrameNormaliser
 from sam2edge.backends.tensorrt.engine import Engine
-from sam2edge.backends.tensorrt.memory import CudaDevice, DeviceTensor, num_bytes_of
-from sam2edge.backends.tensorrt.memory_slots import MemorySlots
+from sam2edge.backends.tensorrt.memory import CudaDevice, DeviceTensor, MappedTensor, num_bytes_of
 from sam2edge.backends.tensorrt.runtime import open_runtime
 from sam2edge.contract import TensorSpec
-from sam2edge.errors import BackendUnavailableError, GraphError, Sam2EdgeError
+from sam2edge.errors import BackendUnavailableError, GraphError
 from sam2edge.machine.device import Gpu, find_gpu, read_device_index
 from sam2edge.machine.software import TENSORRT_INSTALL, TENSORRT_LIBRARIES
 from sam2edge.store.engine_checks import check_machine
 from sam2edge.store.manifest import Manifest
 
-COMPARED_BYTES = 1 << 19
-"""Inputs up to this size are compared with what was sent last: a mask prompt of a model input of 1024 takes 256 KiB."""
+MAPPED_BYTES = 1 << 19
+"""Inputs up to this size stay on the host, where the device reads them once; the logits of a mask take 256 KiB at 1024
+pixels. Larger ones are copied."""
 
-_logger = logging.getLogger("sam2edge")
+AT_ONCE = 8
+"""Runs of one graph that may be under way at a time: each has its own small inputs, and its own results."""
 
 
 class DeviceFeatures:
@@ -56,9 +53,15 @@ class DeviceFeatures:
 
     def with_image_embed(self, image_embed: DeviceTensor) -> DeviceFeatures:
         """The same image with another embedding; the other tensors are shared."""
-        # Engines take a tensor by its own name, and this one may be the image's `vision_features`.
-        named = replace(image_embed, spec=replace(image_embed.spec, name="image_embed"))
-        return DeviceFeatures(self._device, {**self.tensors, "image_embed": named})
+        return DeviceFeatures(self._device, {**self.tensors, "image_embed": image_embed})
+
+
+class _SmallInputs:
+    """Those of one run of a graph, by name; `read_at` is `CudaDevice.waits` when work that reads them was started."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, MappedTensor] = {}
+        self.read_at = -1
 
 
 class TensorRtBackend(GraphBackend):
@@ -71,27 +74,25 @@ class TensorRtBackend(GraphBackend):
     ) -> None:
         assert request.engine_dir is not None
         decoder = manifests[contract.MASK_DECODER]
-        super().__init__(request.variant, request.image_size, decoder.prompt_slots or contract.NUM_PROMPT_SLOTS)
+        slots = decoder.prompt_slots or contract.NUM_PROMPT_SLOTS
+        super().__init__(request.variant, request.image_size, slots, decoder.memory_slots)
         self.precision = str(decoder.precision)
         self.device = f"cuda:{gpu.index}"
         self._device = CudaDevice(gpu.index, gpu.integrated)
         self._engines: dict[str, Engine] = {}
+        self._small: dict[str, list[_SmallInputs]] = {}
         # A model that is dropped gives back what `close` does, in whatever thread that happens.
-        self._free = weakref.finalize(self, _free_engines, self._device, self._engines)
+        self._free = weakref.finalize(self, _free_engines, self._device, self._engines, self._small)
         self._free.atexit = False  # the driver frees what a process leaves
         with self._device.active():
             runtime, log = open_runtime(library)
             for name, spec in self.specs.items():
                 self._engines[name] = Engine(library, runtime, request.engine_dir, manifests[name], spec, log)
             self._share_scratch()
-        self._normalise = self._make_normaliser()
-        self.accepts_uint8 = self._normalise is not None
-        attention = self.specs[contract.MEMORY_ATTENTION].inputs
-        self._slots = MemorySlots(self._device, next(t for t in attention if t.name == "memory"))
         self._handle_oom: Callable[[], None] | None = None
-        self._inputs: dict[str, DeviceTensor] = {}
-        self._sent: dict[str, NDArray[Any]] = {}  # the small inputs that lie in their places now
-        self._fetched: dict[str, dict[str, DeviceTensor]] = {}
+        self._places: dict[str, DeviceTensor] = {}
+        self._sent: dict[str, NDArray[Any]] = {}
+        self._fetched: dict[str, list[dict[str, DeviceTensor]]] = {}
 
     @classmethod
     def open(cls, request: BackendRequest) -> TensorRtBackend:
@@ -125,20 +126,32 @@ class TensorRtBackend(GraphBackend):
 
         self._device.handle_oom = handle
 
+    def encode(self, image: FloatArray, wait: bool = True) -> Any:
+        features = super().encode(image)
+        if wait:
+            self._device.synchronize()
+        return features
+
     def run(self, graph: str, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> DeviceFeatures:
         # New memory for every call, so that nothing that was given out changes with a later one.
-        found = self._device.tensors(self.specs[graph].outputs)
-        self._execute(graph, feed, found)
-        # The outputs that were not asked for share the others' buffer, and are small.
-        return DeviceFeatures(self._device, {name: found[name] for name in outputs or found})
+        specs = self.specs[graph].outputs
+        wanted = self._device.tensors([spec for spec in specs if outputs is None or spec.name in outputs])
+        others = {spec.name: self._find_place(graph, spec) for spec in specs if spec.name not in wanted}
+        self._execute(graph, feed, {**wanted, **others})
+        return DeviceFeatures(self._device, wanted)
 
-    def fetch(self, graph: str, feed: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    def fetch(self, graph: str, feeds: Sequence[Mapping[str, Any]]) -> list[dict[str, NDArray[Any]]]:
+        if len(feeds) > AT_ONCE:
+            return [*self.fetch(graph, feeds[:AT_ONCE]), *self.fetch(graph, feeds[AT_ONCE:])]
         with self._device.active():  # another thread would write into the same places
-            if graph not in self._fetched:
-                self._fetched[graph] = self._device.tensors(self.specs[graph].outputs)
-            outputs = self._fetched[graph]
-            self._execute(graph, feed, outputs)
-            return dict(zip(outputs, self._device.download(list(outputs.values())), strict=True))
+            places = self._fetched.setdefault(graph, [])
+            while len(places) < len(feeds):
+                places.append(self._device.tensors(self.specs[graph].outputs))
+            for feed, outputs in zip(feeds, places, strict=False):
+                self._execute(graph, feed, outputs)
+            names = [spec.name for spec in self.specs[graph].outputs]
+            arrays = iter(self._device.download([place[name] for place in places[: len(feeds)] for name in names]))
+            return [{name: next(arrays) for name in names} for _ in feeds]
 
     def load(self, features: Any) -> DeviceFeatures:
         if isinstance(features, DeviceFeatures):
@@ -149,75 +162,71 @@ class TensorRtBackend(GraphBackend):
             self._device.upload(arrays[name], tensor)
         return DeviceFeatures(self._device, tensors)
 
-    def stack_memories(self, memories: Sequence[Any]) -> DeviceTensor:
-        """Side by side; a memory that already lies in its slot is not copied again."""
-        return self._slots.place([self.load(memory) for memory in memories])
-
-    def encode_impl(self, image: Any) -> DeviceFeatures:
-        features: DeviceFeatures = super().encode_impl(image)
-        self._device.synchronize()  # an error of this graph is to be told here and not with the next one
-        return features
-
-    def encode_frame_impl(self, frame: NDArray[np.uint8], color_order: str) -> DeviceFeatures:
-        assert self._normalise is not None
-        with self._device.active():  # another thread's frame would go into the same place
-            image = self._find_place(contract.IMAGE_ENCODER, self.specs[contract.IMAGE_ENCODER].inputs[0])
-            self._normalise(frame, color_order, image)
-            self._sent.pop(f"{contract.IMAGE_ENCODER}/{image.spec.name}", None)
-            return self.encode_impl(image)
-
     def attend_memory_impl(self, features: Any, memory_inputs: MemoryInputs) -> DeviceFeatures:
-        with self._device.active():  # another thread would stack its memories in the same place
-            ordered = self._slots.order(memory_inputs)
-            attended: DeviceFeatures = super().attend_memory_impl(features, ordered)
-            return attended
+        # The attention does not depend on the order of memories: by address, fewer different ones come up.
+        memories = [self.load(memory) for memory in memory_inputs.memories]
+        order = sorted(range(len(memories)), key=lambda k: memories[k].tensors["memory"].address)
+        ordered = [memories[k] for k in order], memory_inputs.memory_ages[order]
+        attended: DeviceFeatures = super().attend_memory_impl(
+            features, memory_inputs._replace(memories=ordered[0], memory_ages=ordered[1])
+        )
+        return attended
 
     def close(self) -> None:
         """Frees engines, inputs and scratch; embeddings that someone still holds stay readable."""
         with self._device.active():
-            self._inputs.clear()
+            self._places.clear()
             self._sent.clear()
-            self._slots.clear()
-            self._normalise = None
             self._fetched.clear()
             self._free()
 
     def _execute(self, graph: str, feed: Mapping[str, Any], outputs: Mapping[str, DeviceTensor]) -> None:
         """Starts one graph on arrays and device tensors by name; what it gives lies in `outputs` once it is done."""
         with self._device.active():
-            engine = self._engines[graph]
+            engine, small = self._engines[graph], self._take_small(graph)
             for spec in engine.spec.inputs:
                 value = feed[spec.name]
-                engine.bind(value if isinstance(value, DeviceTensor) else self._send(graph, spec, value))
-            for tensor in outputs.values():
-                engine.bind(tensor)
+                if isinstance(value, DeviceTensor):
+                    address = value.address
+                elif num_bytes_of(spec) > MAPPED_BYTES:
+                    address = self._send(graph, spec, value).address
+                else:
+                    if spec.name not in small.places:
+                        small.places[spec.name] = self._device.map_host(spec)
+                    array, address = small.places[spec.name]
+                    array[...] = value
+                engine.bind(spec.name, address)
+            for name, tensor in outputs.items():
+                engine.bind(name, tensor.address)
             engine.execute(self._device.stream_handle)
+            small.read_at = self._device.waits
+
+    def _take_small(self, graph: str) -> _SmallInputs:
+        """Places for the small inputs of a run, which no work under way reads."""
+        found = self._small.setdefault(graph, [])
+        free = next((one for one in found if one.read_at < self._device.waits), None)
+        if free is not None:
+            return free
+        if len(found) >= AT_ONCE:
+            self._device.synchronize()
+            return found[0]
+        found.append(_SmallInputs())
+        return found[-1]
 
     def _send(self, graph: str, spec: TensorSpec, value: NDArray[Any]) -> DeviceTensor:
-        """An array in its place on the device. What lies there already, such as an empty prompt, is not sent again."""
+        """A copy of an array in its place on the device; a constant that lies there already is not sent again."""
         place, key = self._find_place(graph, spec), f"{graph}/{spec.name}"
-        if key in self._sent and np.array_equal(self._sent[key], value):
-            return place
-        self._device.upload(value, place)
-        if num_bytes_of(spec) <= COMPARED_BYTES:
-            self._sent[key] = np.array(value)
+        if value.flags.writeable or self._sent.get(key) is not value:
+            self._device.upload(value, place)
+            self._sent[key] = value
         return place
 
     def _find_place(self, graph: str, spec: TensorSpec) -> DeviceTensor:
-        """Where an input of a graph lies on the device, the same in every call."""
+        """Where a tensor of a graph lies on the device, the same in every call."""
         key = f"{graph}/{spec.name}"
-        if key not in self._inputs:
-            self._inputs[key] = self._device.tensors([spec])[spec.name]
-        return self._inputs[key]
-
-    def _make_normaliser(self) -> FrameNormaliser | None:
-        if not device_normalise.wanted():
-            return None
-        try:
-            return FrameNormaliser(self._device, self.image_size)
-        except Sam2EdgeError as error:
-            _logger.warning("frames are normalised on the CPU: %s", error)
-            return None
+        if key not in self._places:
+            self._places[key] = self._device.tensors([spec])[spec.name]
+        return self._places[key]
 
     def _share_scratch(self) -> None:
         scratch = self._device.allocate(max(engine.scratch_bytes for engine in self._engines.values()))
@@ -225,10 +234,11 @@ class TensorRtBackend(GraphBackend):
             engine.use_scratch(scratch)
 
 
-def _free_engines(device: CudaDevice, engines: dict[str, Engine]) -> None:
-    """TensorRT frees device memory where its objects are dropped, for which the context must be current."""
+def _free_engines(device: CudaDevice, engines: dict[str, Engine], small: dict[str, list[_SmallInputs]]) -> None:
+    """TensorRT and pycuda free memory where their objects are dropped, for which the context must be current."""
     with device.active():
         device.synchronize()
+        small.clear()
         device.release()
         while engines:
             engines.popitem()[1].close()

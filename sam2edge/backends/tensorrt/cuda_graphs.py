@@ -15,8 +15,8 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 VARIABLE = "SAM2EDGE_CUDA_GRAPHS"
-KEPT = 4
-"""Recordings that an engine keeps, the least recently used going first."""
+KEPT = 16
+"""Recordings that an engine keeps, the least recently used going first: memories take turns in a ring of buffers."""
 
 _DRIVER = "libcuda.so.1"
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating
@@ -32,7 +32,7 @@ class CudaGraphCache:
 
     def __init__(self, load: Callable[[str], Any] = ctypes.CDLL) -> None:
         self._graphs: OrderedDict[Hashable, ctypes.c_void_p] = OrderedDict()
-        self._last: Hashable = None
+        self._seen: OrderedDict[Hashable, None] = OrderedDict()
         self._cuda: Any = None
         try:
             self._cuda = load(_DRIVER)
@@ -42,13 +42,16 @@ class CudaGraphCache:
     def run(self, addresses: Hashable, stream_handle: int, launch: Callable[[], bool]) -> bool:
         """Does what `launch` does, by a recording of it where there is one; whether it went well.
 
-        Recorded is what comes a second time in a row: TensorRT wants a plain launch before.
+        Recorded is what comes a second time: TensorRT wants a plain launch before.
         """
         stream = ctypes.c_void_p(stream_handle)
         if self._cuda is None:
             return launch()
         if addresses not in self._graphs:
-            seen, self._last = self._last == addresses, addresses
+            seen = addresses in self._seen
+            self._seen[addresses] = None
+            if len(self._seen) > 2 * KEPT:
+                self._seen.popitem(last=False)
             if not seen or not self._record(addresses, stream, launch):
                 return launch()
         self._graphs.move_to_end(addresses)

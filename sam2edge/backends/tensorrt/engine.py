@@ -16,7 +16,7 @@ from sam2edge.store.manifest import Manifest
 from sam2edge.store.paths import ENGINE_SUFFIX
 
 if TYPE_CHECKING:  # it imports pycuda, which this file does without
-    from sam2edge.backends.tensorrt.memory import DeviceBuffer, DeviceTensor
+    from sam2edge.backends.tensorrt.memory import DeviceBuffer
 
 
 class Engine:
@@ -51,10 +51,10 @@ class Engine:
         self._scratch = scratch
         self._context.set_device_memory(scratch.address, scratch.nbytes)
 
-    def bind(self, tensor: DeviceTensor) -> None:
-        if not self._context.set_tensor_address(tensor.spec.name, tensor.address):
-            raise self._failure(f"refused the address of {tensor.spec.name}")
-        self._addresses[tensor.spec.name] = tensor.address
+    def bind(self, name: str, address: int) -> None:
+        if not self._context.set_tensor_address(name, address):
+            raise self._failure(f"refused the address of {name}")
+        self._addresses[name] = address
 
     def execute(self, stream_handle: int) -> None:
         def launch() -> bool:

@@ -14,7 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pycuda.driver as cuda
@@ -29,8 +29,6 @@ ALIGNMENT = 256
 
 POOLED_BUFFERS = 4
 """Freed buffers of one size that are kept for the next call: CUDA waits for the device where it frees memory."""
-
-THREADS_OF_A_BLOCK = 256
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
@@ -57,6 +55,8 @@ class CudaDevice:
         self._pooling = True
         self._staging: dict[str, NDArray[Any]] = {}
         self._being_read: set[int] = set()  # staging memory that a copy may still read
+        self.waits = 0
+        """How often all work was waited for: what was started before the last time is done."""
         self._integrated = integrated
         self._context = _primary_context(index)
         self._depth = 0
@@ -125,6 +125,12 @@ class CudaDevice:
         buffer = self.allocate(end)
         return {spec.name: DeviceTensor(spec, buffer, offset) for spec, offset in zip(specs, offsets, strict=True)}
 
+    def map_host(self, spec: TensorSpec) -> MappedTensor:
+        """A tensor in pinned host memory that the device reads where it lies: a small input needs no copy."""
+        with self.active():
+            array = cuda.pagelocked_empty(spec.shape, np.dtype(spec.dtype), mem_flags=cuda.host_alloc_flags.DEVICEMAP)
+            return MappedTensor(array, int(array.base.get_device_pointer()))
+
     def upload(self, values: NDArray[Any], tensor: DeviceTensor) -> None:
         """Copies an array of the tensor's shape to the device, by way of pinned memory; not waited for."""
         with self.active():
@@ -135,39 +141,27 @@ class CudaDevice:
             self._being_read.add(id(staged))
             cuda.memcpy_htod_async(tensor.address, staged, self._stream)
 
-    def copy(self, source: DeviceTensor, target: DeviceTensor) -> None:
-        """Copies a tensor to another place on the device; not waited for."""
-        with self.active():
-            cuda.memcpy_dtod_async(target.address, source.address, num_bytes_of(source.spec), self._stream)
-
     def download(self, tensors: Sequence[DeviceTensor]) -> list[NDArray[Any]]:
-        """Copies tensors to the host once all work before is done."""
+        """Copies tensors to the host once all work before is done: those that share a buffer at once."""
         with self.active():
-            staged = [self._staged(tensor.spec) for tensor in tensors]
-            for tensor, target in zip(tensors, staged, strict=True):
-                cuda.memcpy_dtoh_async(target, tensor.address, self._stream)
+            buffers = {tensor.buffer.address: tensor.buffer for tensor in tensors}
+            staged = {}
+            for number, (address, buffer) in enumerate(buffers.items()):
+                staged[address] = self._staged(TensorSpec(f"from the device {number}", (buffer.nbytes,), "uint8"))
+                cuda.memcpy_dtoh_async(staged[address], address, self._stream)
             self.synchronize()
-            return [target.copy() for target in staged]
-
-    def load_kernel(self, ptx: str, name: str) -> Callable[..., None]:
-        """A kernel that the driver compiles: `kernel(threads, *arguments)` starts it; arguments are numpy scalars."""
-        with self.active():
-            # The module must outlive its function.
-            module = cuda.module_from_buffer(ptx.encode())
-            function = module.get_function(name)
-
-        def start(threads: int, *arguments: Any, held: Any = module) -> None:
-            blocks = -(-threads // THREADS_OF_A_BLOCK)
-            with self.active():
-                function(*arguments, block=(THREADS_OF_A_BLOCK, 1, 1), grid=(blocks, 1), stream=self._stream)
-
-        return start
+            found = []
+            for tensor in tensors:
+                part = staged[tensor.buffer.address][tensor.offset : tensor.offset + num_bytes_of(tensor.spec)]
+                found.append(part.view(tensor.spec.dtype).reshape(tensor.spec.shape).copy())
+            return found
 
     def synchronize(self) -> None:
         """Waits until the stream is done."""
         with self.active():
             self._stream.synchronize()
             self._being_read.clear()
+            self.waits += 1
 
     def release(self) -> None:
         """Gives pinned memory and freed buffers back, for a model that is not used any more."""
@@ -269,6 +263,13 @@ class DeviceTensor:
     @property
     def address(self) -> int:
         return self.buffer.address + self.offset
+
+
+class MappedTensor(NamedTuple):
+    """A host array, and where the device finds it."""
+
+    array: NDArray[Any]
+    address: int
 
 
 def num_bytes_of(spec: TensorSpec) -> int:
