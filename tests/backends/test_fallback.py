@@ -46,6 +46,10 @@ class _Failing(OnnxRuntimeBackend):
         self._perhaps("decode")
         return super().decode_impl(features, *prompt)
 
+    def decode_each_impl(self, *given: Any) -> Any:
+        self._perhaps("decode")
+        return super().decode_each_impl(*given)
+
     def attend_memory_impl(self, *given: Any) -> Any:
         self._perhaps("attend")
         return super().attend_memory_impl(*given)

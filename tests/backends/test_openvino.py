@@ -63,7 +63,7 @@ def test_a_library_that_fails_gives_way(monkeypatch: pytest.MonkeyPatch) -> None
 @openvino
 def test_graphs_of_another_precision_are_refused() -> None:
     onnx = pytest.importorskip("onnx")
-    folder = paths.graph_dir(find_variant("sam2/micro"), 512, "fp16")
+    folder = paths.graph_dir(find_variant("sam2/micro"), 384, "fp16")
     folder.mkdir(parents=True)
     for name in IMAGE_GRAPHS:
         graph = onnx.load(paths.ASSETS / f"{name}.onnx")
