@@ -32,22 +32,55 @@ BYTES = 2
 
 @dataclass(frozen=True)
 class Device:
-    """Peaks: dense float16 products of the tensor cores in operations a second, memory in bytes a second."""
+    """Peaks: dense float16 products of the tensor cores in operations a second, memory in bytes a second.
+
+    `source` names the publication of NVIDIA and where its figures were read.
+    """
 
     name: str
     operations: float
     bandwidth: float
+    source: str
 
 
-# Jetson: NVIDIA's data sheets give the GPU's sparse INT8 (AGX Orin 170 TOPS with 64 tensor cores at 1.3 GHz; Nano Super
-# and NX have 32 at 1.02 and 0.92 GHz) and Thor's sparse FP4 (2,070 TFLOPS); dense float16 is a quarter and an eighth
-# of those. H200: data sheet, SXM, without sparsity.
+# For Jetsons NVIDIA gives sparse INT8 or FP4. Half of either is dense, and float16 has half the rate of INT8 and FP8, a
+# quarter of FP4's.
 DEVICES = (
-    Device("Orin Nano Super", 16.7e12, 102e9),
-    Device("Orin NX 16 GB", 15.0e12, 102e9),
-    Device("AGX Orin 64 GB", 42.5e12, 205e9),
-    Device("Thor T5000", 259e12, 273e9),
-    Device("H200", 989e12, 4.8e12),
+    Device(
+        "Orin Nano Super",
+        67e12 / 4,
+        102e9,
+        "Jetson Orin Nano Super Developer Kit data sheet: 67 sparse INT8 TOPS, 102 GB/s; "
+        "https://www.brojogopalsapui.com/ai-foundations/sub_contents/AI_hardware/jetson_orin_nano_light.html",
+    ),
+    Device(
+        "Orin NX 16 GB",
+        60e12 / 4,
+        102.4e9,
+        "Jetson Orin NX Series data sheet: 100 sparse INT8 TOPS with its two accelerators. The GPU's part is computed: "
+        "32 tensor cores at 918 MHz, where AGX Orin has 64 at 1.3 GHz for 170; "
+        "https://github.com/icub-tech-iit/cad-libraries/files/13056089/JETSON-ORIN-NX-DATASHEET.pdf",
+    ),
+    Device(
+        "AGX Orin 64 GB",
+        170e12 / 4,
+        204.8e9,
+        "Jetson AGX Orin Series technical brief: the GPU's 170 sparse INT8 TOPS, 204.8 GB/s; "
+        "http://mzph.cn/web/30785.shtml",
+    ),
+    Device(
+        "Thor T5000",
+        2070e12 / 8,
+        273e9,
+        "Jetson T5000: 2,070 sparse FP4 TFLOPS, 258.5 dense in float16, 273 GB/s; "
+        "https://huggingface.co/hardware/jetson-t5000",
+    ),
+    Device(
+        "H200",
+        1979e12 / 2,
+        4.8e12,
+        "H200 SXM data sheet: 1,979 sparse float16 TFLOPS, 4.8 TB/s; https://aiwiki.ai/wiki/nvidia_h200",
+    ),
 )
 
 
