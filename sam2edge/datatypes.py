@@ -108,12 +108,6 @@ class Sam2ImageEmbedding:
     key: str
     model_tag: str
 
-    def __post_init__(self) -> None:
-        if min(self.image_size_hw) < 1:
-            raise InvalidInputError(
-                "embedding without an image", expected="a size of at least 1x1", got=self.image_size_hw
-            )
-
     @property
     def image_hash(self) -> str:
         """The key under which caches know this image."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +29,11 @@ from sam2edge.datatypes import (
 )
 from sam2edge.errors import InvalidInputError, OutOfMemoryError, Sam2EdgeError
 from sam2edge.everything import EverythingOptions, FoundMasks, segment_everything
-from sam2edge.imaging.frame import (
-    LOGIT_LIMIT,
-    frame_to_uint8,
-    image_to_input,
-    is_torch_tensor,
-    logits_to_masks,
-    select_masks,
-)
-from sam2edge.imaging.prompts import prompts_to_model, read_prompts
-from sam2edge.imaging.refine import CROP, NONE, check_way, crops_of, cut_at_boxes, paste_logits, refine_logits
-from sam2edge.imaging.regions import clean_logits
+from sam2edge.imaging.frame import LOGIT_LIMIT, frame_to_uint8, image_to_input, is_torch_tensor
+from sam2edge.imaging.prompts import read_prompts
+from sam2edge.imaging.refine import CROP
 from sam2edge.observe.stats import CallTimes, ModelStats, read_machine_metrics
+from sam2edge.photo_masks import MaskOptions, PhotoMasks, find_masks, look_again, read_mask_options
 from sam2edge.selection.budget import MemoryWatch
 from sam2edge.variants import Variant
 
@@ -48,17 +41,6 @@ _log = logging.getLogger("sam2edge")
 
 T = TypeVar("T")
 _PLAIN = (np.ndarray, type(None))
-
-
-class _Finish(NamedTuple):
-    """How low-resolution logits become masks: three or one, as logits or bool, cleaned, refined in one of the ways."""
-
-    several: bool
-    return_logits: bool
-    threshold: float
-    max_hole_area: float
-    max_sprinkle_area: float
-    refine: str
 
 
 class ImagePredictor:
@@ -236,18 +218,20 @@ class ImagePredictor:
         sizes_hw = [e.image_size_hw for e in found]
         low_res_hw = (self.backend.image_size // 4,) * 2
         prompts = read_prompts(sizes_hw, point_coordinates, point_labels, boxes, mask_input, low_res_hw)
-        finish = _Finish(
+        options = read_mask_options(
             multi_mask_output,
             return_logits,
-            _finite("mask_threshold", mask_threshold),
-            float(max_hole_area),
-            float(max_sprinkle_area),
-            check_way(refine, self.backend.variant.refine, has_images=images is not None),
+            mask_threshold,
+            max_hole_area,
+            max_sprinkle_area,
+            self.backend.variant.refine if refine is None else refine,
+            has_images=images is not None,
         )
-        shown = [frame_to_uint8(image, input_color_format) if finish.refine == CROP else None for image, _ in pairs]
+        is_cropped = options.refine == CROP
+        frames = [frame_to_uint8(image, input_color_format) if is_cropped else None for image, _ in pairs]
         predictions = [
-            self.retry_on_next_backend(self._segment, embedding, prompt, finish, load, save, frame)
-            for embedding, prompt, frame in zip(found, prompts, shown or [None] * len(found), strict=True)
+            self.retry_on_next_backend(self._segment, embedding, prompt, options, load, save, frame)
+            for embedding, prompt, frame in zip(found, prompts, frames or [None] * len(found), strict=True)
         ]
         tensor = _first_tensor(images, point_coordinates, point_labels, boxes, mask_input)
         if as_torch or (as_torch is None and tensor is not None):
@@ -289,7 +273,8 @@ class ImagePredictor:
         started = time.perf_counter()
         if self._memory_watch is not None:
             self._shrink_cache_under_pressure(self._memory_watch)
-        features: Features = self.retry_on_next_backend(self._encode, pixels, color_order, resize, wait)
+        image = image_to_input(pixels, color_order, self.image_size, resize)
+        features: Features = self.backend.encode(image, wait)
         self.count_call("embed", started)
         return features
 
@@ -384,24 +369,21 @@ class ImagePredictor:
         size_hw = (pixels.shape[0], pixels.shape[1])
         digest = hashlib.sha256(pixels.data).hexdigest() if image_hash is None else image_hash
         key = f"{self._tag}/{size_hw[0]}x{size_hw[1]}/{order}/{digest}"
+        encode = partial(self.retry_on_next_backend, self.encode, pixels, order)
         if self.embeddings_cache is None or not use_cache:
-            embedding = Sam2ImageEmbedding(self.encode(pixels, order), size_hw, key, self._tag)
+            embedding = Sam2ImageEmbedding(encode(), size_hw, key, self._tag)
         else:
             embedding = self.embeddings_cache.get_or_compute(
-                key, lambda: Sam2ImageEmbedding(self.encode(pixels, order), size_hw, key, self._tag)
+                key, lambda: Sam2ImageEmbedding(encode(), size_hw, key, self._tag)
             )
         self.count_call("frame", started)
         return embedding
-
-    def _encode(self, pixels: NDArray[np.uint8], color_order: str, resize: str, wait: bool) -> Any:
-        backend = self.backend
-        return backend.encode(image_to_input(pixels, color_order, backend.image_size, resize), wait)
 
     def _segment(
         self,
         embedding: Sam2ImageEmbedding,
         prompt: ImagePrompt,
-        finish: _Finish,
+        options: MaskOptions,
         load_cached: bool,
         save_cached: bool,
         frame: tuple[NDArray[np.uint8], str] | None,
@@ -409,55 +391,21 @@ class ImagePredictor:
         started = time.perf_counter()
         if prompt.mask_input is None and load_cached:
             prompt = replace(prompt, mask_input=self._find_cached_logits(embedding, prompt))
-        masks, scores, logits = self._find_masks(embedding.features, embedding.image_size_hw, prompt, finish)
+        found = find_masks(self.backend, embedding.features, embedding.image_size_hw, prompt, options)
         if save_cached and self.masks_cache is not None:
-            best = logits[np.arange(len(logits)), scores.argmax(axis=1)]
+            best = found.logits[np.arange(len(found.logits)), found.scores.argmax(axis=1)]
             self.masks_cache.put((embedding.key, prompt.items()), np.clip(best, -LOGIT_LIMIT, LOGIT_LIMIT))
         if frame is not None and prompt.boxes_xyxy is not None:
-            self._look_again(*frame, prompt, finish, (masks, scores, logits))
-        if not prompt.per_object:
-            masks, scores, logits = masks[0], scores[0], logits[0]
+            pixels, order = frame
+
+            def find_in_crop(crop: NDArray[np.uint8], inner: ImagePrompt) -> PhotoMasks:
+                return find_masks(self.backend, self.encode(crop, order), crop.shape[:2], inner, options)
+
+            look_again(found, pixels, prompt, find_in_crop)
+        masks, scores, logits = found if prompt.per_object else (part[0] for part in found)
         limited = ScoredLogits(np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT), scores)
         self.count_call("segment", started)
         return Sam2Prediction(masks, scores, limited)
-
-    def _find_masks(
-        self, features: Features, size_hw: tuple[int, int], prompt: ImagePrompt, finish: _Finish
-    ) -> tuple[NDArray[Any], FloatArray, FloatArray]:
-        """masks (K, C, H, W), scores (K, C), logits (K, C, h, w) of K objects."""
-        coords, labels = prompts_to_model(prompt, size_hw, self.backend.image_size)
-        out = self.backend.decode(features, coords, labels, prompt.mask_input)
-        logits, scores = select_masks(out.low_res_masks, out.iou_scores, finish.several)
-        cleaned = logits
-        if finish.max_hole_area > 0 or finish.max_sprinkle_area > 0:
-            cleaned = clean_logits(logits, finish.threshold, finish.max_hole_area, finish.max_sprinkle_area)
-        if finish.return_logits or finish.refine == NONE:
-            return logits_to_masks(cleaned, size_hw, finish.threshold, finish.return_logits), scores, logits
-        cells = coords * (logits.shape[-1] / self.image_size)
-        masks = logits_to_masks(
-            refine_logits(cleaned, cells, labels, finish.threshold), size_hw, finish.threshold, False
-        )
-        if prompt.boxes_xyxy is not None:
-            cut_at_boxes(masks, prompt.boxes_xyxy)
-        return masks, scores, logits
-
-    def _look_again(
-        self,
-        pixels: NDArray[np.uint8],
-        color_order: str,
-        prompt: ImagePrompt,
-        finish: _Finish,
-        found: tuple[NDArray[Any], FloatArray, FloatArray],
-    ) -> None:
-        """Puts what a crop around each box shows in place of what was `found`, where the box is small enough."""
-        masks, scores, logits = found
-        for k, (window, inner) in crops_of(prompt, pixels.shape[:2]).items():
-            x1, y1, x2, y2 = window
-            features = self.encode(np.ascontiguousarray(pixels[y1:y2, x1:x2]), color_order)
-            inner_masks, inner_scores, inner_logits = self._find_masks(features, (y2 - y1, x2 - x1), inner, finish)
-            masks[k] = -LOGIT_LIMIT if finish.return_logits else False
-            masks[k, :, y1:y2, x1:x2] = inner_masks[0]
-            scores[k], logits[k] = inner_scores[0], paste_logits(inner_logits[0], window, pixels.shape[:2])
 
     def _find_cached_logits(self, embedding: Sam2ImageEmbedding, prompt: ImagePrompt) -> FloatArray | None:
         assert self.masks_cache is not None
@@ -528,14 +476,3 @@ def _first_tensor(*inputs: Any) -> Any:
     """The first torch tensor among what was passed, also in lists; None where there is none."""
     flat = (part for value in inputs for part in (value if isinstance(value, (list, tuple)) else (value,)))
     return next((part for part in flat if not isinstance(part, _PLAIN) and is_torch_tensor(part)), None)
-
-
-def _finite(name: str, value: Any) -> float:
-    """An option that is a number; None is 0."""
-    try:
-        number = 0.0 if value is None else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InvalidInputError(f"{name} cannot be used", expected="a finite number, or None", got=repr(value)[:80])
-    return number

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from sam2edge.datatypes import BackendReport, ImagePrompt, Sam2ImageEmbedding, Sam2Prediction, ScoredLogits, TrackResult
+from sam2edge.datatypes import BackendReport, ImagePrompt, Sam2Prediction, ScoredLogits, TrackResult
 from sam2edge.errors import BackendUnavailableError, InvalidInputError
 
 
@@ -28,11 +28,6 @@ def test_prediction_parts_must_fit() -> None:
     logits = ScoredLogits(np.zeros((3, 4, 4), np.float32))
     with pytest.raises(InvalidInputError, match="do not fit"):
         Sam2Prediction(np.zeros((2, 8, 8), bool), np.zeros(3, np.float32), logits)
-
-
-def test_an_embedding_needs_an_image() -> None:
-    with pytest.raises(InvalidInputError, match="1x1"):
-        Sam2ImageEmbedding(None, (0, 5), "key", "tag")  # type: ignore[arg-type]
 
 
 def test_tensors_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:

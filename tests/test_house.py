@@ -47,6 +47,7 @@ ROOMS = (
     "selection/",
     "tracking/",
     "everything.py",
+    "photo_masks.py",
     "predictor.py",
     "automodel.py",
     "compat.py",

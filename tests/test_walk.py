@@ -49,7 +49,7 @@ def test_from_a_photo_to_its_mask() -> None:
     model.segment_images(bright_square(9), boxes=BOX)
     walk = _walk(lambda: model.segment_images(bright_square(8), boxes=BOX))
     assert len(walk) <= 6, walk
-    assert walk.total() <= 35, walk  # 64 calls through 7 files before frames were checked in one place
+    assert walk.total() <= 32, walk
 
 
 def test_from_a_frame_to_its_masks() -> None:
@@ -59,4 +59,4 @@ def test_from_a_frame_to_its_masks() -> None:
         tracker.track(bright_square(left))
     walk = _walk(lambda: tracker.track(bright_square(29)))
     assert len(walk) <= 6, walk
-    assert walk.total() <= 36, walk  # 70 calls through 9 files before
+    assert walk.total() <= 35, walk

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from sam2edge.contract import BACKGROUND, FOREGROUND
 from sam2edge.datatypes import FloatArray, ImagePrompt
-from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.frame import LOGIT_LIMIT
 
 NONE, CLEAN, CROP = "none", "clean", "crop"
@@ -29,22 +28,6 @@ _SMALLEST_BOX = 16.0  # pixels; a crop of fewer shows nothing but its enlargemen
 
 CROP_WORTH = 0.6
 """No second look where the crop is more than this share of the picture's longer side: it would show little more."""
-
-
-def check_way(way: str | None, default: str, has_images: bool) -> str:
-    """`way`, or `default` for None; raises InvalidInputError for what is no way to refine, or cannot be done."""
-    if way is None:
-        return default
-    if way not in WAYS:
-        raise InvalidInputError("unknown way to refine", expected=f"one of {', '.join(WAYS)}", got=repr(way))
-    if way == CROP and not has_images:
-        raise InvalidInputError(
-            'refine="crop" looks at the image again',
-            expected="images",
-            got="embeddings",
-            remedy='pass the image itself, or refine="clean"',
-        )
-    return way
 
 
 def refine_logits(logits: FloatArray, coords: FloatArray, labels: NDArray[np.int32], threshold: float) -> FloatArray:

@@ -10,7 +10,6 @@ from sam2edge.datatypes import ImagePrompt
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.frame import LOGIT_LIMIT
 from sam2edge.imaging.refine import (
-    check_way,
     crop_window,
     crops_of,
     cut_at_boxes,
@@ -18,6 +17,7 @@ from sam2edge.imaging.refine import (
     refine_logits,
     remove_specks,
 )
+from sam2edge.photo_masks import read_mask_options
 from sam2edge.predictor import ImagePredictor
 
 
@@ -99,12 +99,13 @@ def test_logits_of_a_crop_come_to_lie_in_the_whole_picture() -> None:
     assert pasted[0, 0, 0] == -LOGIT_LIMIT
 
 
-def test_ways_that_cannot_be_taken_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="none, clean, crop; got 'sharp'"):
-        check_way("sharp", "none", has_images=True)
-    with pytest.raises(InvalidInputError, match=r"looks at the image again.*pass the image itself"):
-        check_way("crop", "none", has_images=False)
-    assert check_way(None, "crop", has_images=False) == "crop"
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [("sharp", "none, clean, crop; got 'sharp'"), ("crop", r"looks at the image again.*pass the image itself")],
+)
+def test_ways_that_cannot_be_taken_are_refused(way: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        read_mask_options(True, False, 0.0, 0.0, 0.0, way, has_images=False)
 
 
 def test_the_predictor_refines(micro_onnx: ImagePredictor, photo_bgr: np.ndarray) -> None:
