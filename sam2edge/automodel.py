@@ -16,7 +16,7 @@ from sam2edge.files import file_sha256
 from sam2edge.machine.device import available_memory_bytes, find_gpu, read_device_index
 from sam2edge.machine.gpu_state import GpuMonitor
 from sam2edge.predictor import ImagePredictor
-from sam2edge.selection.budget import CACHE_SHARE, MemoryWatch, memory_cap
+from sam2edge.selection.budget import CACHE_SHARE, MemoryWatch, read_memory_cap
 from sam2edge.selection.select import Constraints, Selection, select
 from sam2edge.store.manifest import stated_sha256
 from sam2edge.store.paths import GRAPH_PRECISIONS, find_checkpoint, find_engines, find_graphs
@@ -82,7 +82,7 @@ class AutoModel:
             )
         if image_size is not None:
             check_image_size(image_size)
-        cap = memory_cap(max_memory)
+        cap = read_memory_cap(max_memory)
         choice = None
         if model_id == "auto" and checkpoint is None:
             choice = select(Constraints(backend, device, precision, image_size, tracking), cap)

@@ -61,14 +61,14 @@ class Bundle:
 
 def read_bundle(path: Path) -> Bundle:
     """Opens a bundle and checks all but the bytes of its members. Raises BundleError."""
-    with _opened(path) as archive:
+    with _open(path) as archive:
         entries = archive.infolist()
         _check_entries(path, entries)
         bundle = _read_manifest(path, archive)
     sizes = {entry.filename: entry.file_size for entry in entries if entry.filename != MANIFEST}
     if sizes != {name: size for name, (size, _) in bundle.files.items()}:
         wrong = sorted(set(sizes.items()) ^ {(name, size) for name, (size, _) in bundle.files.items()})
-        raise _damaged(path, "the members of its manifest", f"others or of other sizes, as {wrong[0][0]}")
+        raise _damage_error(path, "the members of its manifest", f"others or of other sizes, as {wrong[0][0]}")
     return bundle
 
 
@@ -77,7 +77,7 @@ def extract(bundle: Bundle, folder: Path | None) -> None:
 
     Raises BundleError for one that is not what it was; what has been unpacked by then is the caller's to remove.
     """
-    with _opened(bundle.path) as archive:
+    with _open(bundle.path) as archive:
         for name, (size, wanted) in bundle.files.items():
             digest = hashlib.sha256()
             target = Path(os.devnull)
@@ -92,9 +92,11 @@ def extract(bundle: Bundle, folder: Path | None) -> None:
             except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, OSError) as error:
                 if isinstance(error, OSError) and error.errno != errno.EINVAL:
                     raise  # the disk's; the other is a place before the file
-                raise _damaged(bundle.path, f"{size} bytes of {name}", str(error)) from error
+                raise _damage_error(bundle.path, f"{size} bytes of {name}", str(error)) from error
             if digest.hexdigest() != wanted:
-                raise _damaged(bundle.path, f"{name} with SHA-256 {wanted[:16]}...", f"{digest.hexdigest()[:16]}...")
+                raise _damage_error(
+                    bundle.path, f"{name} with SHA-256 {wanted[:16]}...", f"{digest.hexdigest()[:16]}..."
+                )
 
 
 def write_bundle(path: Path, facts: dict[str, Any], members: Iterable[tuple[str, Path]]) -> None:
@@ -131,7 +133,7 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
+def _open(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except FileNotFoundError as error:
@@ -152,17 +154,17 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
         name, mode = entry.orig_filename, entry.external_attr >> 16
         kind = stat.S_IFMT(mode)
         if name != MANIFEST and not _MEMBER.fullmatch(name):
-            raise _refused(path, name, "a name of a bundle's member")
+            raise _refusal_error(path, name, "a name of a bundle's member")
         if kind not in (0, stat.S_IFREG):
-            raise _refused(path, name, "a plain file", stat.filemode(mode))
+            raise _refusal_error(path, name, "a plain file", stat.filemode(mode))
         if name.lower() in seen:
-            raise _refused(path, name, "every name once", "twice")
+            raise _refusal_error(path, name, "every name once", "twice")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-            raise _refused(path, name, "no compression and no encryption", f"method {entry.compress_type}")
+            raise _refusal_error(path, name, "no compression and no encryption", f"method {entry.compress_type}")
         seen.add(name.lower())
     total, there = sum(entry.file_size for entry in entries), path.stat().st_size
     if total > there:
-        raise _refused(path, "it", f"members of at most its own {there} bytes", f"{total}")
+        raise _refusal_error(path, "it", f"members of at most its own {there} bytes", f"{total}")
 
 
 def _read_manifest(path: Path, archive: zipfile.ZipFile) -> Bundle:
@@ -184,10 +186,10 @@ def _read_manifest(path: Path, archive: zipfile.ZipFile) -> Bundle:
             raise ValueError("requirements")
         return Bundle(path, version, target, tuple(content["models"]), requirements, files)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError, zipfile.BadZipFile) as error:
-        raise _damaged(path, "a manifest", f"{type(error).__name__} ({error})") from error
+        raise _damage_error(path, "a manifest", f"{type(error).__name__} ({error})") from error
 
 
-def _damaged(path: Path, expected: str, got: str) -> BundleError:
+def _damage_error(path: Path, expected: str, got: str) -> BundleError:
     return BundleError(
         f"{path.name} is damaged; nothing was installed",
         expected=expected,
@@ -196,7 +198,7 @@ def _damaged(path: Path, expected: str, got: str) -> BundleError:
     )
 
 
-def _refused(path: Path, name: str, expected: str, got: str | None = None) -> BundleError:
+def _refusal_error(path: Path, name: str, expected: str, got: str | None = None) -> BundleError:
     return BundleError(
         f"{path.name} was refused; nothing was unpacked",
         expected=expected,

@@ -11,7 +11,7 @@ from sam2edge.bundle.archive import STORE, WHEELS, write_bundle
 from sam2edge.bundle.wheels import Target, gather_wheels
 from sam2edge.errors import BundleError
 from sam2edge.store import paths
-from sam2edge.store.inventory import DAMAGED, ENGINE, GRAPH, RECORD, WEIGHTS, StoredFile, check_file, stored_files
+from sam2edge.store.inventory import DAMAGED, ENGINE, GRAPH, RECORD, WEIGHTS, StoredFile, check_file, list_stored_files
 from sam2edge.variants import Variant
 
 # What of the package runs from the bundle itself, on a Python that has nothing else.
@@ -96,7 +96,7 @@ def _require_runnable(variant: Variant, files: list[StoredFile], wheels: tuple[P
 def _files_of(variant: Variant, weights: bool, engines: bool) -> list[StoredFile]:
     """The model's files in the store, with their records; each is compared with its sum first."""
     kinds = {GRAPH, *([WEIGHTS] if weights else []), *([ENGINE] if engines else [])}
-    files = [file for file in stored_files(variant) if file.kind in kinds]
+    files = [file for file in list_stored_files(variant) if file.kind in kinds]
     if not files and variant.checkpoint is not None:
         raise BundleError(
             f"the store has nothing of {variant.model_id} to put into a bundle",
@@ -108,4 +108,4 @@ def _files_of(variant: Variant, weights: bool, engines: bool) -> list[StoredFile
         if finding.state == DAMAGED:
             raise BundleError(f"{finding.file.path} is damaged", got=finding.reason, remedy=finding.remedy)
     records = {paths.manifest_path(file.path) for file in files}
-    return [*files, *(f for f in stored_files(variant) if f.kind == RECORD and f.path in records)]
+    return [*files, *(f for f in list_stored_files(variant) if f.kind == RECORD and f.path in records)]

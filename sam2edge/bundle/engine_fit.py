@@ -15,7 +15,7 @@ from sam2edge.store.manifest import read_engine_manifest
 from sam2edge.store.paths import ENGINE_SUFFIX
 
 
-def misfit(folder: Path) -> str | None:
+def explain_misfit(folder: Path) -> str | None:
     """Why the engines in a folder do not run here; None where they do, as far as their manifests tell."""
     gpu = find_gpu()
     if gpu is None:
@@ -35,5 +35,5 @@ def misfit(folder: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    found = {name: misfit(Path(name)) for name in sys.argv[1:]}
+    found = {name: explain_misfit(Path(name)) for name in sys.argv[1:]}
     print(json.dumps({name: reason for name, reason in found.items() if reason is not None}))

@@ -68,8 +68,8 @@ def check_place(place: Place, version: str, downgrade: bool) -> None:
                 got=sys.prefix,
                 remedy="give --venv DIR, which makes one; or run it with the Python of one",
             )
-        there = installed_version()
-        if there is not None and _release(there) > _release(version) and not downgrade:
+        there = find_installed_version()
+        if there is not None and _parse_release(there) > _parse_release(version) and not downgrade:
             raise BundleError(
                 "a newer sam2edge is installed", expected=f"at most {version}", got=there, remedy="give --downgrade"
             )
@@ -83,9 +83,9 @@ def check_place(place: Place, version: str, downgrade: bool) -> None:
         )
 
 
-def installed_version() -> str | None:
+def find_installed_version() -> str | None:
     """The sam2edge of this environment, whatever is being run."""
-    found = _installed("sam2edge")
+    found = _find_installed("sam2edge")
     return None if found is None else found.version
 
 
@@ -96,7 +96,7 @@ def install_wheels(place: Place, wheels: Path, requirements: tuple[str, ...], ve
     """
     _require_room(place, wheels)
     if place.kind == CURRENT:
-        _note_changes(_plan(place, wheels, requirements, journal.folder), journal)
+        _note_changes(_plan_wheels(place, wheels, requirements, journal.folder), journal)
     else:
         journal.make_parent(place.folder)
         journal.will_make(place.folder)
@@ -159,7 +159,7 @@ def _require_room(place: Place, wheels: Path) -> None:
         )
 
 
-def _plan(place: Place, wheels: Path, requirements: tuple[str, ...], folder: Path) -> list[Path]:
+def _plan_wheels(place: Place, wheels: Path, requirements: tuple[str, ...], folder: Path) -> list[Path]:
     """The wheels that pip would install into this environment now."""
     report = folder / "plan.json"
     _pip(place, wheels, ["--dry-run", "--report", str(report), *requirements])
@@ -170,10 +170,10 @@ def _plan(place: Place, wheels: Path, requirements: tuple[str, ...], folder: Pat
 def _note_changes(planned: list[Path], journal: Journal) -> None:
     paths: set[Path] = set()
     for wheel in planned:
-        paths.update(_places_of_wheel(wheel))
-        there = _installed(wheel.name.partition("-")[0])
+        paths.update(_list_wheel_places(wheel))
+        there = _find_installed(wheel.name.partition("-")[0])
         if there is not None:
-            paths.update(_places_of_installed(there))
+            paths.update(_list_installed_places(there))
     for path in sorted(paths):
         if os.path.lexists(path):
             journal.will_change(path)
@@ -185,7 +185,7 @@ def _note_changes(planned: list[Path], journal: Journal) -> None:
             journal.will_make(path)
 
 
-def _places_of_wheel(wheel: Path) -> Iterator[Path]:
+def _list_wheel_places(wheel: Path) -> Iterator[Path]:
     """What a wheel puts into this environment, as the files or folders right below the environment's own."""
     folders = {name: Path(folder) for name, folder in sysconfig.get_paths().items()}
     site = folders["purelib"]
@@ -195,35 +195,35 @@ def _places_of_wheel(wheel: Path) -> Iterator[Path]:
             if not first.endswith(".data"):
                 yield site / first
                 if name.endswith(".dist-info/entry_points.txt"):
-                    yield from (folders["scripts"] / script for script in _scripts(archive.read(name).decode()))
+                    yield from (folders["scripts"] / script for script in _list_scripts(archive.read(name).decode()))
                 continue
             scheme, _, rest = rest.partition("/")
             yield folders[scheme] / (rest if scheme == "data" else rest.partition("/")[0])
 
 
-def _scripts(entry_points: str) -> list[str]:
+def _list_scripts(entry_points: str) -> list[str]:
     parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(entry_points)
     return [name for group in ("console_scripts", "gui_scripts") if parser.has_section(group) for name in parser[group]]
 
 
-def _places_of_installed(distribution: importlib.metadata.Distribution) -> Iterator[Path]:
+def _list_installed_places(distribution: importlib.metadata.Distribution) -> Iterator[Path]:
     site = Path(str(distribution.locate_file("")))
     for file in distribution.files or ():
         yield Path(os.path.normpath(site / file)) if file.parts[0] == ".." else site / file.parts[0]
 
 
-def _installed(name: str) -> importlib.metadata.Distribution | None:
+def _find_installed(name: str) -> importlib.metadata.Distribution | None:
     folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-    wanted = _normal(name)
+    wanted = _normalise_name(name)
     found = importlib.metadata.distributions(path=list(dict.fromkeys(folders)))
-    return next((d for d in found if _normal(d.metadata["Name"] or "") == wanted), None)
+    return next((d for d in found if _normalise_name(d.metadata["Name"] or "") == wanted), None)
 
 
-def _normal(name: str) -> str:
+def _normalise_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _release(version: str) -> tuple[int, ...]:
+def _parse_release(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3])

@@ -59,7 +59,7 @@ def install_bundle(path: Path, place: Place, store: Path, replace: bool = False,
             try:
                 extract(bundle, journal.folder)
                 installed = Installed(bundle.version, place.command, store)
-                staged = _to_move(bundle, journal.folder, installed, replace)
+                staged = _plan_moves(bundle, journal.folder, installed, replace)
                 install_wheels(place, journal.folder / WHEELS, bundle.requirements, bundle.version, journal)
                 _leave_out_engines(place, journal.folder / STORE, staged, installed)
                 _move(staged, journal, installed)
@@ -124,7 +124,7 @@ def _require_room(bundle: Bundle, store: Path) -> None:
         raise BundleError("no room to unpack", expected=f"{needed} bytes free in {store}", got=free, remedy="make room")
 
 
-def _to_move(bundle: Bundle, staging: Path, installed: Installed, replace: bool) -> dict[Path, Path]:
+def _plan_moves(bundle: Bundle, staging: Path, installed: Installed, replace: bool) -> dict[Path, Path]:
     """Which unpacked files go where in the store: all but those that are there already, byte for byte."""
     moves, others = {}, []
     for name in bundle.names(STORE):

@@ -35,13 +35,13 @@ class Journal:
 
     def will_make(self, path: Path) -> None:
         """`path`, which is not there, is about to be made: undoing removes it, a folder with all in it."""
-        self._write({"remove": str(_resolved(path))})
+        self._write({"remove": str(_resolve_parent(path))})
 
     def make_parent(self, path: Path) -> None:
         """Makes the folder of `path`, with those above it that are missing: undoing removes them if they are empty."""
         missing = [folder for folder in path.parents if not folder.exists()]
         for folder in reversed(missing):
-            self._write({"remove_empty": str(_resolved(folder))})
+            self._write({"remove_empty": str(_resolve_parent(folder))})
             folder.mkdir(exist_ok=True)
 
     def will_change(self, path: Path) -> None:
@@ -52,7 +52,7 @@ class Journal:
             shutil.copytree(path, backup, symlinks=True)
         else:
             shutil.copy2(path, backup, follow_symlinks=False)
-        self._write({"restore": str(_resolved(path)), "from": backup.name})
+        self._write({"restore": str(_resolve_parent(path)), "from": backup.name})
 
     def undo(self) -> None:
         """Takes all steps back, the last one first, and removes the folder.
@@ -60,7 +60,7 @@ class Journal:
         Raises UnusableJournal where another user may have written it, and nothing is done then; and for one that is
         damaged, after the steps that can be read.
         """
-        with _opened_by_caller(self.folder) as own:
+        with _open_own(self.folder) as own:
             steps, is_whole = _read(own)
             for step in reversed(steps):
                 _take_back(step, own)
@@ -84,13 +84,13 @@ class Journal:
             os.fsync(handle)
 
 
-def _resolved(path: Path) -> Path:
+def _resolve_parent(path: Path) -> Path:
     """Without links on the way; a link at `path` itself stays one."""
     return path.parent.resolve() / path.name
 
 
 @contextlib.contextmanager
-def _opened_by_caller(folder: Path) -> Iterator[int]:
+def _open_own(folder: Path) -> Iterator[int]:
     """A descriptor of the folder. Raises UnusableJournal unless the caller made it and nobody else can write there."""
     try:
         own = os.open(folder, _FOLDER_FLAGS)
@@ -145,7 +145,7 @@ def _is_step(step: object) -> bool:
 def _take_back(step: dict[str, str], own: int) -> None:
     kind = next(iter(step))
     path = Path(step[kind])
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), _parent(path, kind == "restore") as parent:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), _open_parent(path, kind == "restore") as parent:
         there = f"/proc/self/fd/{parent}/{path.name}"
         if kind == "remove_empty":
             with contextlib.suppress(OSError):
@@ -160,7 +160,7 @@ def _take_back(step: dict[str, str], own: int) -> None:
 
 
 @contextlib.contextmanager
-def _parent(path: Path, make: bool) -> Iterator[int]:
+def _open_parent(path: Path, make: bool) -> Iterator[int]:
     """A descriptor of the folder of `path`, opened from the root on, one folder at a time; a link among them is an
     error."""
     handle = os.open("/", _FOLDER_FLAGS)

@@ -88,16 +88,16 @@ def gather_wheels(folder: Path, target: Target, extra: tuple[Path, ...] = ()) ->
     wanted = [str(wheel) for wheel in roots]
     # pip answers conditions such as `python_version < "3.11"` for the Python that runs it, not for the target.
     for _ in range(_ROUNDS):
-        _pip("download", "--dest", str(folder), "--find-links", str(folder), *_only_wheels(target), *wanted)
-        missing = _unmet(folder, roots, target)
+        _pip("download", "--dest", str(folder), "--find-links", str(folder), *_list_pip_options(target), *wanted)
+        missing = _find_unmet(folder, roots, target)
         if not missing:
             break
         wanted += sorted(missing)
     else:
         raise BundleError("no set of wheels is complete", expected=f"all for {target.name}", got=", ".join(missing))
     _drop_others(folder, roots, target)
-    _pip("download", "--dest", str(folder), "--no-deps", *_only_wheels(target), "pip")
-    return [_exactly(wheel) for wheel in roots]
+    _pip("download", "--dest", str(folder), "--no-deps", *_list_pip_options(target), "pip")
+    return [_pin(wheel) for wheel in roots]
 
 
 def make_own_wheel(folder: Path) -> Path:
@@ -125,11 +125,11 @@ def _pack_installed(folder: Path) -> Path:
     try:
         distribution = importlib.metadata.distribution("sam2edge")
     except importlib.metadata.PackageNotFoundError as error:
-        raise _no_wheel("neither a source tree nor an installed package") from error
+        raise _no_wheel_error("neither a source tree nor an installed package") from error
     files = [file for file in distribution.files or () if file.hash is not None and file.parts[0] != ".."]
     info = f"sam2edge-{distribution.version}.dist-info"
     if not any(str(file) == f"{info}/WHEEL" for file in files):
-        raise _no_wheel("an installation without a list of its files")
+        raise _no_wheel_error("an installation without a list of its files")
     rows: list[tuple[str, str, str]] = []
     wheel = folder / f"sam2edge-{distribution.version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -139,7 +139,7 @@ def _pack_installed(folder: Path) -> Path:
             content = file.read_binary()
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
             if file.hash is None or (file.hash.mode, file.hash.value) != ("sha256", digest):
-                raise _no_wheel(f"{file}, which was changed after it was installed")
+                raise _no_wheel_error(f"{file}, which was changed after it was installed")
             archive.writestr(str(file), content)
             rows.append((str(file), f"sha256={digest}", str(len(content))))
         record = io.StringIO()
@@ -148,7 +148,7 @@ def _pack_installed(folder: Path) -> Path:
     return wheel
 
 
-def _no_wheel(got: str) -> BundleError:
+def _no_wheel_error(got: str) -> BundleError:
     return BundleError(
         "sam2edge's own wheel cannot be made here",
         expected="a source tree, or an installation that is as it was installed",
@@ -157,38 +157,38 @@ def _no_wheel(got: str) -> BundleError:
     )
 
 
-def _unmet(folder: Path, roots: list[Path], target: Target) -> set[str]:
+def _find_unmet(folder: Path, roots: list[Path], target: Target) -> set[str]:
     """Requirements that no wheel in the folder meets, without their conditions."""
-    wheels = _by_name(folder)
+    wheels = _map_by_name(folder)
     unmet = set()
-    for wheel in _needed(wheels, roots, target):
-        for requirement in _requirements(wheel, target):
+    for wheel in _collect_needed(wheels, roots, target):
+        for requirement in _read_requirements(wheel, target):
             found = wheels.get(canonicalize_name(requirement.name))
-            if found is None or not requirement.specifier.contains(_version(found), prereleases=True):
+            if found is None or not requirement.specifier.contains(_read_version(found), prereleases=True):
                 unmet.add(f"{requirement.name}{requirement.specifier}")
     return unmet
 
 
 def _drop_others(folder: Path, roots: list[Path], target: Target) -> None:
-    needed = _needed(_by_name(folder), roots, target)
+    needed = _collect_needed(_map_by_name(folder), roots, target)
     for wheel in folder.glob("*.whl"):
         if wheel not in needed:
             wheel.unlink()
 
 
-def _needed(wheels: dict[str, Path], roots: list[Path], target: Target) -> set[Path]:
+def _collect_needed(wheels: dict[str, Path], roots: list[Path], target: Target) -> set[Path]:
     """The roots and everything that they need, as far as it is there."""
     needed, ahead = set(), list(roots)
     while ahead:
         wheel = ahead.pop()
         if wheel not in needed:
             needed.add(wheel)
-            names = (canonicalize_name(requirement.name) for requirement in _requirements(wheel, target))
+            names = (canonicalize_name(requirement.name) for requirement in _read_requirements(wheel, target))
             ahead += [wheels[name] for name in names if name in wheels]
     return needed
 
 
-def _requirements(wheel: Path, target: Target) -> list[Requirement]:
+def _read_requirements(wheel: Path, target: Target) -> list[Requirement]:
     with zipfile.ZipFile(wheel) as archive:
         name = next(n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n))
         metadata = HeaderParser().parsestr(archive.read(name).decode())
@@ -197,20 +197,20 @@ def _requirements(wheel: Path, target: Target) -> list[Requirement]:
     return [r for r in listed if r.marker is None or r.marker.evaluate(environment)]
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
+def _map_by_name(folder: Path) -> dict[str, Path]:
     return {str(parse_wheel_filename(path.name)[0]): path for path in sorted(folder.glob("*.whl"))}
 
 
-def _version(wheel: Path) -> str:
+def _read_version(wheel: Path) -> str:
     return str(parse_wheel_filename(wheel.name)[1])
 
 
-def _exactly(wheel: Path) -> str:
+def _pin(wheel: Path) -> str:
     name, version, _, _ = parse_wheel_filename(wheel.name)
     return f"{name}=={version}"
 
 
-def _only_wheels(target: Target) -> list[str]:
+def _list_pip_options(target: Target) -> list[str]:
     return ["--only-binary=:all:", *target.pip_options]
 
 

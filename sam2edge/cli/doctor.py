@@ -11,10 +11,10 @@ import click
 
 from sam2edge import __version__
 from sam2edge.cli.terminal import progress
-from sam2edge.diagnosis.backends import try_backends, working
+from sam2edge.diagnosis.backends import drop_broken, try_backends
 from sam2edge.diagnosis.cameras import look_at_cameras
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS, Finding
-from sam2edge.diagnosis.picking import Picking, cap_finding, explanation, what_auto_picks
+from sam2edge.diagnosis.picking import Picking, check_memory_cap, explanation, find_auto_pick
 from sam2edge.diagnosis.storage import Storage, look_at_store
 from sam2edge.machine.describe import Machine, describe_machine
 from sam2edge.machine.software import find_libraries
@@ -40,10 +40,10 @@ def doctor(context: click.Context, as_json: bool, explain: bool) -> None:
     with progress("trying the backends"):
         machine = describe_machine()
         backends = try_backends(libraries, machine.has_gpu, machine.board.is_jetson, machine.cuda)
-        picking = what_auto_picks(working(libraries, backends), machine.has_gpu)
+        picking = find_auto_pick(drop_broken(libraries, backends), machine.has_gpu)
         cameras = [*look_at_cameras(), look_at_service()]
         storage = look_at_store()
-    cap = cap_finding()
+    cap = check_memory_cap()
     can_run = any(finding.state == WORKS for finding in backends) and (cap is None or cap.state != BROKEN)
     if as_json:
         click.echo(json.dumps(_report(can_run, machine, backends, picking, cameras, storage, explain)))
@@ -106,30 +106,34 @@ def _machine_rows(machine: Machine) -> Iterable[Row]:
     yield "board", "", board.module or board.name or "unknown"
     if board.module and board.name:
         yield "", "", f"{board.name} ({board.part}, {board.soc})"
-    yield "system", "", ", ".join(part for part in (machine.system, machine.architecture, _release(machine)) if part)
+    yield (
+        "system",
+        "",
+        ", ".join(part for part in (machine.system, machine.architecture, _format_release(machine)) if part),
+    )
     versions = {"CUDA": machine.cuda, "TensorRT": machine.tensorrt}
     yield "installed", "", ", ".join(f"{name} {version or 'not found'}" for name, version in versions.items())
-    yield "GPU", "", _gpu(machine)
+    yield "GPU", "", _describe_gpu(machine)
     mode = machine.power_mode
     if mode is not None:
         yield "power mode", "", f"{mode.name or '?'} (number {mode.number}, from {mode.source})"
     elif board.is_jetson:
         yield "power mode", "", "unknown: nvpmodel has set none"
-    yield "clocks", "", _clocks(machine)
+    yield "clocks", "", _describe_clocks(machine)
     hottest = machine.heat.hottest_c
     yield "temperature", "", "no sensor is visible" if hottest is None else f"{hottest:.0f} C in the hottest zone"
-    yield "throttling", "", _throttling(machine)
+    yield "throttling", "", _describe_throttling(machine)
 
 
-def _release(machine: Machine) -> str:
+def _format_release(machine: Machine) -> str:
     board = machine.board
     return f"L4T {board.l4t}, JetPack {board.jetpack or 'unknown'}" if board.l4t else ""
 
 
-def _gpu(machine: Machine) -> str:
+def _describe_gpu(machine: Machine) -> str:
     gpu = machine.gpu
     if gpu is not None:
-        kind = "shares the CPU's memory" if gpu.integrated else f"{_gib(gpu.total_bytes)} of its own"
+        kind = "shares the CPU's memory" if gpu.integrated else f"{_format_gib(gpu.total_bytes)} of its own"
         return f"{gpu.name}, compute capability {gpu.compute_capability}, driver for CUDA {gpu.driver_cuda}, {kind}"
     if machine.has_gpu:
         known = machine.compute_capability
@@ -139,7 +143,7 @@ def _gpu(machine: Machine) -> str:
     return "none from NVIDIA"
 
 
-def _clocks(machine: Machine) -> str:
+def _describe_clocks(machine: Machine) -> str:
     if not machine.clocks:
         return "not told by the kernel"
     shown = ", ".join(f"{c.name} {c.current_mhz} of {c.greatest_mhz} MHz" for c in machine.clocks[:3])
@@ -148,7 +152,7 @@ def _clocks(machine: Machine) -> str:
     return shown + ("; `sudo jetson_clocks` pins them for steady times" if machine.board.is_jetson else "")
 
 
-def _throttling(machine: Machine) -> str:
+def _describe_throttling(machine: Machine) -> str:
     if not machine.heat.zones_c and machine.gpu_state is None:
         return "not told: no sensor is visible"
     parts = [f"now, by {', '.join(machine.slowed_by)}"] if machine.slowed_by else ["none now"]
@@ -162,9 +166,13 @@ def _memory_rows(machine: Machine, picking: Picking) -> Iterable[Row]:
     memory = machine.memory
     limit = ", limited by a cgroup" if memory.in_cgroup else ""
     shared = ", shared by CPU and GPU" if machine.shares_memory else ""
-    yield "memory", "", f"{_gib(memory.available_bytes)} available of {_gib(memory.total_bytes)}{limit}{shared}"
-    zram = f", {_gib(memory.zram_bytes)} of it zram" if memory.zram_bytes else ""
-    used = f"{_gib(memory.swap_used_bytes)} used of {_gib(memory.swap_bytes)}{zram}"
+    yield (
+        "memory",
+        "",
+        f"{_format_gib(memory.available_bytes)} available of {_format_gib(memory.total_bytes)}{limit}{shared}",
+    )
+    zram = f", {_format_gib(memory.zram_bytes)} of it zram" if memory.zram_bytes else ""
+    used = f"{_format_gib(memory.swap_used_bytes)} used of {_format_gib(memory.swap_bytes)}{zram}"
     yield "swap", "", used if memory.swap_bytes else "none"
     if picking.choice is None:
         yield '"auto"', _MARKS[MISSING], str(picking.problem)
@@ -176,17 +184,17 @@ def _memory_rows(machine: Machine, picking: Picking) -> Iterable[Row]:
 
 def _pick_rows(choice: Selection) -> Iterable[Row]:
     for budget in choice.budgets.values():
-        cap = "" if budget.cap_bytes is None else f", cap {_gib(budget.cap_bytes)}"
-        usable = f"{_gib(budget.usable_bytes)} usable of {_gib(budget.available_bytes)} available"
-        yield f"{budget.kind} budget", "", f"{usable}, {_gib(budget.reserve_bytes)} in reserve{cap}"
+        cap = "" if budget.cap_bytes is None else f", cap {_format_gib(budget.cap_bytes)}"
+        usable = f"{_format_gib(budget.usable_bytes)} usable of {_format_gib(budget.available_bytes)} available"
+        yield f"{budget.kind} budget", "", f"{usable}, {_format_gib(budget.reserve_bytes)} in reserve{cap}"
     needs = choice.picked.needs
-    cache = "" if choice.cache_bytes is None else f", cache up to {_gib(choice.cache_bytes)}"
-    yield '"auto"', "", f"{choice.picked}: takes {_gib(needs.total_bytes)} ({needs.source}){cache}"
+    cache = "" if choice.cache_bytes is None else f", cache up to {_format_gib(choice.cache_bytes)}"
+    yield '"auto"', "", f"{choice.picked}: takes {_format_gib(needs.total_bytes)} ({needs.source}){cache}"
 
 
 def _storage_rows(storage: Storage) -> Iterable[Row]:
     writable = "" if storage.is_writable else ", not writable"
-    yield "store", "", f"{storage.folder}: {_gib(storage.free_bytes)} free on its disk{writable}"
+    yield "store", "", f"{storage.folder}: {_format_gib(storage.free_bytes)} free on its disk{writable}"
     for stored in storage.contents:
         yield "", "", f"{stored.model}: {stored.kind} {stored.form}, {stored.num_bytes / 2**20:.0f} MiB"
 
@@ -198,7 +206,7 @@ def _finding_rows(findings: Iterable[Finding]) -> Iterable[Row]:
             yield "", "", f"-> {finding.remedy}"
 
 
-def _gib(num_bytes: int | None) -> str:
+def _format_gib(num_bytes: int | None) -> str:
     if num_bytes is None:
         return "unknown"
     return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"

@@ -59,26 +59,26 @@ class PhotoResult:
 
 
 def make_files(result: PhotoResult, stem: str, formats: Sequence[str]) -> dict[str, bytes]:
-    """File name -> content, in the order of `formats`; COCO goes into one file for all photos, see `coco_entry`."""
+    """File name -> content, in the order of `formats`. COCO is one file for all photos: see `make_coco_entry`."""
     files: dict[str, bytes] = {}
     for form in formats:
         if form == "mask":
-            files |= _picture_a_mask(result, stem, form, lambda found: found.mask.astype(np.uint8) * 255)
+            files |= _draw_each(result, stem, form, lambda found: found.mask.astype(np.uint8) * 255)
         elif form == "cutout":
-            files |= _picture_a_mask(result, stem, form, lambda found: cut_out(result.image_bgr, found.mask))
+            files |= _draw_each(result, stem, form, lambda found: cut_out(result.image_bgr, found.mask))
         elif form == "overlay" and len(result.masks) > len(result.best):
-            files |= _picture_a_mask(result, stem, form, lambda found: draw_overlay(result, [found]))
+            files |= _draw_each(result, stem, form, lambda found: draw_overlay(result, [found]))
         elif form == "overlay":
             files[f"{stem}.overlay.png"] = _to_png(draw_overlay(result, result.masks))
         elif form in ("polygons", "rle"):
-            files[f"{stem}.{form}.json"] = _to_json(_shapes(result, form))
+            files[f"{stem}.{form}.json"] = _to_json(_list_shapes(result, form))
         elif form == "yolo":
             lines = [yolo_line(found.mask) for found in result.best if found.mask.any()]
             files[f"{stem}.txt"] = "".join(f"{line}\n" for line in lines).encode()
     return files
 
 
-def coco_entry(result: PhotoResult) -> tuple[str, tuple[int, int], list[dict[str, Any]]]:
+def make_coco_entry(result: PhotoResult) -> tuple[str, tuple[int, int], list[dict[str, Any]]]:
     """The photo's part of a COCO data set, as `coco_dataset` takes it."""
     annotations = [coco_annotation(found.mask, found.score) for found in result.best if found.mask.any()]
     return Path(result.path).name, (result.image_bgr.shape[0], result.image_bgr.shape[1]), annotations
@@ -95,12 +95,12 @@ def draw_overlay(result: PhotoResult, shown: Sequence[FoundMask]) -> np.ndarray:
         points=np.array([(point.x, point.y) for point in points]).reshape(-1, 2),
         point_labels=np.array([point.label for point in points]),
         boxes=np.array(boxes).reshape(-1, 4),
-        labels=[_label(result, found) for found in shown],
+        labels=[_format_label(result, found) for found in shown],
         colors=[distinct_color(found.number - 1) for found in shown],
     )
 
 
-def _label(result: PhotoResult, found: FoundMask) -> str:
+def _format_label(result: PhotoResult, found: FoundMask) -> str:
     if found.prompt == ObjectPrompt():  # of everything: hundreds of labels would cover the photo
         return ""
     name = result.label or (str(found.number) if len(result.best) > 1 else "")
@@ -118,12 +118,12 @@ def describe_mask(found: FoundMask) -> dict[str, Any]:
     }
 
 
-def _picture_a_mask(result: PhotoResult, stem: str, form: str, draw: Any) -> dict[str, bytes]:
+def _draw_each(result: PhotoResult, stem: str, form: str, draw: Any) -> dict[str, bytes]:
     names = {f"{stem}.{result.part_name(found)}{form}.png": found for found in result.masks}
     return {name: _to_png(draw(found)) for name, found in names.items()}
 
 
-def _shapes(result: PhotoResult, form: str) -> list[dict[str, Any]]:
+def _list_shapes(result: PhotoResult, form: str) -> list[dict[str, Any]]:
     shapes = []
     for found in result.masks:
         outlines = [np.round(polygon, 1).tolist() for polygon in mask_polygons(found.mask)] if form != "rle" else None

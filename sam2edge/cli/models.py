@@ -25,10 +25,10 @@ from sam2edge.store.inventory import (
     UNFINISHED,
     UNKNOWN,
     WEIGHTS,
-    builds,
     check_file,
+    list_builds,
+    list_stored_files,
     remove_model,
-    stored_files,
 )
 from sam2edge.store.pull import pull_checkpoint
 from sam2edge.variants import ALIASES, VARIANTS, Variant, find_variant
@@ -62,7 +62,7 @@ def list_models(as_json: bool = False) -> None:
             row["release"],
             str(row["image_size"]),
             _list_installed(row),
-            _megabytes(row["stored_bytes"]) if row["stored_bytes"] else "-",
+            _format_megabytes(row["stored_bytes"]) if row["stored_bytes"] else "-",
             row["checkpoint_url"] or "embedded",
         )
         for row in rows
@@ -85,14 +85,16 @@ def pull(model: str, as_json: bool) -> None:
     source = variant.checkpoint
     there = source is not None and (paths.checkpoint_dir() / source.file_name).is_file()
     if source is not None and not there:
-        size = "size not known" if source.size_bytes is None else _megabytes(source.size_bytes)
+        size = "size not known" if source.size_bytes is None else _format_megabytes(source.size_bytes)
         _note(f"downloading {source.file_name}, {size}")
     with byte_progress(source.file_name if source else model) as report:
         path = pull_checkpoint(variant, report, on_wait=lambda: _note(f"waiting: {model} is being fetched already"))
     if as_json:
         click.echo(json.dumps({"model": variant.model_id, "path": str(path), "size_bytes": path.stat().st_size}))
         return
-    click.echo(f"{path} ({_megabytes(path.stat().st_size)}), {'already there, ' if there else ''}checksum as published")
+    click.echo(
+        f"{path} ({_format_megabytes(path.stat().st_size)}), {'already there, ' if there else ''}checksum as published"
+    )
     _tell_next_command(variant)
 
 
@@ -121,7 +123,7 @@ def add(path: Path, replace: bool, as_json: bool) -> None:
 def remove(model: str, yes: bool, as_json: bool) -> None:
     """Delete the weights, graphs, engines and unfinished downloads of MODEL."""
     variant = find_variant(model)
-    files = stored_files(variant)
+    files = list_stored_files(variant)
     if not files:
         raise InvalidInputError(
             f"the store has nothing of {variant.model_id}", expected="a model that is there", got=str(paths.root())
@@ -130,8 +132,8 @@ def remove(model: str, yes: bool, as_json: bool) -> None:
         if as_json or not (sys.stdin and sys.stdin.isatty()):
             raise click.UsageError("Nobody to ask: give --yes.")
         for file in files:
-            click.echo(f"{_megabytes(file.size_bytes):>10}  {file.path}")
-        total = _megabytes(sum(file.size_bytes for file in files))
+            click.echo(f"{_format_megabytes(file.size_bytes):>10}  {file.path}")
+        total = _format_megabytes(sum(file.size_bytes for file in files))
         click.confirm(f"Delete these {len(files)} files, {total}?", abort=True)
     removed = remove_model(variant)
     num_bytes = sum(file.size_bytes for file in removed)
@@ -139,7 +141,7 @@ def remove(model: str, yes: bool, as_json: bool) -> None:
         facts = {"removed": [str(f.path) for f in removed], "removed_bytes": num_bytes}
         click.echo(json.dumps({"model": variant.model_id, **facts}))
     else:
-        click.echo(f"removed {len(removed)} files of {variant.model_id}, {_megabytes(num_bytes)}")
+        click.echo(f"removed {len(removed)} files of {variant.model_id}, {_format_megabytes(num_bytes)}")
 
 
 @models.command()
@@ -148,7 +150,7 @@ def remove(model: str, yes: bool, as_json: bool) -> None:
 def verify(context: click.Context, as_json: bool) -> None:
     """Compare every file in the store with its checksum. The exit status is 1 where one is damaged."""
     with progress("reading the store"):
-        findings = [check_file(file) for file in stored_files()]
+        findings = [check_file(file) for file in list_stored_files()]
     damaged = [finding for finding in findings if finding.state == DAMAGED]
     unknown = [finding for finding in findings if finding.state == UNKNOWN]
     if as_json:
@@ -158,7 +160,7 @@ def verify(context: click.Context, as_json: bool) -> None:
         for finding in [*unknown, *damaged]:
             remedy = f"; remedy: {finding.remedy}" if finding.remedy else ""
             click.echo(f"{finding.state}: {finding.file.path}: {finding.reason}{remedy}")
-        total = _megabytes(sum(finding.file.size_bytes for finding in findings))
+        total = _format_megabytes(sum(finding.file.size_bytes for finding in findings))
         click.echo(f"{len(findings)} files, {total}, {len(damaged)} damaged")
     if damaged:
         context.exit(1)
@@ -166,7 +168,7 @@ def verify(context: click.Context, as_json: bool) -> None:
 
 def _describe(variant: Variant) -> dict[str, Any]:
     checkpoint = variant.checkpoint
-    files = stored_files(variant)
+    files = list_stored_files(variant)
     return {
         "id": variant.model_id,
         "aliases": sorted(
@@ -177,8 +179,8 @@ def _describe(variant: Variant) -> dict[str, Any]:
         "image_size": variant.image_size,
         "installed": paths.is_installed(variant),
         "weights": paths.find_checkpoint(variant) is not None,
-        "graphs": builds(files, GRAPH),
-        "engines": builds(files, ENGINE),
+        "graphs": list_builds(files, GRAPH),
+        "engines": list_builds(files, ENGINE),
         "stored_bytes": sum(file.size_bytes for file in files),
         "unfinished_bytes": sum(file.size_bytes for file in files if file.kind == UNFINISHED),
         "checkpoint_url": checkpoint.url if checkpoint else None,
@@ -214,7 +216,7 @@ def _note(text: str) -> None:
     click.echo(f"note: {text}", err=True)
 
 
-def _megabytes(num_bytes: int) -> str:
+def _format_megabytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e6:.1f} MB"
 
 

@@ -41,7 +41,8 @@ class FramePrompt:
                 )
             return
         points, labels, box = (
-            None if value is None else _array(value) for value in map(self.arguments.get, ("points", "labels", "box"))
+            None if value is None else _to_array(value)
+            for value in map(self.arguments.get, ("points", "labels", "box"))
         )
         try:
             (read,) = read_prompts([(height, width)], points, labels, box)  # type: ignore[list-item]
@@ -54,7 +55,7 @@ class FramePrompt:
             ) from error
 
 
-def prompts_of_options(points: Sequence[tuple[Point, ...]], boxes: Sequence[Box]) -> list[FramePrompt]:
+def read_prompt_options(points: Sequence[tuple[Point, ...]], boxes: Sequence[Box]) -> list[FramePrompt]:
     """Objects 1, 2, ... on the first frame, see `group_prompts`."""
     grouped = enumerate(group_prompts(points, boxes), 1)
     return [FramePrompt(0, number, prompt.arguments()) for number, prompt in grouped]
@@ -76,7 +77,7 @@ def read_prompt_file(path: Path) -> list[FramePrompt]:
             "prompts cannot be read", expected="a JSON file", got=f"{path}: {error}", remedy="see docs/tracking.md"
         ) from error
     if not isinstance(entries, list) or not entries:
-        raise _bad("prompts are no list", "a JSON list of at least one prompt", str(path))
+        raise _error("prompts are no list", "a JSON list of at least one prompt", str(path))
     prompts = [_read(i, entry, path.parent) for i, entry in enumerate(entries)]
     for prompt in prompts:
         prompt.check(math.inf, math.inf)  # the size of frames is known later
@@ -85,31 +86,31 @@ def read_prompt_file(path: Path) -> list[FramePrompt]:
 
 def _read(index: int, entry: Any, folder: Path) -> FramePrompt:
     if not isinstance(entry, dict) or not set(entry) <= _KEYS:
-        raise _bad(f"prompt {index} has unknown parts", f"an object with {sorted(_KEYS)}", json.dumps(entry)[:80])
+        raise _error(f"prompt {index} has unknown parts", f"an object with {sorted(_KEYS)}", json.dumps(entry)[:80])
     frame, object_id = entry.get("frame", 0), entry.get("object", 1)
     if type(frame) is not int or frame < 0:
-        raise _bad(f"prompt {index} has no usable frame", "a whole number from 0", repr(frame))
+        raise _error(f"prompt {index} has no usable frame", "a whole number from 0", repr(frame))
     if type(object_id) is not int or not 1 <= object_id <= _MAX_OBJECT:
-        raise _bad(f"prompt {index} has no usable object", f"a whole number 1..{_MAX_OBJECT}", repr(object_id))
+        raise _error(f"prompt {index} has no usable object", f"a whole number 1..{_MAX_OBJECT}", repr(object_id))
     arguments = {key: entry[key] for key in ("points", "labels", "box") if key in entry}
     if "points" in arguments and "labels" not in arguments and isinstance(arguments["points"], list):
         arguments["labels"] = [1] * len(arguments["points"])
     clear = entry.get("clear_old_points", False)
     if not isinstance(clear, bool):
-        raise _bad(f"prompt {index} has no usable clear_old_points", "true or false", repr(clear))
+        raise _error(f"prompt {index} has no usable clear_old_points", "true or false", repr(clear))
     arguments |= {"clear_old_points": True} if clear else {}
     if "mask" in entry:
         if "points" in arguments or "box" in arguments or not isinstance(entry["mask"], str):
-            raise _bad(f"prompt {index} has no usable mask", "a file name alone", json.dumps(entry)[:80])
+            raise _error(f"prompt {index} has no usable mask", "a file name alone", json.dumps(entry)[:80])
         arguments["mask"] = read_photo(folder / entry["mask"]).any(axis=2)
         if not arguments["mask"].any():
-            raise _bad(f"mask of prompt {index} is empty", "at least one pixel that is not 0", entry["mask"])
+            raise _error(f"mask of prompt {index} is empty", "at least one pixel that is not 0", entry["mask"])
     elif "points" not in arguments and "box" not in arguments:
-        raise _bad(f"prompt {index} points at nothing", "points, a box or a mask", json.dumps(entry)[:80])
+        raise _error(f"prompt {index} points at nothing", "points, a box or a mask", json.dumps(entry)[:80])
     return FramePrompt(frame, object_id, arguments)
 
 
-def _array(value: Any) -> Any:
+def _to_array(value: Any) -> Any:
     """Of numbers where it can be; `read_prompts` names what cannot, and takes a list for one element an image."""
     try:
         return np.asarray(value, np.float32)
@@ -117,5 +118,5 @@ def _array(value: Any) -> Any:
         return np.asarray(None if isinstance(value, str) else value, object)
 
 
-def _bad(problem: str, expected: str, got: str) -> InvalidInputError:
+def _error(problem: str, expected: str, got: str) -> InvalidInputError:
     return InvalidInputError(problem, expected=expected, got=got, remedy="see docs/tracking.md")

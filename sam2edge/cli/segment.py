@@ -18,8 +18,8 @@ from sam2edge.cli.mask_files import (
     FORMATS,
     FoundMask,
     PhotoResult,
-    coco_entry,
     describe_mask,
+    make_coco_entry,
     make_files,
 )
 from sam2edge.cli.model_options import FileName, model_options
@@ -160,15 +160,15 @@ def segment(
         stem = "stdin" if path == STANDARD_INPUT else Path(path).stem
         files = make_files(result, stem, output.formats)
         if "coco" in output.formats:
-            entries.append(coco_entry(result))
+            entries.append(make_coco_entry(result))
             if len(paths) == 1:
-                files[f"{stem}.coco.json"] = _dataset(entries, label)
+                files[f"{stem}.coco.json"] = _encode_coco(entries, label)
         written = output.write(files)
         reports.append(_describe(result, model, written))
         if not (as_json or quiet or output.folder is None):
             click.echo(printable(_summarise(reports[-1])))
         _warn_if_uncertain(result, quiet)
-    coco = output.write({"annotations.coco.json": _dataset(entries, label)}) if entries and len(paths) > 1 else []
+    coco = output.write({"annotations.coco.json": _encode_coco(entries, label)}) if entries and len(paths) > 1 else []
     if as_json:
         alone = len(photos) == 1 and not Path(photos[0]).is_dir()
         click.echo(json.dumps(reports[0] if alone else {"photos": reports, "coco": [str(path) for path in coco]}))
@@ -242,7 +242,7 @@ def _find_everything(model: Any, image_bgr: np.ndarray, points_per_side: int) ->
     return [FoundMask(number, 0, one.mask, one.score, ObjectPrompt()) for number, one in enumerate(found, 1)]
 
 
-def _dataset(entries: list[Any], label: str | None) -> bytes:
+def _encode_coco(entries: list[Any], label: str | None) -> bytes:
     return (json.dumps(coco_dataset(entries, label or "object")) + "\n").encode()
 
 

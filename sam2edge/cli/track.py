@@ -12,7 +12,7 @@ import click
 
 from sam2edge.cli.following import Run, follow
 from sam2edge.cli.model_options import FileName, model_options
-from sam2edge.cli.prompt_file import FramePrompt, prompts_of_options, read_prompt_file
+from sam2edge.cli.prompt_file import FramePrompt, read_prompt_file, read_prompt_options
 from sam2edge.cli.prompt_options import Box, Point, box_option, point_option
 from sam2edge.cli.terminal import Reported, printable, progress, tell_new_name
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
@@ -73,7 +73,7 @@ def track(
     """
     if as_json and as_lines:
         raise click.UsageError("Give --json or --jsonl, not both.")
-    prompts = _prompts(points, boxes, prompt_file)
+    prompts = _read_prompts(points, boxes, prompt_file)
     out_path = Path(f"{short_name(source)}.tracked.mp4") if out is None else Path(out)
     if out_path.exists() and Path(source).exists() and out_path.samefile(source):
         raise InvalidInputError("--out is the source itself", expected="another file", got=out_path)
@@ -144,10 +144,10 @@ def _warn(frames: FrameSource, run: Run) -> None:
         click.echo(f"warning: the video may be damaged: {announced}", err=True)
 
 
-def _prompts(
+def _read_prompts(
     points: tuple[tuple[Point, ...], ...], boxes: tuple[Box, ...], prompt_file: str | None
 ) -> list[FramePrompt]:
-    by_option = prompts_of_options(points, boxes)
+    by_option = read_prompt_options(points, boxes)
     if by_option and prompt_file is not None:
         raise click.UsageError("Give --prompts FILE.json, or --point and --box, not both.")
     if prompt_file is not None:

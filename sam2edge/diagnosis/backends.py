@@ -19,11 +19,11 @@ from sam2edge.machine.software import (
     Libraries,
     find_old_pycuda,
     find_old_tensorrt,
+    find_pycuda_install,
     library_version,
-    pycuda_install,
 )
 from sam2edge.selection.budget import VARIABLE
-from sam2edge.selection.select import Candidate, Constraints, installed_candidates
+from sam2edge.selection.select import Candidate, Constraints, list_candidates
 from sam2edge.variants import EMBEDDED, VARIANTS
 
 TIMEOUT_S = 120.0
@@ -50,7 +50,7 @@ def run_trial(trial: Trial, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         return answer if isinstance(answer, dict) else {"ok": False, "problem": "no answer"}
     except (ValueError, IndexError):
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return {"ok": False, "problem": f"the process died of {_cause(done.returncode)}: {last[:200]}"}
+        return {"ok": False, "problem": f"the process died of {_name_cause(done.returncode)}: {last[:200]}"}
 
 
 def _environment() -> dict[str, str]:
@@ -83,15 +83,15 @@ def try_backends(
     with ThreadPoolExecutor() as pool:
         answers = dict(zip(trials, pool.map(run, trials.values()), strict=True))
     return [
-        _tensorrt(libraries, has_gpu, on_jetson, trials, answers, cuda),
-        _torch_cuda(libraries, has_gpu, answers),
-        *([_plain("openvino", "openvino", answers)] if "openvino" in answers else []),
-        _plain("onnxruntime", "onnxruntime", answers),
-        _plain("torch on cpu", "torch", answers),
+        _judge_tensorrt(libraries, has_gpu, on_jetson, trials, answers, cuda),
+        _judge_torch_cuda(libraries, has_gpu, answers),
+        *([_judge_cpu("openvino", "openvino", answers)] if "openvino" in answers else []),
+        _judge_cpu("onnxruntime", "onnxruntime", answers),
+        _judge_cpu("torch on cpu", "torch", answers),
     ]
 
 
-def working(libraries: Libraries, findings: Iterable[Finding]) -> Libraries:
+def drop_broken(libraries: Libraries, findings: Iterable[Finding]) -> Libraries:
     """The libraries less those whose trial failed: what "auto" can count on."""
     state = {finding.name: finding.state for finding in findings}
     gone = {name for name in ("openvino", "onnxruntime") if state.get(name) == BROKEN}
@@ -104,13 +104,13 @@ def working(libraries: Libraries, findings: Iterable[Finding]) -> Libraries:
 
 
 def _engines(libraries: Libraries, has_gpu: bool) -> list[Candidate]:
-    return installed_candidates(Constraints(backend="tensorrt"), libraries, has_gpu)
+    return list_candidates(Constraints(backend="tensorrt"), libraries, has_gpu)
 
 
 _BUILD = f"sam2edge build {VARIANTS[EMBEDDED].model_id}"
 
 
-def _tensorrt(
+def _judge_tensorrt(
     libraries: Libraries,
     has_gpu: bool,
     on_jetson: bool,
@@ -123,7 +123,7 @@ def _tensorrt(
     if "tensorrt" in answers:
         model, size, *_ = trials["tensorrt"]
         again = f"sam2edge build {model} --size {size}"
-        return _of_answer("tensorrt", f"{versions}, {model} at {size}", answers["tensorrt"], again)
+        return _judge_answer("tensorrt", f"{versions}, {model} at {size}", answers["tensorrt"], again)
     if not has_gpu:
         return Finding("tensorrt", MISSING, "no NVIDIA GPU on this machine" + (f" ({versions})" if versions else ""))
     if not installed:
@@ -133,7 +133,7 @@ def _tensorrt(
     if too_old is not None:
         return Finding("tensorrt", MISSING, too_old, TENSORRT_UPGRADE)
     if not libraries.has("pycuda"):
-        return Finding("tensorrt", MISSING, f"{versions}; pycuda is not installed", pycuda_install())
+        return Finding("tensorrt", MISSING, f"{versions}; pycuda is not installed", find_pycuda_install())
     unfit = find_old_pycuda(library_version("pycuda"), library_version("numpy"), cuda)
     if unfit is not None:
         detail, _, remedy = unfit.partition("; ")
@@ -141,10 +141,10 @@ def _tensorrt(
     return Finding("tensorrt", MISSING, f"{versions}; no usable engine was built", _BUILD)
 
 
-def _torch_cuda(libraries: Libraries, has_gpu: bool, answers: dict[str, dict[str, Any]]) -> Finding:
+def _judge_torch_cuda(libraries: Libraries, has_gpu: bool, answers: dict[str, dict[str, Any]]) -> Finding:
     name = "torch on cuda"
     if name in answers:
-        return _of_answer(name, f"torch {library_version('torch') or ''}", answers[name], None)
+        return _judge_answer(name, f"torch {library_version('torch') or ''}", answers[name], None)
     if not has_gpu:
         return Finding(name, MISSING, "no NVIDIA GPU on this machine")
     if not libraries.has("torch"):
@@ -152,20 +152,20 @@ def _torch_cuda(libraries: Libraries, has_gpu: bool, answers: dict[str, dict[str
     return Finding(name, NOTE, "torch is built for the CPU; a build for this machine's CUDA would use the GPU")
 
 
-def _plain(name: str, library: str, answers: dict[str, dict[str, Any]]) -> Finding:
+def _judge_cpu(name: str, library: str, answers: dict[str, dict[str, Any]]) -> Finding:
     if name not in answers:
         return Finding(name, MISSING, f"{library} is not installed", BACKENDS[library].install)
     again = f"pip install --force-reinstall {library}"
-    return _of_answer(name, f"{library} {library_version(library) or ''}".strip(), answers[name], again)
+    return _judge_answer(name, f"{library} {library_version(library) or ''}".strip(), answers[name], again)
 
 
-def _of_answer(name: str, what: str, answer: dict[str, Any], remedy: str | None) -> Finding:
+def _judge_answer(name: str, what: str, answer: dict[str, Any], remedy: str | None) -> Finding:
     if answer.get("ok"):
         return Finding(name, WORKS, f"{what}: segmented a picture")
     return Finding(name, BROKEN, f"{what}: {answer.get('problem')}", answer.get("remedy") or remedy)
 
 
-def _cause(status: int) -> str:
+def _name_cause(status: int) -> str:
     try:
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
     except ValueError:

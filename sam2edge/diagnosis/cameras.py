@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS, Finding
-from sam2edge.machine.sysfs import children, exists, read_text
+from sam2edge.machine.sysfs import exists, list_children, read_text
 
 _GSTREAMER = re.compile(r"^\s*GStreamer:\s*(YES|NO)\s*(?:\(([^)]*)\))?", re.MULTILINE)
 _GI = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst; print(Gst.version_string())"
@@ -17,7 +17,7 @@ _GI = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gs
 def look_at_cameras(root: Path = Path("/")) -> list[Finding]:
     """OpenCV's GStreamer, Python's GStreamer, video devices, and on a Jetson the service of CSI cameras."""
     on_jetson = exists(root / "etc/nv_tegra_release")
-    findings = [_opencv("nvidia-opencv" if on_jetson else "python3-opencv"), _gi(), _devices(root)]
+    findings = [_check_opencv("nvidia-opencv" if on_jetson else "python3-opencv"), _check_gi(), _list_devices(root)]
     if on_jetson:
         there = exists(root / "tmp/argus_socket")
         said = "/tmp/argus_socket is there" if there else "its service nvargus-daemon does not run"
@@ -26,7 +26,7 @@ def look_at_cameras(root: Path = Path("/")) -> list[Finding]:
     return findings
 
 
-def _opencv(package: str) -> Finding:
+def _check_opencv(package: str) -> Finding:
     """`package` is the system's OpenCV, which has it."""
     name = "GStreamer in OpenCV"
     try:
@@ -46,7 +46,7 @@ def _opencv(package: str) -> Finding:
     )
 
 
-def _gi() -> Finding:
+def _check_gi() -> Finding:
     """In a process of its own: it loads native libraries, which may be broken."""
     try:
         done = subprocess.run([sys.executable, "-c", _GI], capture_output=True, text=True, timeout=30)
@@ -60,8 +60,8 @@ def _gi() -> Finding:
     return Finding("GStreamer in Python (gi)", MISSING, said, remedy)
 
 
-def _devices(root: Path) -> Finding:
-    devices = list(children(root / "dev", "video*"))
+def _list_devices(root: Path) -> Finding:
+    devices = list(list_children(root / "dev", "video*"))
     if not devices:
         return Finding("video devices", NOTE, "no /dev/video*")
     named = (f"/dev/{d.name} {read_text(root / 'sys/class/video4linux' / d.name / 'name')}".strip() for d in devices)

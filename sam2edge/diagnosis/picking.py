@@ -8,7 +8,7 @@ from pathlib import Path
 from sam2edge.diagnosis.findings import BROKEN, NOTE, Finding
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.machine.software import Libraries
-from sam2edge.selection.budget import VARIABLE, memory_cap
+from sam2edge.selection.budget import VARIABLE, read_memory_cap
 from sam2edge.selection.memory_estimate import estimate_on_cpu, estimate_torch_cuda, table_source
 from sam2edge.selection.select import RULES, Candidate, Selection, choose, select
 from sam2edge.variants import VARIANTS, Variant
@@ -24,16 +24,16 @@ class Picking:
     larger_command: str | None = None
 
 
-def cap_finding() -> Finding | None:
+def check_memory_cap() -> Finding | None:
     """$SAM2EDGE_MAX_MEMORY, where it is set: what cannot be read lets no model load."""
     try:
-        cap = memory_cap(None)
+        cap = read_memory_cap(None)
     except InvalidInputError as error:
         return Finding(VARIABLE, BROKEN, str(error), f"unset {VARIABLE}")
     return None if cap is None else Finding(VARIABLE, NOTE, f"{cap / 2**20:.0f} MiB")
 
 
-def what_auto_picks(libraries: Libraries, has_gpu: bool, root: Path = Path("/")) -> Picking:
+def find_auto_pick(libraries: Libraries, has_gpu: bool, root: Path = Path("/")) -> Picking:
     """`libraries` are those that work."""
     try:
         choice = select(root=root, libraries=libraries)
@@ -41,7 +41,7 @@ def what_auto_picks(libraries: Libraries, has_gpu: bool, root: Path = Path("/"))
         return Picking(None, str(error))
     if choice is None:
         return Picking(None, "no backend works that could run an installed model")
-    larger = _larger(choice, libraries, has_gpu)
+    larger = _find_larger(choice, libraries, has_gpu)
     if larger is None:
         return Picking(choice)
     return Picking(choice, None, larger, f"sam2edge models install {larger.variant.model_id}")
@@ -60,11 +60,11 @@ def explanation(picking: Picking) -> list[str]:
     return lines
 
 
-def _larger(choice: Selection, libraries: Libraries, has_gpu: bool) -> Candidate | None:
+def _find_larger(choice: Selection, libraries: Libraries, has_gpu: bool) -> Candidate | None:
     """The largest official model that is larger than the pick, is not installed, and would fit with torch."""
     installed = {candidate.variant for candidate, _ in choice.verdicts}
     candidates = [
-        _with_torch(variant, libraries, has_gpu)
+        _make_torch_candidate(variant, libraries, has_gpu)
         for variant in VARIANTS.values()
         if variant.is_2_1 and variant not in installed
     ]
@@ -72,7 +72,7 @@ def _larger(choice: Selection, libraries: Libraries, has_gpu: bool) -> Candidate
     return max(fitting, key=lambda c: c.rank, default=None)
 
 
-def _with_torch(variant: Variant, libraries: Libraries, has_gpu: bool) -> Candidate:
+def _make_torch_candidate(variant: Variant, libraries: Libraries, has_gpu: bool) -> Candidate:
     size = variant.image_size
     if has_gpu and libraries.torch_cuda:
         return Candidate(variant, size, "fp32", "torch", "cuda", estimate_torch_cuda(variant, size, False))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam2edge.store import paths
-from sam2edge.store.inventory import ENGINE, GRAPH, UNFINISHED, WEIGHTS, stored_files
+from sam2edge.store.inventory import ENGINE, GRAPH, UNFINISHED, WEIGHTS, list_stored_files
 from sam2edge.variants import EMBEDDED, VARIANTS
 
 
@@ -45,25 +45,25 @@ def look_at_store() -> Storage:
     except OSError:
         free = None
     try:
-        stored = list(_stored())
+        stored = list(_list_stored())
     except OSError:  # a file that went while they were looked at
         stored = []
-    return Storage(str(folder), os.access(nearest, os.W_OK | os.X_OK), free, (*_packaged(), *stored))
+    return Storage(str(folder), os.access(nearest, os.W_OK | os.X_OK), free, (*_list_packaged(), *stored))
 
 
-def _packaged() -> Iterator[Stored]:
+def _list_packaged() -> Iterator[Stored]:
     """The embedded model, as it comes with sam2edge."""
     micro = VARIANTS[EMBEDDED]
     weights = paths.find_checkpoint(micro)
     if weights is not None:
         graphs = weights.parent.glob("*.onnx")
-        yield Stored(micro.model_id, GRAPH, f"{micro.image_size}-fp32, in the package", sum(map(_size, graphs)))
-        yield Stored(micro.model_id, WEIGHTS, f"{weights.name}, in the package", _size(weights))
+        yield Stored(micro.model_id, GRAPH, f"{micro.image_size}-fp32, in the package", sum(map(_read_size, graphs)))
+        yield Stored(micro.model_id, WEIGHTS, f"{weights.name}, in the package", _read_size(weights))
 
 
-def _stored() -> Iterator[Stored]:
+def _list_stored() -> Iterator[Stored]:
     sizes: dict[tuple[str, str, str], int] = {}
-    for file in stored_files():
+    for file in list_stored_files():
         if file.kind in (WEIGHTS, GRAPH, ENGINE, UNFINISHED):
             model = file.variant.model_id if file.variant else "unknown"
             form = file.path.parent.name if file.kind in (GRAPH, ENGINE) else file.path.name
@@ -71,7 +71,7 @@ def _stored() -> Iterator[Stored]:
     return (Stored(*key, num_bytes) for key, num_bytes in sorted(sizes.items()))
 
 
-def _size(path: Path) -> int:
+def _read_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:

@@ -14,7 +14,7 @@ from typing import Any
 def main(arguments: list[str]) -> int:
     model_id, size, backend, device = arguments
     try:
-        answer = _segmented(model_id, int(size), backend, device)
+        answer = _segment(model_id, int(size), backend, device)
     except Exception as error:  # whatever a library raises is the answer
         remedy = getattr(error, "remedy", None)
         stated = [getattr(error, name, None) for name in ("problem", "got")]
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _segmented(model_id: str, size: int, backend: str, device: str) -> dict[str, Any]:
+def _segment(model_id: str, size: int, backend: str, device: str) -> dict[str, Any]:
     import numpy as np
 
     from sam2edge.automodel import AutoModel

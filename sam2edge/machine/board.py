@@ -80,11 +80,11 @@ class Board:
 
 def read_board(root: Path = Path("/")) -> Board:
     """The board below `root`; never raises."""
-    tree = _device_tree(root)
+    tree = _find_device_tree(root)
     compatible = read_strings(tree / "compatible")
     soc = next((s.removeprefix("nvidia,") for s in compatible if re.fullmatch(r"nvidia,tegra\d+", s)), None)
     part = read_module_part(root)
-    l4t = _l4t(root, in_packages=soc is not None)
+    l4t = _read_l4t(root, in_packages=soc is not None)
     name = read_text(tree / "model") or read_text(root / "sys/class/dmi/id/product_name")
     return Board(
         name=name or None,
@@ -92,13 +92,13 @@ def read_board(root: Path = Path("/")) -> Board:
         module=_MODULES.get(part or "") if soc else None,
         soc=soc,
         l4t=l4t,
-        jetpack=_jetpack(l4t, root) if l4t else None,
+        jetpack=_find_jetpack(l4t, root) if l4t else None,
     )
 
 
 def read_module_part(root: Path = Path("/")) -> str | None:
     """The part number of a Jetson's module ("p3767-0005"); None elsewhere and where the device tree does not tell."""
-    tree = _device_tree(root)
+    tree = _find_device_tree(root)
     # Thor's tree has no nvidia,boardids.
     names = ("compatible", "nvidia,boardids", "nvidia,dtsfilename")
     texts = [text for name in names for text in read_strings(tree / name)]
@@ -106,22 +106,22 @@ def read_module_part(root: Path = Path("/")) -> str | None:
     return next((part for part in parts if part.startswith(_MODULE_PARTS)), None)
 
 
-def _device_tree(root: Path) -> Path:
+def _find_device_tree(root: Path) -> Path:
     tree = root / "proc/device-tree"
     return tree if exists(tree / "compatible") else root / "sys/firmware/devicetree/base"
 
 
-def _l4t(root: Path, in_packages: bool) -> str | None:
+def _read_l4t(root: Path, in_packages: bool) -> str | None:
     found = _L4T.search(read_text(root / "etc/nv_tegra_release"))
     if found:
         return f"{found[1]}.{found[2].strip('.')}"
     # A container on a Jetson has this at most; elsewhere the long list is not read for it.
-    version = installed_packages(root, ("nvidia-l4t-core",)).get("nvidia-l4t-core") if in_packages else None
+    version = read_package_versions(root, ("nvidia-l4t-core",)).get("nvidia-l4t-core") if in_packages else None
     return version.partition("-")[0] if version else None
 
 
-def _jetpack(l4t: str, root: Path) -> str | None:
-    package = installed_packages(root, ("nvidia-jetpack",)).get("nvidia-jetpack")
+def _find_jetpack(l4t: str, root: Path) -> str | None:
+    package = read_package_versions(root, ("nvidia-jetpack",)).get("nvidia-jetpack")
     if package:
         return package.partition("+")[0]
     release = l4t if l4t.count(".") > 1 else f"{l4t}.0"
@@ -131,7 +131,7 @@ def _jetpack(l4t: str, root: Path) -> str | None:
 _DPKG_MAX_BYTES = 1 << 25
 
 
-def installed_packages(root: Path, names: tuple[str, ...]) -> dict[str, str]:
+def read_package_versions(root: Path, names: tuple[str, ...]) -> dict[str, str]:
     """Versions of those of the named Debian packages that are installed."""
     found = {}
     for block in read_text(root / "var/lib/dpkg/status", _DPKG_MAX_BYTES).split("\n\n"):

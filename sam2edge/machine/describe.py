@@ -14,7 +14,7 @@ from sam2edge.machine.device import Gpu, HostMemory, find_gpu, has_nvidia_gpu, r
 from sam2edge.machine.gpu_state import GpuMonitor, GpuState
 from sam2edge.machine.jetson_stats import ask_power_mode
 from sam2edge.machine.power import Clock, PowerMode, read_clocks, read_power_mode
-from sam2edge.machine.software import cuda_version, tensorrt_version
+from sam2edge.machine.software import read_cuda_version, read_tensorrt_version
 from sam2edge.machine.sysfs import read_text
 from sam2edge.machine.thermal import Heat, read_heat
 
@@ -73,10 +73,10 @@ def describe_machine(root: Path = _HERE, load: Callable[[str], Any] = ctypes.CDL
     gpu = find_gpu(load) if live and has_gpu else None
     return Machine(
         board=read_board(root),
-        system=_system(root),
+        system=_read_system_name(root),
         architecture=platform.machine() if root == _HERE else "",
-        cuda=cuda_version(root),
-        tensorrt=tensorrt_version(root),
+        cuda=read_cuda_version(root),
+        tensorrt=read_tensorrt_version(root),
         has_gpu=has_gpu,
         gpu=gpu,
         gpu_state=None if gpu is None or gpu.integrated else GpuMonitor(gpu, load).read(),
@@ -87,7 +87,7 @@ def describe_machine(root: Path = _HERE, load: Callable[[str], Any] = ctypes.CDL
     )
 
 
-def _system(root: Path) -> str:
+def _read_system_name(root: Path) -> str:
     """The system's name ("Ubuntu 22.04.5 LTS"), or "unknown"."""
     for line in read_text(root / "etc/os-release").splitlines():
         name, _, value = line.partition("=")

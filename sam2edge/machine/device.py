@@ -10,7 +10,7 @@ from typing import Any
 
 from sam2edge.errors import InvalidInputError
 from sam2edge.machine.board import read_module_part
-from sam2edge.machine.sysfs import as_int, exists, read_fields_kb, read_int, read_text
+from sam2edge.machine.sysfs import exists, parse_int, read_fields_kb, read_int, read_text
 
 # Device nodes of NVIDIA's drivers: discrete GPUs, Jetson (nvgpu, nvmap), Windows' Linux subsystem.
 _GPU_NODES = ("dev/nvidia0", "dev/nvidiactl", "dev/nvhost-gpu", "dev/nvgpu", "dev/nvmap", "dev/dxg")
@@ -51,7 +51,7 @@ class Gpu:
 def read_device_index(device: str | None) -> int:
     """The number of the CUDA device that "cuda" or "cuda:1" names; 0 for None. Raises InvalidInputError for others."""
     name, colon, number = (device or "cuda").partition(":")
-    index = as_int(number) if colon else 0
+    index = parse_int(number) if colon else 0
     if name != "cuda" or index is None or index < 0:
         raise InvalidInputError(
             "device cannot be used", expected="'cuda', or 'cuda:1' for the second GPU", got=repr(device)
@@ -126,17 +126,17 @@ class HostMemory:
 def read_host_memory(root: Path = Path("/")) -> HostMemory:
     """The host's memory. `root` is where /proc and /sys are found (tests give captured trees)."""
     meminfo = read_fields_kb(root / "proc/meminfo")
-    limit, rest = _cgroup_limit_and_rest(root)
+    limit, rest = _read_cgroup(root)
     total, available = meminfo.get("MemTotal"), meminfo.get("MemAvailable")
     swap, swap_free = meminfo.get("SwapTotal", 0), meminfo.get("SwapFree", 0)
     return HostMemory(
-        total_bytes=_least(total, limit),
-        available_bytes=_least(available, rest),
+        total_bytes=_find_least(total, limit),
+        available_bytes=_find_least(available, rest),
         in_cgroup=limit is not None and (total is None or limit < total),
         gpu_bytes=meminfo.get("NvMapMemUsed"),
         swap_bytes=swap,
         swap_used_bytes=max(0, swap - swap_free),
-        zram_bytes=_zram_bytes(root),
+        zram_bytes=_read_zram_bytes(root),
     )
 
 
@@ -158,10 +158,10 @@ _CGROUP_2_FILES = ("memory.max", "memory.current", "inactive_file")
 _CGROUP_1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
-def _cgroup_limit_and_rest(root: Path) -> tuple[int | None, int | None]:
+def _read_cgroup(root: Path) -> tuple[int | None, int | None]:
     """The least limit of this process's memory cgroups and those above them, and the least that one of them leaves."""
     limits, rests = [], []
-    for folder, limit_file, used_file, idle_field in _cgroup_folders(root):
+    for folder, limit_file, used_file, idle_field in _list_cgroup_folders(root):
         limit, used = read_int(folder / limit_file), read_int(folder / used_file)
         # An unlimited version 1 group states a limit near 2**63; of version 2 it says "max", which is no number.
         if limit is None or not 0 <= limit < 1 << 60:
@@ -169,11 +169,11 @@ def _cgroup_limit_and_rest(root: Path) -> tuple[int | None, int | None]:
         limits.append(limit)
         if used is not None:
             # File pages that were not used lately count as used and are given back under pressure.
-            rests.append(max(0, min(limit, limit - used + _idle_file_bytes(folder, idle_field))))
+            rests.append(max(0, min(limit, limit - used + _read_idle_bytes(folder, idle_field))))
     return (min(limits) if limits else None), (min(rests) if rests else None)
 
 
-def _cgroup_folders(root: Path) -> Iterator[tuple[Path, str, str, str]]:
+def _list_cgroup_folders(root: Path) -> Iterator[tuple[Path, str, str, str]]:
     """This process's groups, from its own up to the hierarchy's root, with the names of their files.
 
     A container may see its group as the root, or a path that is not mounted there: what is not there tells nothing.
@@ -192,20 +192,20 @@ def _cgroup_folders(root: Path) -> Iterator[tuple[Path, str, str, str]]:
             yield (top.joinpath(*parts[:depth]), *files)
 
 
-def _idle_file_bytes(folder: Path, field: str) -> int:
+def _read_idle_bytes(folder: Path, field: str) -> int:
     for line in read_text(folder / "memory.stat").splitlines():
         name, _, value = line.partition(" ")
         if name == field:
-            return as_int(value) or 0
+            return parse_int(value) or 0
     return 0
 
 
-def _zram_bytes(root: Path) -> int:
+def _read_zram_bytes(root: Path) -> int:
     rows = [line.split() for line in read_text(root / "proc/swaps").splitlines()]
-    sizes = [as_int(row[2]) for row in rows if len(row) > 2 and "/zram" in row[0]]
+    sizes = [parse_int(row[2]) for row in rows if len(row) > 2 and "/zram" in row[0]]
     return sum(size * 1024 for size in sizes if size is not None)
 
 
-def _least(*values: int | None) -> int | None:
+def _find_least(*values: int | None) -> int | None:
     known = [value for value in values if value is not None]
     return min(known) if known else None

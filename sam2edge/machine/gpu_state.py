@@ -58,7 +58,7 @@ class GpuMonitor:
             state = self._nvml_state() if self._nvml is not None else GpuState()
         if state.free_bytes is not None:
             return state
-        free, total = driver_memory(self._load, self._gpu.index)
+        free, total = ask_driver_memory(self._load, self._gpu.index)
         if free is None:
             return state
         return GpuState(total, free, state.temperature_c, state.clock_mhz, state.slowed_by, "CUDA driver")
@@ -101,7 +101,7 @@ class GpuMonitor:
             return False
 
 
-def driver_memory(load: Callable[[str], Any] = ctypes.CDLL, index: int = 0) -> tuple[int | None, int | None]:
+def ask_driver_memory(load: Callable[[str], Any] = ctypes.CDLL, index: int = 0) -> tuple[int | None, int | None]:
     """Free and total bytes of CUDA device number `index`, by the driver; its context takes some 100 MB meanwhile."""
     try:
         cuda = load(_CUDA_DRIVER)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam2edge.machine.sysfs import children, read_int, read_text
+from sam2edge.machine.sysfs import list_children, read_int, read_text
 
 _STATUS = "var/lib/nvpmodel/status"
 _MODE = re.compile(r"pmode:\s*(\d{1,6})")
@@ -51,15 +51,15 @@ def read_power_mode(root: Path = Path("/")) -> PowerMode | None:
 
 def read_clocks(root: Path = Path("/")) -> list[Clock]:
     """The GPU's clock, where it is a Tegra's, and one for each group of processor cores."""
-    gpus = [folder for folder in children(root / "sys/class/devfreq") if _GPU.search(folder.name)]
-    clocks = [_clock(f"GPU ({folder.name})", folder, 1_000_000, "%s_freq") for folder in gpus[:1]]
-    for policy in children(root / "sys/devices/system/cpu/cpufreq", "policy*"):
+    gpus = [folder for folder in list_children(root / "sys/class/devfreq") if _GPU.search(folder.name)]
+    clocks = [_read_clock(f"GPU ({folder.name})", folder, 1_000_000, "%s_freq") for folder in gpus[:1]]
+    for policy in list_children(root / "sys/devices/system/cpu/cpufreq", "policy*"):
         cores = read_text(policy / "affected_cpus") or policy.name.removeprefix("policy")
-        clocks.append(_clock(f"CPU {cores}", policy, 1_000, "scaling_%s_freq"))
+        clocks.append(_read_clock(f"CPU {cores}", policy, 1_000, "scaling_%s_freq"))
     return clocks
 
 
-def _clock(name: str, folder: Path, per_mhz: int, files: str) -> Clock:
+def _read_clock(name: str, folder: Path, per_mhz: int, files: str) -> Clock:
     def in_mhz(which: str) -> int | None:
         value = read_int(folder / (files % which))
         return None if value is None else value // per_mhz

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam2edge.machine.board import installed_packages
-from sam2edge.machine.sysfs import children, exists, read_text
+from sam2edge.machine.board import read_package_versions
+from sam2edge.machine.sysfs import exists, list_children, read_text
 
 # Distributions by the name they are imported as; the first one installed tells the version.
 DISTRIBUTIONS = {
@@ -54,8 +54,8 @@ class Libraries:
 
 def find_libraries(find: Callable[[str], object] = importlib.util.find_spec) -> Libraries:
     """What the interpreter would import; whether that works is another question (`sam2edge doctor` tries it)."""
-    names = frozenset(name for name in DISTRIBUTIONS if _finds(find, name))
-    return Libraries(names, _torch_cuda(find) if "torch" in names else None)
+    names = frozenset(name for name in DISTRIBUTIONS if _can_find(find, name))
+    return Libraries(names, _read_torch_cuda(find) if "torch" in names else None)
 
 
 def library_version(name: str) -> str | None:
@@ -72,7 +72,7 @@ def library_version(name: str) -> str | None:
 
 def find_old_tensorrt(version: str | None) -> str | None:
     """Why this version of `tensorrt` cannot build or run engines; None where it can, or is not known."""
-    numbers = release_numbers(version)
+    numbers = parse_release(version)
     if not numbers or numbers >= OLDEST_TENSORRT:
         return None
     return f"TensorRT {version} is too old: it has no strongly typed networks"
@@ -80,17 +80,17 @@ def find_old_tensorrt(version: str | None) -> str | None:
 
 def find_old_pycuda(pycuda: str | None, numpy: str | None, cuda: str | None) -> str | None:
     """Why this version of pycuda does not work with these versions of numpy and CUDA; None where it does."""
-    numbers = release_numbers(pycuda)
+    numbers = parse_release(pycuda)
     if not numbers:
         return None
-    if release_numbers(cuda) >= (13,) and numbers < _PYCUDA_FOR_CUDA_13:
+    if parse_release(cuda) >= (13,) and numbers < _PYCUDA_FOR_CUDA_13:
         return f"pycuda {pycuda} does not work with CUDA {cuda}; pip install --upgrade 'pycuda>=2025.1.2'"
-    if release_numbers(numpy) >= (2,) and numbers < _PYCUDA_FOR_NUMPY_2:
+    if parse_release(numpy) >= (2,) and numbers < _PYCUDA_FOR_NUMPY_2:
         return f"pycuda {pycuda} does not work with numpy {numpy}; pip install --upgrade 'pycuda>=2024.1.2'"
     return None
 
 
-def pycuda_install(which: Callable[[str], str | None] = shutil.which, root: Path = Path("/")) -> str:
+def find_pycuda_install(which: Callable[[str], str | None] = shutil.which, root: Path = Path("/")) -> str:
     """The command that installs pycuda. It is compiled, and finds CUDA by `nvcc` on PATH alone."""
     install = "pip install 'pycuda>=2024.1.2'"
     if which("nvcc") is not None:
@@ -100,7 +100,7 @@ def pycuda_install(which: Callable[[str], str | None] = shutil.which, root: Path
     return f"install the CUDA toolkit (on a Jetson: sudo apt install nvidia-jetpack), then {install}"
 
 
-def release_numbers(version: str | None) -> tuple[int, ...]:
+def parse_release(version: str | None) -> tuple[int, ...]:
     """ "10.3.0.30" -> (10, 3, 0, 30), up to the first part that is no number; empty where no version is known."""
     numbers = []
     for part in (version or "").split("."):
@@ -110,14 +110,14 @@ def release_numbers(version: str | None) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _finds(find: Callable[[str], object], name: str) -> bool:
+def _can_find(find: Callable[[str], object], name: str) -> bool:
     try:
         return find(name) is not None
     except (ImportError, ValueError):  # ValueError: sys.modules holds None, or a module without a specification
         return False
 
 
-def _torch_cuda(find: Callable[[str], object]) -> str | None:
+def _read_torch_cuda(find: Callable[[str], object]) -> str | None:
     """From torch/version.py, where its build wrote it: importing torch takes seconds."""
     origin = getattr(find("torch"), "origin", None)
     text = read_text(Path(origin).with_name("version.py")) if origin else ""
@@ -125,9 +125,9 @@ def _torch_cuda(find: Callable[[str], object]) -> str | None:
     return found[1] if found else None
 
 
-def cuda_version(root: Path = Path("/")) -> str | None:
+def read_cuda_version(root: Path = Path("/")) -> str | None:
     """The CUDA toolkit or runtime below /usr/local ("12.6.11"); None where there is none."""
-    for folder in [root / "usr/local/cuda", *reversed(list(children(root / "usr/local", "cuda-*")))]:
+    for folder in [root / "usr/local/cuda", *reversed(list(list_children(root / "usr/local", "cuda-*")))]:
         try:
             content = json.loads(read_text(folder / "version.json") or "{}")
         except ValueError:
@@ -142,8 +142,8 @@ def cuda_version(root: Path = Path("/")) -> str | None:
     return None
 
 
-def tensorrt_version(root: Path = Path("/")) -> str | None:
+def read_tensorrt_version(root: Path = Path("/")) -> str | None:
     """TensorRT as the system's packages have it ("10.3.0.30"); None where they have none."""
-    packages = installed_packages(root, _NVINFER)
+    packages = read_package_versions(root, _NVINFER)
     version = next((packages[name] for name in _NVINFER if name in packages), None)
     return version.partition("-")[0] if version else None

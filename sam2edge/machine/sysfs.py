@@ -22,10 +22,10 @@ def read_strings(path: Path) -> list[str]:
 
 def read_int(path: Path) -> int | None:
     """The whole number that a file holds; None where it holds none."""
-    return as_int(read_text(path))
+    return parse_int(read_text(path))
 
 
-def as_int(text: str) -> int | None:
+def parse_int(text: str) -> int | None:
     """A decimal whole number of at most 20 characters, blanks around it allowed; else None."""
     digits = text.strip()
     negative = digits.startswith("-")
@@ -41,7 +41,7 @@ def read_fields_kb(path: Path) -> dict[str, int]:
     for line in read_text(path).splitlines():
         name, colon, rest = line.partition(":")
         words = rest.split()
-        value = as_int(words[0]) if colon and words else None
+        value = parse_int(words[0]) if colon and words else None
         if value is not None and value >= 0:
             found[name.strip()] = value * 1024
     return found
@@ -52,7 +52,7 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)
 
 
-def children(folder: Path, pattern: str = "*") -> Iterator[Path]:
+def list_children(folder: Path, pattern: str = "*") -> Iterator[Path]:
     """What a folder holds, by name; nothing where it cannot be read."""
     try:
         yield from sorted(folder.glob(pattern))

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sam2edge.machine.sysfs import children, read_int, read_text
+from sam2edge.machine.sysfs import list_children, read_int, read_text
 
 # Cooling devices that slow something down; the others are fans.
 _SLOWS_DOWN = re.compile(r"cpufreq|devfreq|throttle|^processor$|hot-surface", re.IGNORECASE)
@@ -33,24 +33,24 @@ class Heat:
 def read_heat(root: Path = Path("/")) -> Heat:
     """What /sys/class/thermal and /sys/class/hwmon tell; never raises."""
     zones: dict[str, float] = {}
-    for zone in children(root / "sys/class/thermal", "thermal_zone*"):
+    for zone in list_children(root / "sys/class/thermal", "thermal_zone*"):
         millidegrees = read_int(zone / "temp")
         if millidegrees is not None and _SENSIBLE_C[0] < millidegrees / 1000 < _SENSIBLE_C[1]:
             name = read_text(zone / "type") or zone.name
             zones[name if name not in zones else f"{name} ({zone.name})"] = millidegrees / 1000
     slowed_by = []
-    for device in children(root / "sys/class/thermal", "cooling_device*"):
+    for device in list_children(root / "sys/class/thermal", "cooling_device*"):
         kind = read_text(device / "type")
         if _SLOWS_DOWN.search(kind) and (read_int(device / "cur_state") or 0) > 0:
             slowed_by.append(kind)
-    return Heat(zones, tuple(dict.fromkeys(slowed_by)), _over_current(root))
+    return Heat(zones, tuple(dict.fromkeys(slowed_by)), _count_over_current(root))
 
 
-def _over_current(root: Path) -> dict[str, int]:
+def _count_over_current(root: Path) -> dict[str, int]:
     counts = {}
-    for folder in children(root / "sys/class/hwmon", "hwmon*"):
+    for folder in list_children(root / "sys/class/hwmon", "hwmon*"):
         if read_text(folder / "name") == "soctherm_oc":
-            for file in children(folder, "oc*_event_cnt"):
+            for file in list_children(folder, "oc*_event_cnt"):
                 count = read_int(file)
                 if count:
                     counts[file.name.removesuffix("_event_cnt")] = count

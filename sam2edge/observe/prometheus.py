@@ -28,11 +28,14 @@ def format_exposition(metrics: Iterable[Metric]) -> str:
             continue
         name = PREFIX + metric.name
         lines += [f"# HELP {name} {_escape(metric.text)}", f"# TYPE {name} {metric.kind}"]
-        lines += [f"{name}{suffix}{_labels(labels)} {_number(value)}" for suffix, labels, value in metric.samples]
+        lines += [
+            f"{name}{suffix}{_format_labels(labels)} {_format_number(value)}"
+            for suffix, labels, value in metric.samples
+        ]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _labels(labels: Mapping[str, str]) -> str:
+def _format_labels(labels: Mapping[str, str]) -> str:
     if not labels:
         return ""
     return "{" + ",".join(f'{name}="{_escape(value, quote=True)}"' for name, value in labels.items()) + "}"
@@ -43,5 +46,5 @@ def _escape(text: str, quote: bool = False) -> str:
     return escaped.replace('"', r"\"") if quote else escaped
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return str(value) if isinstance(value, int) else repr(float(value))

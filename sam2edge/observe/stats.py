@@ -43,7 +43,9 @@ class CallTimes:
 
     def summarise(self) -> Latency:
         times = sorted(self.latest)
-        return Latency(self.count, self.total_seconds, 1e3 * _quantile(times, 0.5), 1e3 * _quantile(times, 0.99))
+        return Latency(
+            self.count, self.total_seconds, 1e3 * _find_quantile(times, 0.5), 1e3 * _find_quantile(times, 0.99)
+        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class ModelStats:
 
     def to_prometheus(self) -> str:
         """The figures in Prometheus' text format (version 0.0.4), ending in a newline."""
-        return format_exposition(_metrics(self))
+        return format_exposition(_list_metrics(self))
 
 
 def read_machine_metrics(monitor: GpuMonitor | None, root: Path = Path("/")) -> dict[str, Any]:
@@ -106,12 +108,12 @@ def read_machine_metrics(monitor: GpuMonitor | None, root: Path = Path("/")) -> 
     }
 
 
-def _quantile(ordered: list[float], share: float) -> float:
+def _find_quantile(ordered: list[float], share: float) -> float:
     """The least value that at least `share` of them do not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def _metrics(stats: ModelStats) -> Iterator[Metric]:
+def _list_metrics(stats: ModelStats) -> Iterator[Metric]:
     about = {"model": stats.model, "backend": stats.backend}
     calls, caches = stats.calls.items(), stats.caches.items()
     details = {**about, "image_size": str(stats.image_size), "precision": stats.precision}

@@ -67,7 +67,7 @@ def gpu_budget(state: GpuState, cap_bytes: int | None) -> Budget:
     return Budget("gpu", state.total_bytes, state.free_bytes, cap_bytes)
 
 
-def memory_cap(max_memory: int | str | None) -> int | None:
+def read_memory_cap(max_memory: int | str | None) -> int | None:
     """The least of `max_memory` and $SAM2EDGE_MAX_MEMORY in bytes, both as `parse_bytes` takes them; None: no cap."""
     stated = os.environ.get(VARIABLE, "").strip()
     caps = [] if max_memory is None else [parse_bytes(max_memory, "max_memory")]

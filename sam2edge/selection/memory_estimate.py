@@ -70,23 +70,23 @@ def estimate_on_cpu(variant: Variant, image_size: int, backend: str, tracking: b
 
     The first computes float16 graphs in float32, so they count the same. The second is estimated from the first.
     """
-    row, exact = _row(variant, image_size, "onnxruntime" if backend == "openvino" else backend)
+    row, exact = _find_row(variant, image_size, "onnxruntime" if backend == "openvino" else backend)
     if "estimated_from" in row:
         source = f"estimate: scaled from {row['estimated_from']}"
     else:
         source = "measured" if exact else f"estimate: scaled from {row['image_size']} pixels"
     peak = row["tracking_peak_bytes"] + TRACKED_OBJECTS * row["bank_bytes"] if tracking else row["images_peak_bytes"]
     if backend == "openvino":
-        peak += _OPENVINO_EXTRA_BYTES + _weight_bytes(variant)
+        peak += _OPENVINO_EXTRA_BYTES + _count_weight_bytes(variant)
         source = "estimate: from onnxruntime"
     return MemoryEstimate(int(MARGIN * peak), 0, int(row["embedding_bytes"]), source)
 
 
 def estimate_torch_cuda(variant: Variant, image_size: int, tracking: bool) -> MemoryEstimate:
     """Of torch on a GPU: its context, the weights in float32, twice the scratch of the CPU, which is tiled."""
-    row, _ = _row(variant, image_size, "torch")
-    gpu = _TORCH_CUDA_GPU_BYTES + _weight_bytes(variant) + _UNTILED * _scratch(row, tracking)
-    host = _TORCH_CUDA_HOST_BYTES + _weight_bytes(variant)
+    row, _ = _find_row(variant, image_size, "torch")
+    gpu = _TORCH_CUDA_GPU_BYTES + _count_weight_bytes(variant) + _UNTILED * _count_scratch_bytes(row, tracking)
+    host = _TORCH_CUDA_HOST_BYTES + _count_weight_bytes(variant)
     return MemoryEstimate(host, gpu, int(row["embedding_bytes"]), "estimate: from torch on a CPU")
 
 
@@ -98,10 +98,10 @@ def estimate_engines(
     `scratch_bytes` is the largest that a manifest states; None where none was known when it was built: onnxruntime's
     then, halved for float16.
     """
-    row, _ = _row(variant, image_size, "onnxruntime")
+    row, _ = _find_row(variant, image_size, "onnxruntime")
     source = "engine manifest, and an estimate of CUDA's part"
     if scratch_bytes is None:
-        scratch_bytes = _scratch(row, tracking) // (2 if precision == "fp16" else 1)
+        scratch_bytes = _count_scratch_bytes(row, tracking) // (2 if precision == "fp16" else 1)
         source = "estimate: from onnxruntime on a CPU"
     banks = TRACKED_OBJECTS * row["bank_bytes"] if tracking else 0
     tensors = 2 * row["embedding_bytes"] + int(banks)
@@ -111,13 +111,13 @@ def estimate_engines(
 
 def table_source() -> str:
     """Where the measured figures come from: result file, date, processor."""
-    return str(_table()["source"])
+    return str(_read_table()["source"])
 
 
-def _row(variant: Variant, image_size: int, backend: str) -> tuple[dict[str, Any], bool]:
+def _find_row(variant: Variant, image_size: int, backend: str) -> tuple[dict[str, Any], bool]:
     """The measured row and True; for a size in between the next larger one, beyond the largest one scaled by area."""
-    measured = variant.size if variant.size in {r["size"] for r in _table()["rows"]} else _UPPER_BOUND
-    rows = {r["image_size"]: r for r in _table()["rows"] if r["size"] == measured and r["backend"] == backend}
+    measured = variant.size if variant.size in {r["size"] for r in _read_table()["rows"]} else _UPPER_BOUND
+    rows = {r["image_size"]: r for r in _read_table()["rows"] if r["size"] == measured and r["backend"] == backend}
     if measured != variant.size:
         rows = {size: {**row, "estimated_from": f"{measured}, which takes more"} for size, row in rows.items()}
     if image_size in rows:
@@ -126,10 +126,10 @@ def _row(variant: Variant, image_size: int, backend: str) -> tuple[dict[str, Any
     if larger:
         return rows[min(larger)], False
     row = rows[max(rows)]
-    return _scaled(row, (image_size / row["image_size"]) ** 2), False
+    return _scale_row(row, (image_size / row["image_size"]) ** 2), False
 
 
-def _scaled(row: dict[str, Any], factor: float) -> dict[str, Any]:
+def _scale_row(row: dict[str, Any], factor: float) -> dict[str, Any]:
     loaded = row["library_bytes"] + row["weights_bytes"]
     peaks = {
         name: loaded + factor * max(0, row[name] - loaded) for name in ("images_peak_bytes", "tracking_peak_bytes")
@@ -137,18 +137,18 @@ def _scaled(row: dict[str, Any], factor: float) -> dict[str, Any]:
     return {**row, **peaks, **{name: factor * row[name] for name in ("embedding_bytes", "bank_bytes")}}
 
 
-def _scratch(row: dict[str, Any], tracking: bool) -> int:
+def _count_scratch_bytes(row: dict[str, Any], tracking: bool) -> int:
     peak = row["tracking_peak_bytes" if tracking else "images_peak_bytes"]
     return int(max(0, peak - row["library_bytes"] - row["weights_bytes"]))
 
 
-def _weight_bytes(variant: Variant) -> int:
+def _count_weight_bytes(variant: Variant) -> int:
     """The weights in float32: what the official checkpoint holds."""
     return 4 * PARAMETERS[variant.size]
 
 
 @lru_cache(maxsize=1)
-def _table() -> dict[str, Any]:
+def _read_table() -> dict[str, Any]:
     try:
         table: dict[str, Any] = json.loads(_TABLE.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

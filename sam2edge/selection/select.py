@@ -17,8 +17,8 @@ from sam2edge.machine.device import find_gpu, has_nvidia_gpu, read_host_memory
 from sam2edge.machine.gpu_state import GpuMonitor
 from sam2edge.machine.processor import has_bfloat16
 from sam2edge.machine.software import Libraries, find_libraries
-from sam2edge.machine.sysfs import as_int, children
-from sam2edge.selection.budget import CACHE_SHARE, Budget, gpu_budget, host_budget, memory_cap
+from sam2edge.machine.sysfs import list_children, parse_int
+from sam2edge.selection.budget import CACHE_SHARE, Budget, gpu_budget, host_budget, read_memory_cap
 from sam2edge.selection.memory_estimate import MemoryEstimate, estimate_engines, estimate_on_cpu, estimate_torch_cuda
 from sam2edge.store.manifest import read_engine_manifest
 from sam2edge.store.paths import (
@@ -114,9 +114,9 @@ def select(
     Raises OutOfMemoryError where nothing fits, InvalidInputError for an unusable cap.
     """
     wanted = wanted or Constraints()
-    cap = memory_cap(max_memory)
+    cap = read_memory_cap(max_memory)
     libraries = libraries or find_libraries()
-    candidates = installed_candidates(wanted, libraries, has_nvidia_gpu(root))
+    candidates = list_candidates(wanted, libraries, has_nvidia_gpu(root))
     if not candidates:
         return None
     return choose(candidates, read_budgets(candidates, cap, root))
@@ -124,19 +124,19 @@ def select(
 
 def choose(candidates: Iterable[Candidate], budgets: Mapping[str, Budget]) -> Selection:
     """The best candidate that fits. `budgets` has "host" and, for a GPU with memory of its own, "gpu"."""
-    pool = _pool(list(candidates))
-    verdicts = tuple((c, _verdict(c, budgets)) for c in sorted(pool, key=lambda c: c.rank, reverse=True))
+    pool = _limit_to_gpu(list(candidates))
+    verdicts = tuple((c, _judge(c, budgets)) for c in sorted(pool, key=lambda c: c.rank, reverse=True))
     picked = next((c for c, verdict in verdicts if verdict == FITS), None)
     if picked is None:
         least = min(pool, key=lambda c: c.needs.total_bytes)
         raise OutOfMemoryError(
             "no installed model fits into the memory that may be used",
-            expected=f"{_mib(least.needs.total_bytes + least.needs.embedding_bytes)} for {least}",
-            got="; ".join(_described(budget) for budget in budgets.values()),
+            expected=f"{_format_mib(least.needs.total_bytes + least.needs.embedding_bytes)} for {least}",
+            got="; ".join(_describe(budget) for budget in budgets.values()),
             remedy="end other programs, raise max_memory or SAM2EDGE_MAX_MEMORY, or name the model "
             f"({least.variant.model_id}), which is then loaded unchecked",
         )
-    return Selection(picked, _cache_bytes(picked, budgets), dict(budgets), verdicts)
+    return Selection(picked, _size_cache(picked, budgets), dict(budgets), verdicts)
 
 
 def read_budgets(candidates: Iterable[Candidate], cap: int | None, root: Path = Path("/")) -> dict[str, Budget]:
@@ -152,28 +152,30 @@ def read_budgets(candidates: Iterable[Candidate], cap: int | None, root: Path = 
     return {"host": host_budget(memory, cap), "gpu": gpu_budget(GpuMonitor(gpu).read(), cap)}
 
 
-def installed_candidates(wanted: Constraints, libraries: Libraries, has_gpu: bool) -> list[Candidate]:
+def list_candidates(wanted: Constraints, libraries: Libraries, has_gpu: bool) -> list[Candidate]:
     """Every installed model in every way that `wanted`, the libraries and the machine allow; memory aside."""
     found: list[Candidate] = []
     for variant in VARIANTS.values():
-        sizes = {variant.image_size, *_made_sizes(variant)} if wanted.image_size is None else {wanted.image_size}
+        sizes = {variant.image_size, *_find_made_sizes(variant)} if wanted.image_size is None else {wanted.image_size}
         for size in sorted(sizes):
-            found += _ways(variant, size, wanted, libraries, has_gpu)
+            found += _list_ways(variant, size, wanted, libraries, has_gpu)
     return found
 
 
-def _made_sizes(variant: Variant) -> set[int]:
+def _find_made_sizes(variant: Variant) -> set[int]:
     """Image sizes of which graphs or engines may be there; the store's folders are named by size and precision."""
     folders = (graph_dir(variant, 0).parent, engine_dir(variant, 0, "fp16").parent)
-    names = [child.name for folder in folders for child in children(folder)]
+    names = [child.name for folder in folders for child in list_children(folder)]
     made = [name.partition("-") for name in names]
-    found = [as_int(size) for size, _, precision in made if precision in GRAPH_PRECISIONS]
+    found = [parse_int(size) for size, _, precision in made if precision in GRAPH_PRECISIONS]
     return {size for size in found if size}
 
 
-def _ways(variant: Variant, size: int, wanted: Constraints, libraries: Libraries, has_gpu: bool) -> Iterator[Candidate]:
+def _list_ways(
+    variant: Variant, size: int, wanted: Constraints, libraries: Libraries, has_gpu: bool
+) -> Iterator[Candidate]:
     if has_gpu and wanted.allows("tensorrt", "cuda") and libraries.has("pycuda"):
-        yield from _engines(variant, size, wanted, libraries)
+        yield from _list_engines(variant, size, wanted, libraries)
     if wanted.allows("openvino", "cpu") and libraries.has("openvino"):
         chosen = wanted.backend == "openvino" or (wanted.precision == "auto" and openvino_is_faster())
         graphs = find_graphs(variant, size, "fp32")
@@ -207,7 +209,7 @@ def _can_track(graphs: Path, wanted: Constraints) -> bool:
     return not wanted.tracking or (graphs / f"{MEMORY_ATTENTION}.onnx").is_file()
 
 
-def _engines(variant: Variant, size: int, wanted: Constraints, libraries: Libraries) -> Iterator[Candidate]:
+def _list_engines(variant: Variant, size: int, wanted: Constraints, libraries: Libraries) -> Iterator[Candidate]:
     folder = find_engines(variant, size, wanted.precision)
     if folder is None:
         return
@@ -229,24 +231,24 @@ def _engines(variant: Variant, size: int, wanted: Constraints, libraries: Librar
 FITS = "fits"
 
 
-def _pool(candidates: list[Candidate]) -> list[Candidate]:
+def _limit_to_gpu(candidates: list[Candidate]) -> list[Candidate]:
     """Where a GPU can run some, those alone and the embedded one; whatever the memory, or more could pick less."""
     if not any(c.device == "cuda" and c.variant.name != EMBEDDED for c in candidates):
         return candidates
     return [c for c in candidates if c.device == "cuda" or c.variant.name == EMBEDDED]
 
 
-def _verdict(candidate: Candidate, budgets: Mapping[str, Budget]) -> str:
-    for budget, needed in _demands(candidate, budgets):
+def _judge(candidate: Candidate, budgets: Mapping[str, Budget]) -> str:
+    for budget, needed in _list_demands(candidate, budgets):
         usable = budget.usable_bytes
         if usable is None:
             return FITS if candidate.variant.name == EMBEDDED else f"the {budget.kind} memory is not known"
         if needed > usable:
-            return f"takes {_mib(needed)} of {budget.kind} memory, {_mib(usable)} usable"
+            return f"takes {_format_mib(needed)} of {budget.kind} memory, {_format_mib(usable)} usable"
     return FITS
 
 
-def _demands(candidate: Candidate, budgets: Mapping[str, Budget]) -> Iterator[tuple[Budget, int]]:
+def _list_demands(candidate: Candidate, budgets: Mapping[str, Budget]) -> Iterator[tuple[Budget, int]]:
     """Each memory with what of it the model and one cached photo take."""
     needs = candidate.needs
     if "gpu" in budgets and candidate.device == "cuda":
@@ -256,9 +258,9 @@ def _demands(candidate: Candidate, budgets: Mapping[str, Budget]) -> Iterator[tu
         yield budgets["host"], needs.total_bytes + needs.embedding_bytes
 
 
-def _cache_bytes(candidate: Candidate, budgets: Mapping[str, Budget]) -> int | None:
+def _size_cache(candidate: Candidate, budgets: Mapping[str, Budget]) -> int | None:
     """A tenth of the memory that embeddings lie in, or what the model leaves, which is one photo at least."""
-    budget, needed = list(_demands(candidate, budgets))[-1]
+    budget, needed = list(_list_demands(candidate, budgets))[-1]
     usable = budget.usable_bytes
     if usable is None:
         return None
@@ -266,10 +268,10 @@ def _cache_bytes(candidate: Candidate, budgets: Mapping[str, Budget]) -> int | N
     return min(max(int(CACHE_SHARE * usable), one), usable - needed + one)
 
 
-def _described(budget: Budget) -> str:
+def _describe(budget: Budget) -> str:
     usable = budget.usable_bytes
-    return f"{'unknown' if usable is None else _mib(usable)} usable of {budget.kind} memory"
+    return f"{'unknown' if usable is None else _format_mib(usable)} usable of {budget.kind} memory"
 
 
-def _mib(num_bytes: int) -> str:
+def _format_mib(num_bytes: int) -> str:
     return f"{num_bytes / (1 << 20):.0f} MiB"

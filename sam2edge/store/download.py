@@ -59,12 +59,12 @@ def ask_size(url: str, timeout_seconds: float) -> int:
         response = _open(_request(url), timeout_seconds)
     except urllib.error.HTTPError as error:
         error.close()
-        raise _unusable(url, "the file", f"HTTP status {error.code} ({error.reason})") from error
+        raise _unusable_error(url, "the file", f"HTTP status {error.code} ({error.reason})") from error
     with response:
         _check_kind(url, response)
-        size_bytes = _announced_bytes(response, 0)
+        size_bytes = _read_total_bytes(response, 0)
     if size_bytes is None:
-        raise _unusable(url, "its size, as Content-Length", "an answer without")
+        raise _unusable_error(url, "its size, as Content-Length", "an answer without")
     return size_bytes
 
 
@@ -76,14 +76,14 @@ def copy_file(source: Path, part: Path, progress: Progress = lambda done, total:
         if not stat.S_ISREG(found.st_mode):
             raise OSError(None, "a pipe, a device or a folder, not a file")
     except OSError as error:
-        raise _unreadable(source, error) from error
+        raise _unreadable_error(source, error) from error
     total = found.st_size
     with stream, part.open("wb") as out:
         while True:
             try:
                 block = stream.read(_BLOCK_BYTES)
             except OSError as error:
-                raise _unreadable(source, error) from error
+                raise _unreadable_error(source, error) from error
             if not block:
                 return
             out.write(block)
@@ -138,17 +138,17 @@ def _receive(
         error.close()
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and wanted:
             return _receive(url, part, size_bytes, progress, timeout_seconds, from_start=True)
-        raise _unusable(url, "the file", f"HTTP status {error.code} ({error.reason})") from error
+        raise _unusable_error(url, "the file", f"HTTP status {error.code} ({error.reason})") from error
     with response:
         _check_kind(url, response)
-        start = _first_byte(response)
+        start = _read_first_byte(response)
         if start not in (0, wanted):
             if not wanted:
-                raise _unusable(url, "bytes from 0 on", f"bytes from {start} on")
+                raise _unusable_error(url, "bytes from 0 on", f"bytes from {start} on")
             return _receive(url, part, size_bytes, progress, timeout_seconds, from_start=True)
-        total = _announced_bytes(response, start)
+        total = _read_total_bytes(response, start)
         if total not in (None, size_bytes):
-            raise _unusable(url, f"bytes {start} to {size_bytes}", f"bytes {start} to {total}")
+            raise _unusable_error(url, f"bytes {start} to {size_bytes}", f"bytes {start} to {total}")
         gathered = part if start or not there else part.with_name(f"{part.name}.anew")
         if gathered == part:
             _keep_validator(part, url, response)
@@ -163,7 +163,7 @@ def _receive(
             _keep_validator(part, url, response)
     if size_of(part) > size_bytes:
         part.unlink()
-        raise _unusable(url, f"{size_bytes} bytes", "more")
+        raise _unusable_error(url, f"{size_bytes} bytes", "more")
     if size_of(part) < size_bytes:
         raise _Dropped("the connection was closed")
 
@@ -182,7 +182,7 @@ def _check_kind(url: str, response: http.client.HTTPResponse) -> None:
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity" or response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         got = "a web page (is a login needed on this network?)" if encoding == "identity" else f"{encoding} data"
-        raise _unusable(url, "the file as it is", got)
+        raise _unusable_error(url, "the file as it is", got)
 
 
 def _write_all(response: http.client.HTTPResponse, out: IO[bytes], size_bytes: int, progress: Progress) -> None:
@@ -249,7 +249,7 @@ def _open(request: urllib.request.Request, timeout_seconds: float) -> http.clien
     return response
 
 
-def _first_byte(response: http.client.HTTPResponse) -> int:
+def _read_first_byte(response: http.client.HTTPResponse) -> int:
     """Where in the file the answer starts: 0 from a server that sends all of it, whatever was asked for."""
     if response.status != http.client.PARTIAL_CONTENT:
         return 0
@@ -257,7 +257,7 @@ def _first_byte(response: http.client.HTTPResponse) -> int:
     return int(stated[1]) if stated else -1
 
 
-def _announced_bytes(response: http.client.HTTPResponse, start: int) -> int | None:
+def _read_total_bytes(response: http.client.HTTPResponse, start: int) -> int | None:
     length = response.headers.get("Content-Length", "")
     return start + int(length) if length.isdigit() else None
 
@@ -277,7 +277,7 @@ def _read_validator(part: Path) -> dict[str, Any]:
     return saved if isinstance(saved, dict) else {}
 
 
-def _unusable(url: str, expected: str, got: object) -> StoreError:
+def _unusable_error(url: str, expected: str, got: object) -> StoreError:
     return StoreError(
         f"{without_credentials(url)} does not give the official file",
         expected=expected,
@@ -286,7 +286,7 @@ def _unusable(url: str, expected: str, got: object) -> StoreError:
     )
 
 
-def _unreadable(source: Path, error: OSError) -> StoreError:
+def _unreadable_error(source: Path, error: OSError) -> StoreError:
     return StoreError(
         f"{source} cannot be read", got=error.strerror or str(error), remedy="check the path, or the memory stick"
     )

@@ -17,7 +17,7 @@ from sam2edge.errors import BackendUnavailableError, CheckpointError, GraphError
 from sam2edge.files import file_sha256, locked
 from sam2edge.store import paths
 from sam2edge.store.download import Progress, copy_file, size_of
-from sam2edge.store.inventory import DAMAGED, check_file, is_official, stored_files
+from sam2edge.store.inventory import DAMAGED, check_file, is_official, list_stored_files
 from sam2edge.store.manifest import Manifest, describe_file, read_manifest, write_manifest
 from sam2edge.variants import VARIANTS, Variant, find_variant, recognise_shapes
 
@@ -56,7 +56,7 @@ def add_checkpoint(
                     _forget(there)
             _record(target, variant)
     except OSError as error:
-        raise _no_room(path, target, error) from error
+        raise _no_room_error(path, target, error) from error
     return variant, target
 
 
@@ -83,7 +83,7 @@ def add_graphs(folder: Path, replace: bool = False) -> tuple[Variant, Path]:
                 )
             _replace_folder(folder, target, [str(manifest.graph) for manifest in stated], keep=not changed)
     except OSError as error:
-        raise _no_room(folder, target, error) from error
+        raise _no_room_error(folder, target, error) from error
     return variant, target
 
 
@@ -191,29 +191,31 @@ def read_safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         entries: dict[str, Any] = json.loads(header)
         entries.pop("__metadata__", None)
-        shapes = {str(name): tuple(map(_whole, entry["shape"])) for name, entry in entries.items()}
-        spans = [_span(entry, shapes[str(name)]) for name, entry in entries.items()]
+        shapes = {str(name): tuple(map(_require_whole, entry["shape"])) for name, entry in entries.items()}
+        spans = [_read_span(entry, shapes[str(name)]) for name, entry in entries.items()]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise _damaged(path, f"a header that cannot be read ({str(error)[:80] or type(error).__name__})") from error
+        raise _damage_error(
+            path, f"a header that cannot be read ({str(error)[:80] or type(error).__name__})"
+        ) from error
     end = 0
     for start, stop in sorted(spans):
         if start != end:
-            raise _damaged(path, f"tensors that overlap or leave a gap at byte {min(start, end)}")
+            raise _damage_error(path, f"tensors that overlap or leave a gap at byte {min(start, end)}")
         end = stop
     if 8 + length + end != size_of(path):
-        raise _damaged(path, f"{size_of(path)} bytes where the header speaks of {8 + length + end}")
+        raise _damage_error(path, f"{size_of(path)} bytes where the header speaks of {8 + length + end}")
     return shapes
 
 
-def _span(entry: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, int]:
+def _read_span(entry: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, int]:
     """First byte and the one after the last, of which there must be as many as shape and dtype say."""
-    start, stop = map(_whole, entry["data_offsets"])
+    start, stop = map(_require_whole, entry["data_offsets"])
     if stop - start != math.prod(shape) * _FLOAT_BYTES[entry["dtype"]]:
         raise ValueError(f"{stop - start} bytes for {entry['dtype']} {list(shape)}")
     return start, stop
 
 
-def _whole(value: Any) -> int:
+def _require_whole(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is no whole number")
     return value
@@ -235,7 +237,7 @@ def _read_pt_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 def _refuse_to_replace(there: Path | None, variant: Variant, replace: bool) -> None:
     if there is None or replace:
         return
-    if any(file.path == there and check_file(file).state != DAMAGED for file in stored_files(variant)):
+    if any(file.path == there and check_file(file).state != DAMAGED for file in list_stored_files(variant)):
         raise StoreError(
             f"the store has other weights of {variant.model_id} already",
             got=str(there),
@@ -259,7 +261,7 @@ def _record(target: Path, variant: Variant) -> None:
         write_manifest(target, describe_file(target, model=variant.name))
 
 
-def _no_room(source: Path, target: Path, error: OSError) -> StoreError:
+def _no_room_error(source: Path, target: Path, error: OSError) -> StoreError:
     return StoreError(
         f"{source.name} cannot be copied into the store",
         expected=f"room in {target.parent}",
@@ -274,7 +276,7 @@ def _forget(path: Path | None) -> None:
     paths.manifest_path(path).unlink(missing_ok=True)
 
 
-def _damaged(path: Path, got: str) -> CheckpointError:
+def _damage_error(path: Path, got: str) -> CheckpointError:
     return CheckpointError(
         f"checkpoint {path.name} is damaged or cut short",
         expected="a whole .safetensors file",

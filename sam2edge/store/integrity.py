@@ -15,7 +15,7 @@ from typing import Any
 
 from sam2edge.errors import CheckpointError, GraphError
 from sam2edge.store import paths
-from sam2edge.store.inventory import describe_stored, expected_sums, read_digest, remedy_for
+from sam2edge.store.inventory import describe_stored, find_expected_sums, read_digest, suggest_remedy
 from sam2edge.store.manifest import stated_sha256
 
 _REMEMBERED_FROM_BYTES = 2**24  # smaller ones are read in the time that looking them up takes
@@ -28,10 +28,10 @@ def check_unchanged(path: Path) -> None:
     """Raises GraphError or CheckpointError where the file is not what was written; one without a sum is let pass."""
     with _lock:
         try:
-            wanted, remedy = _expected(path)
+            wanted, remedy = _find_expected(path)
             if not wanted:
                 return
-            identity = _identity(path)
+            identity = _identify(path)
             if _checked.get(path) == identity:
                 return
             digest = _recall(path, identity) or read_digest(path, wanted[0])
@@ -49,7 +49,7 @@ def check_unchanged(path: Path) -> None:
         _remember(path, identity, digest)
 
 
-def _expected(path: Path) -> tuple[tuple[str, ...], str]:
+def _find_expected(path: Path) -> tuple[tuple[str, ...], str]:
     """The sums that the file may have, and what repairs it."""
     if path.parent == paths.ASSETS:
         stated = stated_sha256(path)
@@ -59,22 +59,22 @@ def _expected(path: Path) -> tuple[tuple[str, ...], str]:
     if not path.is_relative_to(paths.root()):
         return (), ""
     file = describe_stored(path)
-    return expected_sums(file), remedy_for(file)
+    return find_expected_sums(file), suggest_remedy(file)
 
 
-def _identity(path: Path) -> list[int]:
+def _identify(path: Path) -> list[int]:
     found = path.stat()
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def _memory() -> Path:
+def _memory_path() -> Path:
     return paths.lock_path("checked.json")
 
 
 def _recall(path: Path, identity: list[int]) -> str | None:
     if identity[2] < _REMEMBERED_FROM_BYTES:
         return None
-    found = _read_json(_memory()).get(str(path))
+    found = _read_json(_memory_path()).get(str(path))
     if isinstance(found, dict) and found.get("identity") == identity and isinstance(found.get("digest"), str):
         return str(found["digest"])
     return None
@@ -84,8 +84,8 @@ def _remember(path: Path, identity: list[int], digest: str) -> None:
     if identity[2] < _REMEMBERED_FROM_BYTES or not os.access(paths.root(), os.W_OK):
         return
     with suppress(OSError):  # a store that cannot be written is read every time
-        known = {name: entry for name, entry in _read_json(_memory()).items() if Path(name).exists()}
-        paths.write_json(_memory(), {**known, str(path): {"identity": identity, "digest": digest}})
+        known = {name: entry for name, entry in _read_json(_memory_path()).items() if Path(name).exists()}
+        paths.write_json(_memory_path(), {**known, str(path): {"identity": identity, "digest": digest}})
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -39,13 +39,13 @@ class FileCheck:
     remedy: str = ""
 
 
-def stored_files(variant: Variant | None = None) -> list[StoredFile]:
+def list_stored_files(variant: Variant | None = None) -> list[StoredFile]:
     """Every file in the store, or those of one model, by path; locks and unpacked bundles are left out."""
     found = (describe_stored(path) for path in _walk(paths.root()))
     return [file for file in found if variant is None or file.variant == variant]
 
 
-def builds(files: list[StoredFile], kind: str) -> list[str]:
+def list_builds(files: list[StoredFile], kind: str) -> list[str]:
     """The sizes and precisions that graphs or engines are there in, as "1024-fp16"."""
     return sorted({file.path.parent.name for file in files if file.kind == kind})
 
@@ -69,24 +69,24 @@ def partial_path(target: Path) -> Path:
 def check_file(file: StoredFile) -> FileCheck:
     """Compares a file with its pinned sum, its record or its manifest; the whole of it is read."""
     if file.kind == UNFINISHED:
-        return FileCheck(file, UNKNOWN, "an unfinished download", _pull(file.variant))
+        return FileCheck(file, UNKNOWN, "an unfinished download", _format_pull(file.variant))
     if file.kind not in (WEIGHTS, GRAPH, ENGINE):
         return FileCheck(file, OK)
-    wanted = expected_sums(file)
+    wanted = find_expected_sums(file)
     if not wanted and file.kind == ENGINE:
-        return FileCheck(file, DAMAGED, "its manifest is missing or unreadable", remedy_for(file))
+        return FileCheck(file, DAMAGED, "its manifest is missing or unreadable", suggest_remedy(file))
     if not wanted:
         return FileCheck(file, UNKNOWN, "no checksum of it was written down")
     try:
         digest = read_digest(file.path, wanted[0])
     except OSError as error:
-        return FileCheck(file, DAMAGED, error.strerror or str(error), remedy_for(file))
+        return FileCheck(file, DAMAGED, error.strerror or str(error), suggest_remedy(file))
     if digest in wanted:
         return FileCheck(file, OK)
-    return FileCheck(file, DAMAGED, f"expected {wanted[0][:24]}..., got {digest[:24]}...", remedy_for(file))
+    return FileCheck(file, DAMAGED, f"expected {wanted[0][:24]}..., got {digest[:24]}...", suggest_remedy(file))
 
 
-def expected_sums(file: StoredFile) -> tuple[str, ...]:
+def find_expected_sums(file: StoredFile) -> tuple[str, ...]:
     """The sums that a file may have, with their kind: that it was written with; while it is replaced, the old one's."""
     with suppress(GraphError):
         manifest = read_manifest(file.path)
@@ -105,7 +105,7 @@ def remove_model(variant: Variant) -> list[StoredFile]:
     """
     name = variant.checkpoint.file_name if variant.checkpoint else variant.name
     with locked(paths.lock_path(name)):
-        files = stored_files(variant)
+        files = list_stored_files(variant)
         for file in files:
             try:
                 file.path.unlink(missing_ok=True)
@@ -179,7 +179,7 @@ def _remove_empty(folder: Path) -> None:
         folder = folder.parent
 
 
-def remedy_for(file: StoredFile) -> str:
+def suggest_remedy(file: StoredFile) -> str:
     if file.variant is None:
         return "remove it"
     size, _, precision = file.path.parent.name.partition("-")
@@ -194,8 +194,8 @@ def remedy_for(file: StoredFile) -> str:
         return f"sam2edge build {options}"
     if paths.manifest_path(file.path).is_file():
         return "bring it again: sam2edge models add FILE"
-    return _pull(file.variant)
+    return _format_pull(file.variant)
 
 
-def _pull(variant: Variant | None) -> str:
+def _format_pull(variant: Variant | None) -> str:
     return "remove it" if variant is None else f"sam2edge models pull {variant.model_id}"

@@ -77,7 +77,7 @@ def _refuse_to_replace(target: Path, variant: Variant) -> None:
 def _fetch_whole(source: Checkpoint, part: Path, progress: Progress, timeout_seconds: float) -> None:
     """Leaves the official bytes in `part`. A continued file that turns out wrong is fetched again from the start."""
     part.parent.mkdir(parents=True, exist_ok=True)
-    place = _place(source)
+    place = _find_source(source)
     size_bytes = source.size_bytes
     if size_bytes is None:
         size_bytes = size_of(place) if isinstance(place, Path) else ask_size(place, timeout_seconds)
@@ -102,7 +102,7 @@ def _fetch_whole(source: Checkpoint, part: Path, progress: Progress, timeout_sec
             )
 
 
-def _place(source: Checkpoint) -> str | Path:
+def _find_source(source: Checkpoint) -> str | Path:
     """The address or file to fetch: the official one, or that of the same name in the mirror."""
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
     if not mirror:

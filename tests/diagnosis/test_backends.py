@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sam2edge.diagnosis.backends import Trial, run_trial, try_backends, working
+from sam2edge.diagnosis.backends import Trial, drop_broken, run_trial, try_backends
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS
 from sam2edge.machine.software import Libraries
 
@@ -63,7 +63,7 @@ def test_broken_libraries_and_what_auto_can_count_on() -> None:
     found = {f.name: f for f in findings}
     assert found["onnxruntime"].state == BROKEN and "libgomp" in found["onnxruntime"].detail
     assert found["onnxruntime"].remedy == "sudo apt install libgomp1"
-    left = working(EVERYTHING, findings)
+    left = drop_broken(EVERYTHING, findings)
     assert not left.has("onnxruntime") and left.has("torch") and left.torch_cuda is None
 
 

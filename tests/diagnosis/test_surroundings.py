@@ -8,7 +8,7 @@ import pytest
 
 from sam2edge.diagnosis.cameras import look_at_cameras
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS
-from sam2edge.diagnosis.picking import explanation, what_auto_picks
+from sam2edge.diagnosis.picking import explanation, find_auto_pick
 from sam2edge.diagnosis.storage import look_at_store
 from sam2edge.machine.software import Libraries
 from sam2edge.selection.select import RULES
@@ -68,15 +68,15 @@ def test_a_store_that_cannot_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_larger_model_that_would_fit(tmp_path: Path) -> None:
     root = write_tree(tmp_path, AGX_ORIN_64GB)
-    picking = what_auto_picks(TORCH, has_gpu=True, root=root)
+    picking = find_auto_pick(TORCH, has_gpu=True, root=root)
     assert picking.choice is not None and picking.choice.picked.variant.size == "micro"
     assert picking.larger is not None and picking.larger_command == "sam2edge models install sam2/hiera_large"
-    without = what_auto_picks(Libraries(frozenset({"onnxruntime"})), has_gpu=True, root=root)
+    without = find_auto_pick(Libraries(frozenset({"onnxruntime"})), has_gpu=True, root=root)
     assert str(without.larger_command).startswith("sam2edge models install")
 
 
 def test_the_explanation_has_the_rules_and_every_candidate(tmp_path: Path) -> None:
-    picking = what_auto_picks(TORCH, has_gpu=False, root=write_tree(tmp_path, CPU_CONTAINER))
+    picking = find_auto_pick(TORCH, has_gpu=False, root=write_tree(tmp_path, CPU_CONTAINER))
     lines = explanation(picking)
     assert len([line for line in lines if line.partition(". ")[2] in RULES]) == len(RULES)
     assert sum("<- picked" in line for line in lines) == 1
@@ -85,5 +85,5 @@ def test_the_explanation_has_the_rules_and_every_candidate(tmp_path: Path) -> No
 
 def test_where_nothing_can_be_picked(tmp_path: Path) -> None:
     root = write_tree(tmp_path, {"proc/meminfo": "MemTotal: 1000000 kB\nMemAvailable: 100000 kB\n"})
-    assert "no installed model fits" in str(what_auto_picks(TORCH, False, root).problem)
-    assert "no backend works" in str(what_auto_picks(Libraries(frozenset()), False, root).problem)
+    assert "no installed model fits" in str(find_auto_pick(TORCH, False, root).problem)
+    assert "no backend works" in str(find_auto_pick(Libraries(frozenset()), False, root).problem)

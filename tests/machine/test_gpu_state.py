@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sam2edge.machine.device import Gpu
-from sam2edge.machine.gpu_state import GpuMonitor, GpuState, driver_memory
+from sam2edge.machine.gpu_state import GpuMonitor, GpuState, ask_driver_memory
 from tests.trees import GIB
 
 GPU = Gpu("NVIDIA RTX", "8.9", 12 * GIB, "12.8", False, "0000:01:00.0")
@@ -105,4 +105,4 @@ def test_a_gpu_that_the_bus_does_not_name_is_the_first() -> None:
 def test_a_driver_that_gives_no_context() -> None:
     driver = _Driver()
     driver.cuDevicePrimaryCtxRetain = lambda *arguments: 2  # type: ignore[attr-defined]
-    assert driver_memory(_load(None, driver)) == (None, None)
+    assert ask_driver_memory(_load(None, driver)) == (None, None)

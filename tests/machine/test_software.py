@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from sam2edge.machine.board import installed_packages
+from sam2edge.machine.board import read_package_versions
 from sam2edge.machine.software import (
     Libraries,
-    cuda_version,
     find_libraries,
     find_old_pycuda,
     find_old_tensorrt,
+    find_pycuda_install,
     library_version,
-    pycuda_install,
-    tensorrt_version,
+    read_cuda_version,
+    read_tensorrt_version,
 )
 from tests.trees import write_tree
 
@@ -83,7 +83,7 @@ def test_a_library_that_no_package_tells_of(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_cuda(files: dict[str, str], expected: str | None, tmp_path: Path) -> None:
-    assert cuda_version(write_tree(tmp_path, files)) == expected
+    assert read_cuda_version(write_tree(tmp_path, files)) == expected
 
 
 def test_packages_that_are_removed_do_not_count(tmp_path: Path) -> None:
@@ -93,11 +93,11 @@ def test_packages_that_are_removed_do_not_count(tmp_path: Path) -> None:
         "Package: nvidia-jetpack\nStatus: install ok installed\nDescription: no version\n"
     )
     root = write_tree(tmp_path, {"var/lib/dpkg/status": status})
-    assert installed_packages(root, ("libnvinfer10", "libnvinfer8", "nvidia-jetpack")) == {
+    assert read_package_versions(root, ("libnvinfer10", "libnvinfer8", "nvidia-jetpack")) == {
         "libnvinfer10": "10.3.0.30-1+cuda12.5"
     }
-    assert tensorrt_version(root) == "10.3.0.30"
-    assert tensorrt_version(tmp_path / "none") is None
+    assert read_tensorrt_version(root) == "10.3.0.30"
+    assert read_tensorrt_version(tmp_path / "none") is None
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_pycuda_for_numpy_and_cuda(pycuda: str | None, numpy: str, cuda: str, ne
 
 
 def test_pycuda_is_compiled_with_the_nvcc_on_path(tmp_path: Path) -> None:
-    assert pycuda_install(lambda name: "/usr/bin/nvcc", tmp_path).startswith("pip install 'pycuda")
-    assert "sudo apt install nvidia-jetpack" in pycuda_install(lambda name: None, tmp_path)
+    assert find_pycuda_install(lambda name: "/usr/bin/nvcc", tmp_path).startswith("pip install 'pycuda")
+    assert "sudo apt install nvidia-jetpack" in find_pycuda_install(lambda name: None, tmp_path)
     nvcc = tmp_path / "usr/local/cuda/bin/nvcc"
     nvcc.parent.mkdir(parents=True)
     nvcc.touch()
-    assert pycuda_install(lambda name: None, tmp_path).startswith("PATH=/usr/local/cuda/bin:$PATH pip install")
+    assert find_pycuda_install(lambda name: None, tmp_path).startswith("PATH=/usr/local/cuda/bin:$PATH pip install")

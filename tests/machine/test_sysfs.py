@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam2edge.machine.sysfs import as_int, children, exists, read_fields_kb, read_int, read_strings, read_text
+from sam2edge.machine.sysfs import exists, list_children, parse_int, read_fields_kb, read_int, read_strings, read_text
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from sam2edge.machine.sysfs import as_int, children, exists, read_fields_kb, rea
     ],
 )
 def test_whole_numbers(text: str, expected: int | None) -> None:
-    assert as_int(text) == expected
+    assert parse_int(text) == expected
 
 
 @given(st.binary(max_size=300))
@@ -45,7 +45,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none", tmp_path / "a\0b", tmp_path / ("x" * 5000)):
         assert (read_text(path), read_strings(path), read_int(path), read_fields_kb(path)) == ("", [], None, {})
     assert not exists(tmp_path / "none")
-    assert list(children(tmp_path / "none")) == []
+    assert list(list_children(tmp_path / "none")) == []
 
 
 def test_strings_of_a_device_tree(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from sam2edge.selection.budget import (
     VARIABLE,
     Budget,
     MemoryWatch,
-    memory_cap,
     parse_bytes,
+    read_memory_cap,
     reserve_bytes,
 )
 from tests.trees import GIB, ORIN_NANO_8GB, write_tree
@@ -48,15 +48,15 @@ def test_amounts_that_are_none(amount: object) -> None:
 
 
 def test_the_lesser_cap_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert memory_cap(None) is None
+    assert read_memory_cap(None) is None
     monkeypatch.setenv(VARIABLE, "1GiB")
-    assert memory_cap(None) == memory_cap("2GiB") == GIB
-    assert memory_cap(5) == 5
+    assert read_memory_cap(None) == read_memory_cap("2GiB") == GIB
+    assert read_memory_cap(5) == 5
     monkeypatch.setenv(VARIABLE, "  ")
-    assert memory_cap(None) is None
+    assert read_memory_cap(None) is None
     monkeypatch.setenv(VARIABLE, "lots")
     with pytest.raises(InvalidInputError, match=f"{VARIABLE} is no amount"):
-        memory_cap(5)
+        read_memory_cap(5)
 
 
 @pytest.mark.parametrize(

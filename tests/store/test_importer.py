@@ -25,7 +25,7 @@ from sam2edge.store.importer import (
     recognise_file,
 )
 from sam2edge.store.integrity import check_unchanged
-from sam2edge.store.inventory import DAMAGED, OK, check_file, stored_files
+from sam2edge.store.inventory import DAMAGED, OK, check_file, list_stored_files
 from sam2edge.store.manifest import describe_file, read_manifest, write_manifest
 from sam2edge.variants import VARIANTS, Checkpoint, Variant, find_variant
 from tests.conftest import ROOT, official_parameters
@@ -65,7 +65,7 @@ def test_a_safetensors_file_is_kept_under_the_models_name(tmp_path: Path) -> Non
     assert variant == TINY
     assert target == paths.checkpoint_dir() / "sam2.1_hiera_tiny.safetensors" == paths.find_checkpoint(TINY)
     assert target.read_bytes() == path.read_bytes()
-    assert [check_file(file).state for file in stored_files()] == [OK, OK]
+    assert [check_file(file).state for file in list_stored_files()] == [OK, OK]
     assert add_checkpoint(path)[1] == target
 
 
@@ -100,7 +100,7 @@ def test_official_bytes_need_no_torch_and_no_record(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     variant, target = add_checkpoint(path)
     assert (variant.name, target.name) == (TINY.name, "sam2.1_hiera_tiny.pt")
-    assert [file.path for file in stored_files()] == [target]
+    assert [file.path for file in list_stored_files()] == [target]
 
 
 def test_other_pt_files_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_a_folder_of_graphs(exported: Path) -> None:
     assert (variant, target) == (TINY, paths.graph_dir(TINY, 1024))
     assert paths.find_graphs(TINY, 1024) == target
     assert len(list(target.glob("*.onnx"))) == 3
-    assert DAMAGED not in {check_file(file).state for file in stored_files(TINY)}
+    assert DAMAGED not in {check_file(file).state for file in list_stored_files(TINY)}
     (target / "mask_decoder.onnx").write_bytes(b"another export")
     with pytest.raises(StoreError, match="other graphs.*--replace"):
         add_graphs(exported)
@@ -225,7 +225,7 @@ def test_folders_of_graphs_that_are_not_whole(damage: str, exported: Path) -> No
         record.write_text(json.dumps({**content, **changes.get(damage, {"precision": "../../.."})}))
     with pytest.raises(GraphError):
         add_graphs(exported)
-    assert stored_files() == []
+    assert list_stored_files() == []
 
 
 _KILLED = """
@@ -266,7 +266,7 @@ def test_replacing_graphs_is_all_or_nothing(exported: Path, tmp_path: Path) -> N
     assert sorted(path.name for path in target.parent.iterdir()) == ["1024-fp32"]
     names = [f"{graph}.onnx{record}" for graph in ("image_encoder", "mask_decoder") for record in ("", ".json")]
     assert sorted(path.name for path in target.iterdir()) == names  # and no memory of other weights beside them
-    assert DAMAGED not in {check_file(file).state for file in stored_files(TINY)}
+    assert DAMAGED not in {check_file(file).state for file in list_stored_files(TINY)}
 
 
 def test_weights_that_are_being_replaced_never_look_damaged(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sam2edge.backends.base import DecodedPrompts
 from sam2edge.errors import BackendUnavailableError, CheckpointError, GraphError, Sam2EdgeError, StoreError
 from sam2edge.store import integrity, inventory, paths
 from sam2edge.store.integrity import check_unchanged
-from sam2edge.store.inventory import stored_files
+from sam2edge.store.inventory import list_stored_files
 from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.variants import EMBEDDED, find_variant
 from tests.fake_backend import fake_model
@@ -141,7 +141,7 @@ def test_a_store_behind_links_is_checked(tmp_path: Path) -> None:
     path = paths.checkpoint_dir() / "sam2.1_hiera_tiny.pt"
     path.write_bytes(bytes(1000))
     (tmp_path / "disk" / "round").symlink_to(tmp_path)
-    assert [file.path for file in stored_files(TINY)] == [path]
+    assert [file.path for file in list_stored_files(TINY)] == [path]
     with pytest.raises(CheckpointError):
         check_unchanged(path)
 
@@ -159,7 +159,7 @@ def test_the_embedded_model_needs_no_store(monkeypatch: pytest.MonkeyPatch, phot
     model = AutoModel.from_pretrained()
     assert model.variant == MICRO
     with pytest.raises(StoreError, match="cannot be read.*Permission denied"):
-        stored_files()
+        list_stored_files()
     with pytest.raises((CheckpointError, BackendUnavailableError)):
         AutoModel.from_pretrained("sam2/hiera_tiny")
 

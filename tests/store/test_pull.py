@@ -21,7 +21,7 @@ import pytest
 from sam2edge.errors import InvalidInputError, StoreError
 from sam2edge.files import git_blob_id, locked
 from sam2edge.store import paths
-from sam2edge.store.inventory import check_file, partial_path, stored_files
+from sam2edge.store.inventory import check_file, list_stored_files, partial_path
 from sam2edge.store.manifest import describe_file, write_manifest
 from sam2edge.store.pull import pull_checkpoint
 from sam2edge.variants import Variant, find_variant
@@ -172,7 +172,7 @@ def test_what_a_git_blob_id_refuses(server: FileServer) -> None:
 def test_edgetam_in_the_store_is_checked_by_its_git_blob_id() -> None:
     paths.checkpoint_dir().mkdir(parents=True)
     (paths.checkpoint_dir() / "edgetam.pt").write_bytes(CONTENT)
-    (file,) = stored_files(find_variant("sam2/edgetam"))
+    (file,) = list_stored_files(find_variant("sam2/edgetam"))
     check = check_file(file)
     assert check.state == "damaged"
     assert "expected git blob abd54d22bbd22ba" in check.reason
