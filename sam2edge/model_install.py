@@ -142,7 +142,7 @@ def _export_environment(packages: tuple[str, ...], run: Run) -> Iterator[dict[st
         if run(command, dict(os.environ)) != 0:
             raise StoreError(
                 f"{', '.join(packages)} could not be fetched",
-                remedy="see what pip says above; or export the graphs on another machine and bring them: "
+                remedy="see what pip says above; or export the graphs on another machine, copy them here and run "
                 "sam2edge models add FOLDER",
             )
         search = os.pathsep.join(filter(None, (modules, os.environ.get("PYTHONPATH"))))
@@ -171,4 +171,4 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 
 def _require(status: int, problem: str) -> None:
     if status != 0:
-        raise GraphError(problem, got=f"exit status {status}", remedy="see what was said above, then run it again")
+        raise GraphError(problem, got=f"exit status {status}", remedy="see the messages above, then run it again")

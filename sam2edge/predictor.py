@@ -273,7 +273,7 @@ class ImagePredictor:
         started = time.perf_counter()
         if self._memory_watch is not None:
             self._shrink_cache_under_pressure(self._memory_watch)
-        image = image_to_input(pixels, color_order, self.image_size, resize)
+        image = image_to_input(pixels, color_order, self.backend.image_size, resize)
         features: Features = self.backend.encode(image, wait)
         self.count_call("embed", started)
         return features

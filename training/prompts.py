@@ -31,7 +31,7 @@ class Prompts:
     coords (P, N, 2) float32 x, y in pixels of the picture; labels (P, N) int64; targets (P, S, S) bool; others
     (P, OTHERS, S, S) bool: what a single click may mean as well, empty where there is no more; anchors (P, 2) int64
     x, y of one pixel on each target; same (P, P) float32: whether the anchor of the second lies on the target of the
-    first, -1 where that cannot be told; present (P,) float32, 0 where the prompt points at nothing.
+    first, -1 where that cannot be told; present (P,) float32, 0 where the prompt marks nothing.
     """
 
     coords: NDArray[np.float32]

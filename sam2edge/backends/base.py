@@ -60,7 +60,7 @@ def _require_finite(found: DecodedPrompts) -> DecodedPrompts:
     """NaN anywhere in a model reaches the decoder's answer, where it is small and on the host."""
     if not all(np.isfinite(part).all() for part in found):
         raise GraphError(
-            "the model gave numbers that are none",
+            "the model's output is not finite",
             expected="finite logits and scores",
             got="NaN or infinity",
             remedy="compare its files: sam2edge models verify; try another precision or backend",

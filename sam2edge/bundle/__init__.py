@@ -1,1 +1,1 @@
-"""One file that brings sam2edge to a machine with no network: see docs/offline.md."""
+"""One file that installs sam2edge on a machine without a network: see docs/offline.md."""

@@ -1,7 +1,7 @@
-"""The bundle as a file: a zip archive with a manifest of every member's bytes and SHA-256. Standard library only.
+"""The bundle file: a zip archive with a manifest of every member's bytes and SHA-256. Standard library only.
 
-Nothing is compressed: wheels and weights hardly shrink, and an archive that holds no more than its own size cannot
-swell. Python runs it (`python3 BUNDLE`), because its code lies in it as a zip application.
+Nothing is compressed: wheels and weights hardly shrink, and members no larger than the archive cannot fill the disk.
+Python runs it (`python3 BUNDLE`) as a zip application.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 WHEELS, STORE = "wheels/", "store/"
 MOST_BYTES = (1 << 32) - (1 << 20)
-"""Python before 3.13 runs no larger zip application, and a memory stick with FAT32 holds no larger file."""
+"""Python before 3.13 cannot run a larger zip application, and FAT32 cannot hold a larger file."""
 
 _BLOCK_BYTES = 1 << 20
 _MOST_MANIFEST_BYTES = 4 << 20
@@ -43,7 +43,7 @@ _NEW_DATE = (1980, 1, 1, 0, 0, 0)  # one for all, so that the same contents make
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle says of itself: `files` maps a member's name to (bytes, SHA-256 in hex)."""
+    """The manifest of a bundle: `files` maps a member's name to (bytes, SHA-256 in hex)."""
 
     path: Path
     version: str
@@ -60,7 +60,7 @@ class Bundle:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Opens a bundle and checks all but the bytes of its members. Raises BundleError."""
+    """Reads a bundle and checks everything but the bytes of its members. Raises BundleError."""
     with _open(path) as archive:
         entries = archive.infolist()
         _check_entries(path, entries)
@@ -75,7 +75,7 @@ def read_bundle(path: Path) -> Bundle:
 def extract(bundle: Bundle, folder: Path | None) -> None:
     """Compares every member with its SHA-256, and unpacks wheels and models into `folder` if one is given.
 
-    Raises BundleError for one that is not what it was; what has been unpacked by then is the caller's to remove.
+    Raises BundleError for a changed member; the caller removes what has been unpacked by then.
     """
     with _open(bundle.path) as archive:
         for name, (size, wanted) in bundle.files.items():
@@ -91,7 +91,7 @@ def extract(bundle: Bundle, folder: Path | None) -> None:
                         out.write(block)
             except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, OSError) as error:
                 if isinstance(error, OSError) and error.errno != errno.EINVAL:
-                    raise  # the disk's; the other is a place before the file
+                    raise  # an error of the disk; EINVAL means an offset before the file
                 raise _damage_error(bundle.path, f"{size} bytes of {name}", str(error)) from error
             if digest.hexdigest() != wanted:
                 raise _damage_error(
@@ -140,7 +140,7 @@ def _open(path: Path) -> zipfile.ZipFile:
         raise BundleError("bundle not found", expected="a file", got=str(path), remedy="check the path") from error
     except (OSError, zipfile.BadZipFile, ValueError) as error:
         raise BundleError(
-            f"{path.name} is no bundle, or cut short",
+            f"{path.name} is not a bundle, or is cut short",
             expected="a file made by `sam2edge bundle create`",
             got=getattr(error, "strerror", None) or str(error),
             remedy="copy it again and compare its SHA-256",
@@ -148,7 +148,7 @@ def _open(path: Path) -> zipfile.ZipFile:
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    """Refuses everything that a bundle never has: it was made by something else, and may be made to do harm."""
+    """Refuses everything that a bundle never has: such an archive may be made to do harm."""
     seen: set[str] = set()
     for entry in entries:
         name, mode = entry.orig_filename, entry.external_attr >> 16

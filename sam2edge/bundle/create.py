@@ -1,4 +1,4 @@
-"""Makes a bundle of what this machine has: wheels from the package index, models from the store."""
+"""Makes a bundle: wheels from the package index, models from the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sam2edge.store import paths
 from sam2edge.store.inventory import DAMAGED, ENGINE, GRAPH, RECORD, WEIGHTS, StoredFile, check_file, list_stored_files
 from sam2edge.variants import Variant
 
-# What of the package runs from the bundle itself, on a Python that has nothing else.
+# The part of the package that runs from the bundle itself, on a Python without packages.
 _CODE = (
     "__init__.py",
     "errors.py",
@@ -42,11 +42,11 @@ def create_bundle(
     engines: bool = False,
     wheels: tuple[Path, ...] = (),
 ) -> list[StoredFile]:
-    """Writes the bundle `path` for a machine such as `target`; returns what of the store is in it.
+    """Writes the bundle `path` for a machine such as `target`; returns the files of the store that are in it.
 
     `variants` are the models whose graphs go in, with their weights and engines if wanted; the embedded model is in
     the wheel. `wheels` are further wheels to install, with what they need. Raises BundleError, also for a model that
-    could not run there: weights alone need torch, which goes in as a wheel.
+    could not run there: weights without graphs need torch, which can be added as a wheel.
     """
     if path.exists():
         raise BundleError("the file is there already", expected="a new name", got=str(path), remedy="remove it first")
@@ -94,7 +94,7 @@ def _require_runnable(variant: Variant, files: list[StoredFile], wheels: tuple[P
 
 
 def _files_of(variant: Variant, weights: bool, engines: bool) -> list[StoredFile]:
-    """The model's files in the store, with their records; each is compared with its sum first."""
+    """The model's files in the store, with their records; each is compared with its checksum first."""
     kinds = {GRAPH, *([WEIGHTS] if weights else []), *([ENGINE] if engines else [])}
     files = [file for file in list_stored_files(variant) if file.kind in kinds]
     if not files and variant.checkpoint is not None:

@@ -1,7 +1,6 @@
-"""Where a bundle's wheels go: a new virtual environment, a folder, or the environment that runs it.
+"""Installs a bundle's wheels: into a new virtual environment, a folder, or the environment that runs it.
 
-Standard library only. The pip that does it comes in the bundle, so that a system without pip will do, and its ways are
-known.
+Standard library only. pip comes in the bundle, so that the system needs none and its version is known.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ class Place:
 
     @property
     def command(self) -> str:
-        """How to start sam2edge once it is there."""
+        """How to start sam2edge once it is installed."""
         if self.kind == TARGET:
             return f"PYTHONPATH={self.folder} {sys.executable} -m sam2edge.cli.main"
         return str(self.folder / "bin" / "sam2edge")
 
     def environment(self) -> dict[str, str]:
-        """Variables for programs run there: none of pip's, and no packages from elsewhere."""
+        """Variables for programs run there: without pip's, and without packages from elsewhere."""
         foreign = ("PIP_", "PYTHONPATH", "PYTHONHOME")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         own = {"PYTHONPATH": str(self.folder)} if self.kind == TARGET else {}
@@ -59,7 +58,7 @@ class Place:
 
 
 def check_place(place: Place, version: str, downgrade: bool) -> None:
-    """Raises BundleError where the wheels must not go: into a folder with something in it, or over a newer sam2edge."""
+    """Raises BundleError for a place that must not change: a folder that is not empty, or with a newer sam2edge."""
     if place.kind == CURRENT:
         if sys.prefix == sys.base_prefix:
             raise BundleError(
@@ -84,15 +83,15 @@ def check_place(place: Place, version: str, downgrade: bool) -> None:
 
 
 def find_installed_version() -> str | None:
-    """The sam2edge of this environment, whatever is being run."""
+    """The version of sam2edge that is installed in this environment."""
     found = _find_installed("sam2edge")
     return None if found is None else found.version
 
 
 def install_wheels(place: Place, wheels: Path, requirements: tuple[str, ...], version: str, journal: Journal) -> None:
-    """Installs from the folder of wheels alone, and tries what is there then.
+    """Installs from the folder of wheels only, and starts the result once.
 
-    Raises BundleError; what was done until then is in the journal.
+    Raises BundleError; what was done by then is in the journal.
     """
     _require_room(place, wheels)
     if place.kind == CURRENT:
@@ -120,14 +119,14 @@ def _pip(place: Place, wheels: Path, arguments: list[str]) -> None:
     if result.returncode != 0:
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or result.stderr.splitlines()
         raise BundleError(
-            "the wheels could not be installed; what had been done was undone",
+            "the wheels could not be installed; the installation was undone",
             got=" ".join(lines[-2:])[:400] or f"status {result.returncode} of pip",
             remedy="make room, or make the bundle for this Python and machine (--target)",
         )
 
 
 def _end_with_parent() -> None:
-    """An installer that is killed takes pip along, or pip would go on changing what the next run takes back."""
+    """Ends pip with a killed installer, or pip would change files that the next run restores."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -138,10 +137,10 @@ def _try(place: Place, version: str, folder: Path) -> None:
     if result.stdout.strip() != version:
         words = result.stderr.strip().splitlines()
         raise BundleError(
-            "what was installed does not start; it was undone",
+            "the installed sam2edge does not start; the installation was undone",
             expected=f"sam2edge {version}",
             got=result.stdout.strip() or (words[-1] if words else f"status {result.returncode}"),
-            remedy="see that the machine has what the wheels need (glibc, libgomp)",
+            remedy="check that the machine has what the wheels need: glibc, libgomp",
         )
 
 
@@ -186,7 +185,7 @@ def _note_changes(planned: list[Path], journal: Journal) -> None:
 
 
 def _list_wheel_places(wheel: Path) -> Iterator[Path]:
-    """What a wheel puts into this environment, as the files or folders right below the environment's own."""
+    """The files and folders, directly below the environment's own folders, that a wheel installs."""
     folders = {name: Path(folder) for name, folder in sysconfig.get_paths().items()}
     site = folders["purelib"]
     with zipfile.ZipFile(wheel) as archive:

@@ -1,7 +1,7 @@
-"""A bundle onto this machine, whole or not at all. Standard library only: it runs from the bundle itself as well.
+"""Installs a bundle, all of it or nothing. Standard library only: it also runs from the bundle itself.
 
-Everything is unpacked beside the store and checked before anything is changed; every change is written down before it
-is made, so that a failure, or the next run after a power cut, takes it back.
+Everything is unpacked and checked before anything is changed. Every change is written to a journal first, so that a
+failure, or the next run after a power cut, undoes it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STAGING = ".bundle-"
 
 @dataclass
 class Installed:
-    """What an installation did: files moved into the store, those that were there, engines left out and why."""
+    """What an installation did: files added to the store, files that were there, engines left out and why."""
 
     version: str
     command: str
@@ -44,8 +44,8 @@ class Installed:
 def install_bundle(path: Path, place: Place, store: Path, replace: bool = False, downgrade: bool = False) -> Installed:
     """Installs the wheels into `place` and the models into the folder `store`.
 
-    `replace` lets models of the bundle take the place of others in the store, `downgrade` an older sam2edge that of a
-    newer one. Raises BundleError; nothing of the bundle is there then.
+    `replace` allows replacing other files of the models in the store, `downgrade` replacing a newer sam2edge. Raises
+    BundleError; nothing is installed then.
     """
     try:
         with locked(store / ".locks" / "bundle"):
@@ -72,12 +72,12 @@ def install_bundle(path: Path, place: Place, store: Path, replace: bool = False,
         raise BundleError(
             "the bundle could not be installed; nothing of it is there",
             got=f"{error.strerror or error} ({error.filename or store})",
-            remedy="make room or see to the owner of the folders, then run it again",
+            remedy="make room or check the owner of the folders, then run it again",
         ) from error
 
 
 def _undo_earlier(left: Path) -> None:
-    """Takes back what a killed installation did; a journal that cannot be trusted is told and moved aside."""
+    """Undoes a killed installation; a journal that cannot be trusted is reported and moved aside."""
     try:
         Journal(left).undo()
     except UnusableJournal as error:
@@ -85,8 +85,8 @@ def _undo_earlier(left: Path) -> None:
         with contextlib.suppress(OSError):
             left.rename(aside)
         print(
-            f"sam2edge: note: the journal of an earlier installation was not obeyed: {error}; it lies in {aside}, "
-            "remove it once you have looked at it",
+            f"sam2edge: note: an earlier installation could not be undone: {error}; its journal is {aside}: "
+            "look at it, then remove it",
             file=sys.stderr,
         )
 
@@ -125,7 +125,7 @@ def _require_room(bundle: Bundle, store: Path) -> None:
 
 
 def _plan_moves(bundle: Bundle, staging: Path, installed: Installed, replace: bool) -> dict[Path, Path]:
-    """Which unpacked files go where in the store: all but those that are there already, byte for byte."""
+    """The target in the store of each unpacked file, except those that are there already, byte for byte."""
     moves, others = {}, []
     for name in bundle.names(STORE):
         inside = name[len(STORE) :]
@@ -147,7 +147,7 @@ def _plan_moves(bundle: Bundle, staging: Path, installed: Installed, replace: bo
 
 
 def _leave_out_engines(place: Place, unpacked: Path, moves: dict[Path, Path], installed: Installed) -> None:
-    """Drops engines that this GPU and TensorRT do not run, as the newly installed sam2edge sees them."""
+    """Drops engines that this GPU and TensorRT cannot run, as judged by the newly installed sam2edge."""
     folders = sorted({path.parent for path in moves if path.is_relative_to(unpacked / "engines")})
     if not folders:
         return
@@ -155,9 +155,7 @@ def _leave_out_engines(place: Place, unpacked: Path, moves: dict[Path, Path], in
     result = subprocess.run(command, env=place.environment(), cwd=unpacked, capture_output=True, text=True)
     if result.returncode != 0:
         words = result.stderr.strip().splitlines()
-        raise BundleError(
-            "the engines could not be looked at", got=words[-1] if words else f"status {result.returncode}"
-        )
+        raise BundleError("the engines could not be checked", got=words[-1] if words else f"status {result.returncode}")
     reasons: dict[str, str] = json.loads(result.stdout)
     for path in list(moves):
         if str(path.parent) in reasons:
@@ -203,8 +201,8 @@ def main(arguments: Sequence[str], bundle: Path | None = None) -> int:
     install.add_argument(
         "--store", type=Path, metavar="DIR", help="where models go; default: SAM2EDGE_HOME, or the user's"
     )
-    install.add_argument("--replace", action="store_true", help="let its models take the place of others in the store")
-    install.add_argument("--downgrade", action="store_true", help="let it take the place of a newer sam2edge")
+    install.add_argument("--replace", action="store_true", help="replace other files of these models in the store")
+    install.add_argument("--downgrade", action="store_true", help="replace a newer sam2edge")
     try:
         args = parser.parse_args(arguments)
     except SystemExit as stop:

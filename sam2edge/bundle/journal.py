@@ -1,8 +1,8 @@
-"""Undoing what was done, also in a later process: steps are written down before they are taken.
+"""Undoes steps, also in a later process: each is written down before it is taken.
 
-Standard library only. A store may belong to somebody else than the one who installs (root, into a service's folder).
-So a journal found there is obeyed only where nobody but the caller can have written it, and no path is followed through
-a link: every folder on the way is opened by itself.
+Standard library only. The store may belong to another user than the one who installs (root, into a service's folder).
+So a journal is used only if nobody but the caller can have written it, and no path is followed through a link: every
+folder on the way is opened by itself.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class UnusableJournal(Exception):
-    """A journal that is not the caller's, or is damaged; the message says which. Its folder is still there."""
+    """A journal that may not be the caller's, or is damaged; the message says which. Its folder is kept."""
 
 
 class Journal:
-    """Steps that can be taken back, kept in `folder` beside the backups; the folder goes when the journal closes.
+    """Steps that can be undone, kept in `folder` with the backups; the folder is removed at the end.
 
     `folder` is made by `tempfile.mkdtemp`: its owner alone can enter it.
     """
@@ -34,18 +34,18 @@ class Journal:
         self._backups = 0
 
     def will_make(self, path: Path) -> None:
-        """`path`, which is not there, is about to be made: undoing removes it, a folder with all in it."""
+        """`path`, which does not exist, is about to be made: undoing removes it, a folder with its contents."""
         self._write({"remove": str(_resolve_parent(path))})
 
     def make_parent(self, path: Path) -> None:
-        """Makes the folder of `path`, with those above it that are missing: undoing removes them if they are empty."""
+        """Makes the missing folders above `path`: undoing removes those that are empty."""
         missing = [folder for folder in path.parents if not folder.exists()]
         for folder in reversed(missing):
             self._write({"remove_empty": str(_resolve_parent(folder))})
             folder.mkdir(exist_ok=True)
 
     def will_change(self, path: Path) -> None:
-        """A file or folder is about to be changed or removed: a copy is kept, undoing puts it back."""
+        """`path` is about to be changed or removed: a copy is kept, which undoing restores."""
         backup = self.folder / f"backup-{self._backups}"
         self._backups += 1
         if path.is_dir() and not path.is_symlink():
@@ -55,10 +55,10 @@ class Journal:
         self._write({"restore": str(_resolve_parent(path)), "from": backup.name})
 
     def undo(self) -> None:
-        """Takes all steps back, the last one first, and removes the folder.
+        """Undoes all steps, the last one first, and removes the folder.
 
-        Raises UnusableJournal where another user may have written it, and nothing is done then; and for one that is
-        damaged, after the steps that can be read.
+        Raises UnusableJournal if another user may have written it, before doing anything; and if it is damaged, after
+        undoing the steps that can be read.
         """
         with _open_own(self.folder) as own:
             steps, is_whole = _read(own)
@@ -69,7 +69,7 @@ class Journal:
         self._close()
 
     def commit(self) -> None:
-        """Nothing is to be undone any more."""
+        """Keeps the steps and removes the journal."""
         (self.folder / _FILE).unlink(missing_ok=True)
         self._close()
 
@@ -91,7 +91,7 @@ def _resolve_parent(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _open_own(folder: Path) -> Iterator[int]:
-    """A descriptor of the folder. Raises UnusableJournal unless the caller made it and nobody else can write there."""
+    """A descriptor of the folder. Raises UnusableJournal unless the caller made it and nobody else can write to it."""
     try:
         own = os.open(folder, _FOLDER_FLAGS)
     except OSError as error:
@@ -109,7 +109,7 @@ def _require_own(found: os.stat_result, most: int) -> None:
 
 
 def _read(own: int) -> tuple[list[dict[str, str]], bool]:
-    """The steps, and whether that is all; a last line without its end was never acted on."""
+    """The steps, and whether all could be read; an unfinished last line was never acted on."""
     try:
         handle = os.open(_FILE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=own)
     except FileNotFoundError:
@@ -120,7 +120,7 @@ def _read(own: int) -> tuple[list[dict[str, str]], bool]:
         found = os.fstat(handle)
         _require_own(found, 0o600)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            raise UnusableJournal("its list is no plain file")
+            raise UnusableJournal("its list is not a plain file")
         lines = file.read().split(b"\n")
     steps: list[dict[str, str]] = []
     for line in lines[:-1]:

@@ -1,4 +1,4 @@
-"""The wheels of a bundle: sam2edge's own, and those it needs on the machine that the bundle is for."""
+"""Collects the wheels of a bundle: sam2edge's own, and those it needs on the target."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Target:
 
     @property
     def markers(self) -> dict[str, str]:
-        """What requirements' conditions (PEP 508) are about, as it will be on that machine."""
+        """The values of requirements' markers (PEP 508) on that machine."""
         version = ".".join(map(str, self.python))
         names = {"implementation_name": "cpython", "platform_python_implementation": "CPython", "extra": ""}
         system = {"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux"}
@@ -77,7 +77,7 @@ def read_target(name: str) -> Target:
 def gather_wheels(folder: Path, target: Target, extra: tuple[Path, ...] = ()) -> list[str]:
     """Fills `folder` with wheels of sam2edge, of `extra` files, of all they need on the target, and of pip.
 
-    Returns what is to be installed, as requirements. Raises BundleError where a wheel is not to be had.
+    Returns the requirements to install. Raises BundleError if a wheel cannot be downloaded.
     """
     own = make_own_wheel(folder)
     roots = [own]
@@ -86,7 +86,7 @@ def gather_wheels(folder: Path, target: Target, extra: tuple[Path, ...] = ()) ->
             raise InvalidInputError("not a wheel", expected="a .whl file", got=str(wheel))
         roots.append(Path(shutil.copy(wheel, folder)))
     wanted = [str(wheel) for wheel in roots]
-    # pip answers conditions such as `python_version < "3.11"` for the Python that runs it, not for the target.
+    # pip evaluates markers such as `python_version < "3.11"` for the Python that runs it, not for the target.
     for _ in range(_ROUNDS):
         _pip("download", "--dest", str(folder), "--find-links", str(folder), *_list_pip_options(target), *wanted)
         missing = _find_unmet(folder, roots, target)
@@ -101,7 +101,7 @@ def gather_wheels(folder: Path, target: Target, extra: tuple[Path, ...] = ()) ->
 
 
 def make_own_wheel(folder: Path) -> Path:
-    """sam2edge's wheel: built of the source tree that this runs from, or put together again from what is installed."""
+    """sam2edge's wheel: built from this source tree, or packed again from the installed files."""
     source = Path(errors.__file__).parent.parent
     if (source / "pyproject.toml").is_file() and (source / "export").is_dir():
         return _build(source, folder)
@@ -109,7 +109,7 @@ def make_own_wheel(folder: Path) -> Path:
 
 
 def _build(source: Path, folder: Path) -> Path:
-    with tempfile.TemporaryDirectory() as copy:  # setuptools leaves a build folder behind, whose old files get packed
+    with tempfile.TemporaryDirectory() as copy:  # setuptools leaves a build folder, whose old files would be packed
         for name in _SOURCES:
             path = source / name
             if path.is_dir():
@@ -121,7 +121,7 @@ def _build(source: Path, folder: Path) -> Path:
 
 
 def _pack_installed(folder: Path) -> Path:
-    """The wheel that was installed: its files are listed with their hashes, and pip has added a few of its own."""
+    """The installed wheel: its record lists the files with their hashes; pip has added a few of its own."""
     try:
         distribution = importlib.metadata.distribution("sam2edge")
     except importlib.metadata.PackageNotFoundError as error:
@@ -153,12 +153,12 @@ def _no_wheel_error(got: str) -> BundleError:
         "sam2edge's own wheel cannot be made here",
         expected="a source tree, or an installation that is as it was installed",
         got=got,
-        remedy="run it from a checkout with `pip install -e .`, or install sam2edge anew",
+        remedy="run it from a checkout with `pip install -e .`, or install sam2edge again",
     )
 
 
 def _find_unmet(folder: Path, roots: list[Path], target: Target) -> set[str]:
-    """Requirements that no wheel in the folder meets, without their conditions."""
+    """Requirements, without their markers, that no wheel in the folder meets."""
     wheels = _map_by_name(folder)
     unmet = set()
     for wheel in _collect_needed(wheels, roots, target):
@@ -177,7 +177,7 @@ def _drop_others(folder: Path, roots: list[Path], target: Target) -> None:
 
 
 def _collect_needed(wheels: dict[str, Path], roots: list[Path], target: Target) -> set[Path]:
-    """The roots and everything that they need, as far as it is there."""
+    """The roots and everything that they need, as far as it is in the folder."""
     needed, ahead = set(), list(roots)
     while ahead:
         wheel = ahead.pop()
@@ -222,5 +222,5 @@ def _pip(*arguments: str) -> None:
         raise BundleError(
             f"pip {arguments[0]} failed",
             got=" ".join(lines[-2:])[:400] or f"status {result.returncode}",
-            remedy="see that there is a network and, without pip, run python -m ensurepip",
+            remedy="check the network; if pip is missing, run python -m ensurepip",
         )

@@ -52,7 +52,7 @@ def bench(model_ids: tuple[str, ...], backend: str, rounds: int, as_json: bool) 
             said = f"{figure.milliseconds:g} ms for a photo and a prompt: {figure.what} ({figure.source})"
             click.echo(f"published for {figure.board}: {said}")
     if all("error" in row for row in rows):
-        raise Sam2EdgeError("no model could be measured", remedy="sam2edge doctor tells what works here")
+        raise Sam2EdgeError("no model could be measured", remedy="sam2edge doctor shows what works here")
 
 
 def _measure(variant: Variant, backend: str, rounds: int) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from sam2edge.variants import find_variant
 @click.option("--size", type=int, metavar="S", help="Side of the model input in pixels. Default: the model's own.")
 @click.option("--precision", type=click.Choice(paths.PRECISIONS), default="fp16", show_default=True)
 @click.option("--compiler", type=click.Choice(COMPILERS), default="tensorrt", show_default=True)
-@click.option("--checkpoint", type=FileName(), help="Official weights, .pt or .safetensors; exports the graphs anew.")
+@click.option(
+    "--checkpoint", type=FileName(), help="Official weights, .pt or .safetensors; the graphs are exported from them."
+)
 @click.option("--graphs", metavar="DIR", help="Folder of exported ONNX graphs. Default: the store, then the package.")
 @click.option("--out", metavar="DIR", help="Folder to write engines to. Default: the store.")
 @click.option("--level", type=click.IntRange(0, 5), default=3, show_default=True, help="Build time against speed.")

@@ -1,4 +1,4 @@
-"""How far a build is, on standard error: bars on a terminal, a line for each engine elsewhere."""
+"""Shows a build's progress on standard error: bars on a terminal, else a line for each engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 
 class BuildProgress:
-    """Shows the builder's phases as they come and go."""
+    """Shows the builder's phases while they run."""
 
     def __init__(self, title: str) -> None:
         self._console = Console(stderr=True, soft_wrap=True)

@@ -66,7 +66,7 @@ def create(
         click.echo(json.dumps({**facts, "files": [str(file.path.relative_to(paths.root())) for file in files]}))
         return
     click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB), SHA-256 {digest}")
-    click.echo(f"there: python3 {path.name} install --venv DIR")
+    click.echo(f"on the target, run: python3 {path.name} install --venv DIR")
 
 
 @bundle.command("install", context_settings=_passed_on)

@@ -1,4 +1,4 @@
-"""`sam2edge completion`: what a shell runs to complete commands, options, model ids, backends and files."""
+"""`sam2edge completion`: prints the script with which a shell completes commands, options, model ids and files."""
 
 from __future__ import annotations
 

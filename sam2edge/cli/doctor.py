@@ -24,17 +24,19 @@ from sam2edge.serve.look import look_at_service
 _MARKS = {WORKS: "[green]works[/]", BROKEN: "[red]broken[/]", MISSING: "[yellow]missing[/]", NOTE: "-"}
 
 Row = tuple[str, str, str]
-"""What, how it stands, and details: text for the screen, in rich's markup."""
+"""What, its state, and details: text for the screen, with rich's markup."""
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--explain", is_flag=True, help='The rules by which "auto" picks, and how each candidate fared.')
+@click.option(
+    "--explain", is_flag=True, help='Show the rules by which "auto" picks a model, and how each candidate did.'
+)
 @click.pass_context
 def doctor(context: click.Context, as_json: bool, explain: bool) -> None:
-    """Say what this machine is, what works on it and what mends the rest.
+    """Show this machine, what works on it, and how to fix the rest.
 
-    Tries each backend for real, in a process of its own. Exit status 0: a model can run; 1: none can.
+    Each backend segments a picture in a process of its own. Exit status 0: a model can run; 1: none can.
     """
     libraries = find_libraries()
     with progress("trying the backends"):
@@ -121,7 +123,7 @@ def _machine_rows(machine: Machine) -> Iterable[Row]:
         yield "power mode", "", "unknown: nvpmodel has set none"
     yield "clocks", "", _describe_clocks(machine)
     hottest = machine.heat.hottest_c
-    yield "temperature", "", "no sensor is visible" if hottest is None else f"{hottest:.0f} C in the hottest zone"
+    yield "temperature", "", "no sensor found" if hottest is None else f"{hottest:.0f} C in the hottest zone"
     yield "throttling", "", _describe_throttling(machine)
 
 
@@ -137,15 +139,13 @@ def _describe_gpu(machine: Machine) -> str:
         return f"{gpu.name}, compute capability {gpu.compute_capability}, driver for CUDA {gpu.driver_cuda}, {kind}"
     if machine.has_gpu:
         known = machine.compute_capability
-        return "device nodes are there, CUDA's driver gives no device" + (
-            f" (compute capability {known})" * bool(known)
-        )
+        return "an NVIDIA driver is there, but it reports no device" + (f" (compute capability {known})" * bool(known))
     return "none from NVIDIA"
 
 
 def _describe_clocks(machine: Machine) -> str:
     if not machine.clocks:
-        return "not told by the kernel"
+        return "unknown: the kernel does not report them"
     shown = ", ".join(f"{c.name} {c.current_mhz} of {c.greatest_mhz} MHz" for c in machine.clocks[:3])
     if machine.clocks_pinned:
         return f"{shown}, pinned"
@@ -154,7 +154,7 @@ def _describe_clocks(machine: Machine) -> str:
 
 def _describe_throttling(machine: Machine) -> str:
     if not machine.heat.zones_c and machine.gpu_state is None:
-        return "not told: no sensor is visible"
+        return "unknown: no sensor found"
     parts = [f"now, by {', '.join(machine.slowed_by)}"] if machine.slowed_by else ["none now"]
     if machine.heat.over_current:
         counts = ", ".join(f"{line} {count}" for line, count in machine.heat.over_current.items())

@@ -1,4 +1,4 @@
-"""The loop of `sam2edge track`: frames in, prompts given when their frames come, results to every sink."""
+"""The loop of `sam2edge track`: reads frames, gives prompts on their frames, writes results to every sink."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from sam2edge.video.result_sink import ResultSink
 
 @dataclass
 class Run:
-    """What is known of a run so far: numbers alone, so that an endless source takes no more and more memory.
+    """The numbers of a run so far; they do not grow with an endless source.
 
-    `frames` describes each frame where that is asked for; `tracker_seconds` is what the model took, `seconds` all of
-    it with reading, drawing and writing; `error` is what ended the run after its first frame, Ctrl-C and signals among
-    it.
+    `frames` describes each frame if that is asked for; `tracker_seconds` is the model's time, `seconds` the whole time
+    with reading, drawing and writing; `error` is what ended the run after its first frame, also Ctrl-C and signals.
     """
 
     unused: list[FramePrompt]
@@ -43,9 +42,9 @@ class Run:
 
 @dataclass(frozen=True)
 class _Step:
-    """A frame, and what is known of it (None before the first prompt).
+    """A frame and its result (None before the first prompt).
 
-    `seconds` is what that took: 0 where the model was not run, and the result is that of an earlier frame.
+    `seconds` is the model's time: 0 if it did not run and the result is that of an earlier frame.
     """
 
     frame: Frame
@@ -62,10 +61,10 @@ def follow(
     describe: bool,
     tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:
-    """Tracks to the end, or to what ends it early; a frame reaches every sink or is not counted.
+    """Tracks until the source ends or an error stops it; a frame counts once it has reached every sink.
 
-    The model runs on every `every`-th frame, and where something is prompted. `describe` fills `Run.frames`;
-    `tell` gets the description of each frame as it comes.
+    The model runs on every `every`-th frame and on prompted frames. `describe` fills `Run.frames`; `tell` is called
+    with the description of each frame.
     """
     run = Run(list(prompts), [] if describe else None)
     started = time.perf_counter()
@@ -124,7 +123,7 @@ def _track(tracker: Any, frame: Frame, run: Run) -> TrackResult:
 
 
 def _describe(step: _Step) -> dict[str, Any]:
-    """A frame as JSON tells it: its number, its time stamp in seconds, and each object; pixels throughout."""
+    """A frame for JSON: its number, its time stamp in seconds, and each object in pixels."""
     objects = []
     if step.result is not None:
         found = step.result
@@ -149,7 +148,7 @@ def _describe(step: _Step) -> dict[str, Any]:
         "milliseconds": round(step.seconds * 1000, 2),
         "objects": objects,
     }
-    # A frame that the model did not see shows the last result again, whose events were told with it.
+    # A frame without a run of the model repeats the last result, whose events were reported before.
     events = step.result.events if step.result is not None and step.seconds > 0 else ()
     told = [{"kind": e.kind, "object": e.object_id, "other": e.other_id, "time": round(e.time_s, 3)} for e in events]
     return {**known, "events": told} if told else known

@@ -1,4 +1,4 @@
-"""A group of commands that names the closest one where a name is mistyped."""
+"""A group of commands that suggests the closest name for a mistyped one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person is told beside the results: notes about a result each time, a hint only once."""
+"""Notes on standard error each time, hints only once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def note(text: str, quiet: bool = False) -> None:
 
 
 def hint_once(name: str, text: str) -> None:
-    """One line on standard error, the first time on this machine; told again where that cannot be remembered."""
+    """One line on standard error, the first time on this machine; each time if that cannot be saved."""
     told = paths.root() / ".hints" / name
     if told.exists():
         return

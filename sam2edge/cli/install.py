@@ -1,4 +1,4 @@
-"""`sam2edge models install`: from a model's name to a model that runs here."""
+"""`sam2edge models install`: makes a model run on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sam2edge.variants import Variant, find_variant
 @click.command()
 @click.argument("model", type=ModelId(), metavar="MODEL")
 @click.option("--size", type=int, metavar="S", help="Side of the model's input in pixels. Default: the model's own.")
-@click.option("--again", is_flag=True, help="Export the graphs anew, also where they are there.")
+@click.option("--again", is_flag=True, help="Export the graphs again even if they are there.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def install(model: str, size: int | None, again: bool, dry_run: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The `sam2edge` command: finds the subcommand, and turns every failure into one line and an exit status."""
+"""The `sam2edge` command: finds the subcommand and turns every error into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with SAM2EDGE_DEBUG=1 in the environment the traceback comes first.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its complaints come out as one line of ours
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its errors become one line of sam2edge's
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     as_json = "--json" in given
     try:
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if sys.stdout is not None:
                 sys.stdout.flush()
         return status if isinstance(status, int) else 0
-    except (SystemExit, BrokenPipeError):  # the reader of the output has gone, which is no fault
+    except (SystemExit, BrokenPipeError):  # the reader of the output has closed it
         _drop_output()
         return EXIT_FAILURE
     except Reported as reported:
@@ -117,7 +117,7 @@ def _fail(error: BaseException, as_json: bool) -> int:
     message, status = _explain(error)
     if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0") and status == EXIT_FAILURE:
         traceback.print_exception(error)
-    with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
+    with contextlib.suppress(OSError, ValueError):  # standard error may be closed
         click.echo(f"sam2edge: {printable(message)}", err=True)
     try:
         if as_json:
@@ -137,7 +137,7 @@ def _parts(error: BaseException) -> dict[str, str | None]:
 
 
 def _drop_output() -> None:
-    """Let what standard output still holds go nowhere, or the interpreter complains about it when it exits."""
+    """Discards what standard output still holds, or the interpreter prints an error when it exits."""
     if sys.stdout is sys.__stdout__:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 

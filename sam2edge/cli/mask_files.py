@@ -1,4 +1,4 @@
-"""The files that `sam2edge segment` writes for a photo, one format after another."""
+"""Makes the files that `sam2edge segment` writes for a photo."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FoundMask:
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """What was found in a photo (H, W, 3) BGR; `path` is what it was called, `label` what an object is called."""
+    """The masks of a photo (H, W, 3) BGR; `path` is its name, `label` the name of its objects."""
 
     path: str
     image_bgr: np.ndarray
@@ -52,7 +52,7 @@ class PhotoResult:
         return [found for found in self.masks if found.rank == 0]
 
     def part_name(self, found: FoundMask) -> str:
-        """Which mask a file is about: nothing where there is one, "2." of several objects, "2b." of several masks."""
+        """A mask's part of the file name: "" for the only one, "2." of several objects, "2b." of several masks."""
         number = str(found.number) if len(self.best) > 1 else ""
         letter = "abc"[found.rank] if len(self.masks) > len(self.best) else ""
         return f"{number}{letter}." if number or letter else ""
@@ -101,14 +101,14 @@ def draw_overlay(result: PhotoResult, shown: Sequence[FoundMask]) -> np.ndarray:
 
 
 def _format_label(result: PhotoResult, found: FoundMask) -> str:
-    if found.prompt == ObjectPrompt():  # of everything: hundreds of labels would cover the photo
+    if found.prompt == ObjectPrompt():  # --everything: hundreds of labels would cover the photo
         return ""
     name = result.label or (str(found.number) if len(result.best) > 1 else "")
     return f"{name} {found.score:.2f}".strip()
 
 
 def describe_mask(found: FoundMask) -> dict[str, Any]:
-    """A mask as JSON tells it; the box is its own, right and bottom exclusive, None where it is empty."""
+    """A mask for JSON, with its own box, right and bottom exclusive, None if the mask is empty."""
     box = mask_box(found.mask)
     return {
         "object": found.number,

@@ -12,7 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ModelId(click.ParamType):
-    """A model's id. It is looked up where the model is loaded."""
+    """A model's id; loading the model checks it."""
 
     name = "ID"
 
@@ -36,7 +36,7 @@ class BackendName(click.ParamType):
 
 
 class FileName(click.ParamType):
-    """A file or folder that the shell completes; whether it is there is told by who opens it."""
+    """A file or folder that the shell completes; opening it shows whether it exists."""
 
     def __init__(self, name: str = "FILE") -> None:
         self.name = name

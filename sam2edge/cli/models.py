@@ -130,7 +130,7 @@ def remove(model: str, yes: bool, as_json: bool) -> None:
         )
     if not yes:
         if as_json or not (sys.stdin and sys.stdin.isatty()):
-            raise click.UsageError("Nobody to ask: give --yes.")
+            raise click.UsageError("Nobody can be asked here: give --yes.")
         for file in files:
             click.echo(f"{_format_megabytes(file.size_bytes):>10}  {file.path}")
         total = _format_megabytes(sum(file.size_bytes for file in files))
@@ -204,10 +204,7 @@ def _list_installed(row: dict[str, Any]) -> str:
 def _tell_next_command(variant: Variant) -> None:
     """Weights alone run with torch only."""
     if importlib.util.find_spec("torch") is None and paths.find_graphs(variant, variant.image_size) is None:
-        _note(
-            "these weights do not run yet, for torch is not installed; next: "
-            f"sam2edge models install {variant.model_id}"
-        )
+        _note(f"these weights do not run yet: torch is not installed; next: sam2edge models install {variant.model_id}")
     else:
         _note(f"next: sam2edge segment PHOTO --point X,Y --model {variant.model_id}")
 

@@ -1,4 +1,4 @@
-"""Which photos `sam2edge segment` was given: files, folders of files, standard input; and what is none."""
+"""Lists and reads the photos for `sam2edge segment`: files, folders of files, standard input."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ def list_photos(given: Sequence[str]) -> list[str]:
         path = Path(name)
         if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
             raise InvalidInputError(
-                "a video is no photo", expected="a photo", got=name, remedy=f"sam2edge track {name} --box X1,Y1,X2,Y2"
+                "this is a video, not a photo",
+                expected="a photo",
+                got=name,
+                remedy=f"sam2edge track {name} --box X1,Y1,X2,Y2",
             )
         if name != STANDARD_INPUT and path.is_dir():
             photos = [photo for photo in list_pictures(path) if Path(photo.stem).suffix[1:] not in FORMATS]
@@ -53,7 +56,7 @@ def list_photos(given: Sequence[str]) -> list[str]:
 
 
 def read_given_photo(path: str) -> np.ndarray:
-    """(H, W, 3) uint8, BGR. Raises InvalidInputError for what is no photo."""
+    """(H, W, 3) uint8, BGR. Raises InvalidInputError for anything but a photo."""
     if path == STANDARD_INPUT:
         data = sys.stdin.buffer.read() if sys.stdin is not None else b""
         if not data:

@@ -1,4 +1,4 @@
-"""`--prompts FILE.json`: what is prompted, on which frame, for which object."""
+"""Reads `--prompts FILE.json`: prompts by frame and object."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def read_prompt_options(points: Sequence[tuple[Point, ...]], boxes: Sequence[Box
 def read_prompt_file(path: Path) -> list[FramePrompt]:
     """A JSON list of {"frame": 0, "object": 1, "points": [[x, y]], "labels": [1], "box": [x1, y1, x2, y2]}.
 
-    "mask" in place of points and box names a picture beside the file, not 0 inside.
+    "mask" in place of points and box names a picture in the same folder, not 0 inside.
 
     Raises InvalidInputError, naming the entry, for anything else.
     """
@@ -77,16 +77,16 @@ def read_prompt_file(path: Path) -> list[FramePrompt]:
             "prompts cannot be read", expected="a JSON file", got=f"{path}: {error}", remedy="see docs/tracking.md"
         ) from error
     if not isinstance(entries, list) or not entries:
-        raise _error("prompts are no list", "a JSON list of at least one prompt", str(path))
+        raise _error("the prompts are not a list", "a JSON list of at least one prompt", str(path))
     prompts = [_read(i, entry, path.parent) for i, entry in enumerate(entries)]
     for prompt in prompts:
-        prompt.check(math.inf, math.inf)  # the size of frames is known later
+        prompt.check(math.inf, math.inf)  # the frames' size is not known yet
     return sorted(prompts, key=lambda prompt: prompt.frame)
 
 
 def _read(index: int, entry: Any, folder: Path) -> FramePrompt:
     if not isinstance(entry, dict) or not set(entry) <= _KEYS:
-        raise _error(f"prompt {index} has unknown parts", f"an object with {sorted(_KEYS)}", json.dumps(entry)[:80])
+        raise _error(f"prompt {index} has unknown keys", f"an object with {sorted(_KEYS)}", json.dumps(entry)[:80])
     frame, object_id = entry.get("frame", 0), entry.get("object", 1)
     if type(frame) is not int or frame < 0:
         raise _error(f"prompt {index} has no usable frame", "a whole number from 0", repr(frame))
@@ -106,12 +106,12 @@ def _read(index: int, entry: Any, folder: Path) -> FramePrompt:
         if not arguments["mask"].any():
             raise _error(f"mask of prompt {index} is empty", "at least one pixel that is not 0", entry["mask"])
     elif "points" not in arguments and "box" not in arguments:
-        raise _error(f"prompt {index} points at nothing", "points, a box or a mask", json.dumps(entry)[:80])
+        raise _error(f"prompt {index} marks nothing", "points, a box or a mask", json.dumps(entry)[:80])
     return FramePrompt(frame, object_id, arguments)
 
 
 def _to_array(value: Any) -> Any:
-    """Of numbers where it can be; `read_prompts` names what cannot, and takes a list for one element an image."""
+    """An array, of numbers if possible: `read_prompts` takes a list for one element an image, and names faults."""
     try:
         return np.asarray(value, np.float32)
     except (TypeError, ValueError, OverflowError):

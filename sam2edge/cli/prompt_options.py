@@ -1,4 +1,4 @@
-"""Points and boxes as they are written on the command line, and which of them mark the same object."""
+"""Reads points and boxes from the command line, and groups those that mark the same object."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class ObjectPrompt:
-    """What marks one object: points, a box, or both."""
+    """Points, a box, or both, of one object."""
 
     points: tuple[Point, ...] = ()
     box: Box | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """points [[x, y]], labels [n] and box [x1, y1, x2, y2], those that there are."""
+        """Those of points [[x, y]], labels [n] and box [x1, y1, x2, y2] that were given."""
         found: dict[str, Any] = {} if self.box is None else {"box": list(self.box)}
         if self.points:
             found |= {"points": [[p.x, p.y] for p in self.points], "labels": [p.label for p in self.points]}
@@ -107,10 +107,10 @@ box_option = click.option(
 
 
 def group_prompts(points: Sequence[tuple[Point, ...]], boxes: Sequence[Box]) -> list[ObjectPrompt]:
-    """The objects: one for each box, then one for each --point of its own.
+    """The objects: one for each box, then one for each --point outside the boxes.
 
-    Points inside a box refine its object (the smallest box's, where several hold it). Background alone belongs to the
-    --point before it, or to the only box. Raises click.UsageError where that is unclear.
+    Points inside a box refine its object (that of the smallest box, if in several). A --point with background only
+    belongs to the --point before it, or to the only box. Raises click.UsageError if that is unclear.
     """
     objects = [ObjectPrompt(box=box) for box in boxes]
     last: int | None = None

@@ -1,4 +1,4 @@
-"""What commands do to the terminal: a sign of life, no noise from native libraries, and how they are stopped."""
+"""Progress on the terminal, silence of native libraries, and stopping by signals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Reported(Exception):
-    """What ended a command whose JSON report has been printed: one line and the exit status are still to come."""
+    """The error of a command that has printed its JSON report; one line and the exit status are still missing."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Reported(Exception):
 
 @contextmanager
 def stop_by_signal() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Stopped, once; a signal that is ignored already (nohup) stays so."""
+    """SIGTERM and SIGHUP raise Stopped, once; a signal that is ignored (nohup) stays ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -57,7 +57,7 @@ def stop_by_signal() -> Iterator[None]:
 
 
 def printable(text: object) -> str:
-    """`text` in one line without control characters, which a file's name may have and a terminal would obey."""
+    """`text` in one line without control characters: a file's name may have some."""
     one_line = " ".join(str(text).split()).encode(errors="backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in one_line)
 
@@ -81,7 +81,7 @@ def progress(message: str) -> Iterator[None]:
 def _spin(message: str, done: threading.Event) -> None:
     if done.wait(PATIENCE_SECONDS):
         return
-    from rich.console import Console  # 0.1 s that a quick command does not pay
+    from rich.console import Console  # takes 0.1 s, which a quick command saves
 
     with Console(stderr=True).status(message):
         done.wait()
@@ -126,9 +126,9 @@ def byte_progress(name: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def quiet_native_stderr() -> Iterator[None]:
-    """Keep what C libraries print on standard error (libpng, libjpeg: "Corrupt JPEG data") off the screen.
+    """Hide what C libraries print on standard error (libpng, libjpeg: "Corrupt JPEG data").
 
-    For the command line alone: it turns the whole process's file descriptor 2 for as long as the block runs.
+    For the command line only: it redirects file descriptor 2 of the whole process while the block runs.
     """
     if sys.stderr is None:
         yield
@@ -154,7 +154,7 @@ def tell_skipped_engine(model: Any) -> None:
 
 
 def tell_new_name(wanted: Path, written: Path) -> None:
-    """One line on standard error where a result had to take another name, so that nothing was written over."""
+    """One line on standard error if a result got another name so as not to overwrite a file."""
     if written != wanted:
         click.echo(
             f"note: {printable(wanted)} is there already: written as {printable(written.name)}; --force writes over it",

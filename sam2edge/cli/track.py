@@ -1,4 +1,4 @@
-"""`sam2edge track`: a video and a prompt in, the followed objects drawn onto it out."""
+"""`sam2edge track`: follows prompted objects through a video and draws them onto it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _print_line(description: dict[str, Any]) -> None:
 
 
 def _finish(sink: ResultSink, run: Run) -> Path | None:
-    """Where the result lies; what stops it from being finished ends the run, unless something did so before."""
+    """The path of the result; an error while finishing it becomes the run's, unless it has one."""
     try:
         return sink.close()
     except Sam2EdgeError as error:
@@ -123,7 +123,7 @@ def _tell_rescued(folder: Path) -> None:
 def _open(source: str, live: bool) -> FrameSource:
     if Path(source).suffix.lower() in PICTURE_SUFFIXES and Path(source).is_file():
         raise InvalidInputError(
-            "a photo is no video",
+            "this is a photo, not a video",
             expected="a video, a folder of pictures, a camera or a URL",
             got=source,
             remedy=f"sam2edge segment {source} --box X1,Y1,X2,Y2",
@@ -132,7 +132,7 @@ def _open(source: str, live: bool) -> FrameSource:
     if not frames.live:
         return LatestFrames(Paced(frames)) if live else frames
     latest = LatestFrames(frames)
-    latest.start()  # so that nothing is old when the model has been loaded
+    latest.start()  # so that its newest frame is used once the model is loaded
     return latest
 
 

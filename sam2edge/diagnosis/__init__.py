@@ -1,1 +1,1 @@
-"""What works on this machine and what does not, found out by trying; `sam2edge doctor` shows it."""
+"""Tries what works on this machine; `sam2edge doctor` shows it."""

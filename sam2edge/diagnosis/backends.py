@@ -1,4 +1,4 @@
-"""Each backend: is its library there, and does it segment a picture? Tried in processes of their own, all at once."""
+"""Tries whether each backend is installed and segments a picture, each in a process of its own, all at once."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from sam2edge.selection.select import Candidate, Constraints, list_candidates
 from sam2edge.variants import EMBEDDED, VARIANTS
 
 TIMEOUT_S = 120.0
-"""Of one trial; torch alone takes 20 seconds to load from an SD card."""
+"""For one trial; torch takes 20 seconds to load from an SD card."""
 
 Trial = tuple[str, int, str, str]
 """Model, image size, backend, device."""
 
 
 def run_trial(trial: Trial, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-    """What `sam2edge.diagnosis.trial` answered, or what it died of."""
+    """The answer of `sam2edge.diagnosis.trial`, or how its process ended."""
     command = [sys.executable, "-m", "sam2edge.diagnosis.trial", *map(str, trial)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=timeout_s, env=_environment()
         )
     except subprocess.TimeoutExpired:
-        remedy = "end other programs, and try again"
+        remedy = "close other programs, and try again"
         return {"ok": False, "problem": f"no answer within {timeout_s:.0f} s", "remedy": remedy}
     except OSError as error:
         return {"ok": False, "problem": f"cannot be tried: {error.strerror}"}
@@ -49,12 +49,12 @@ def run_trial(trial: Trial, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         answer = json.loads(done.stdout.splitlines()[-1])
         return answer if isinstance(answer, dict) else {"ok": False, "problem": "no answer"}
     except (ValueError, IndexError):
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return {"ok": False, "problem": f"the process died of {_name_cause(done.returncode)}: {last[:200]}"}
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        return {"ok": False, "problem": f"the process ended with {_name_cause(done.returncode)}: {last[:200]}"}
 
 
 def _environment() -> dict[str, str]:
-    """Without the cap on memory: it is no fault of a backend."""
+    """Without the cap on memory, which is not a fault of a backend."""
     return {name: value for name, value in os.environ.items() if name != VARIABLE}
 
 
@@ -65,7 +65,7 @@ def try_backends(
     cuda: str | None = None,
     run: Callable[[Trial], dict[str, Any]] = run_trial,
 ) -> list[Finding]:
-    """A finding for every way of running a model, the fastest first. On a Jetson the remedies are others."""
+    """A finding for each way of running a model, the fastest first. `on_jetson` changes the remedies."""
     trials: dict[str, Trial] = {}
     micro = VARIANTS[EMBEDDED]
     engines = _engines(libraries, has_gpu)
@@ -92,7 +92,7 @@ def try_backends(
 
 
 def drop_broken(libraries: Libraries, findings: Iterable[Finding]) -> Libraries:
-    """The libraries less those whose trial failed: what "auto" can count on."""
+    """The libraries without those whose trial failed: what "auto" can use."""
     state = {finding.name: finding.state for finding in findings}
     gone = {name for name in ("openvino", "onnxruntime") if state.get(name) == BROKEN}
     if state.get("tensorrt") == BROKEN:

@@ -1,4 +1,4 @@
-"""What pictures can come from: camera devices, and the libraries that read them."""
+"""Finds camera devices and the libraries that read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GI = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gs
 
 
 def look_at_cameras(root: Path = Path("/")) -> list[Finding]:
-    """OpenCV's GStreamer, Python's GStreamer, video devices, and on a Jetson the service of CSI cameras."""
+    """Findings on GStreamer in OpenCV and in Python, video devices, and on a Jetson the service of CSI cameras."""
     on_jetson = exists(root / "etc/nv_tegra_release")
     findings = [_check_opencv("nvidia-opencv" if on_jetson else "python3-opencv"), _check_gi(), _list_devices(root)]
     if on_jetson:
@@ -27,7 +27,7 @@ def look_at_cameras(root: Path = Path("/")) -> list[Finding]:
 
 
 def _check_opencv(package: str) -> Finding:
-    """`package` is the system's OpenCV, which has it."""
+    """`package` is the system's OpenCV, which has GStreamer."""
     name = "GStreamer in OpenCV"
     try:
         import cv2
@@ -47,7 +47,7 @@ def _check_opencv(package: str) -> Finding:
 
 
 def _check_gi() -> Finding:
-    """In a process of its own: it loads native libraries, which may be broken."""
+    """Imports gi in a process of its own: its native libraries may be broken."""
     try:
         done = subprocess.run([sys.executable, "-c", _GI], capture_output=True, text=True, timeout=30)
         version = done.stdout.strip() if done.returncode == 0 else ""

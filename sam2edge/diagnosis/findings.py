@@ -9,7 +9,7 @@ WORKS, BROKEN, MISSING, NOTE = "works", "broken", "missing", "note"
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, how it stands (`WORKS`, `BROKEN`, `MISSING`, or a mere `NOTE`), and what mends it."""
+    """What was checked, its state (`WORKS`, `BROKEN`, `MISSING` or `NOTE`), details, and how to fix it."""
 
     name: str
     state: str

@@ -1,4 +1,4 @@
-"""What "auto" would load here, why, and which larger model would fit."""
+"""Finds what "auto" would load here, why, and which larger model would fit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Picking:
 
 
 def check_memory_cap() -> Finding | None:
-    """$SAM2EDGE_MAX_MEMORY, where it is set: what cannot be read lets no model load."""
+    """A finding on $SAM2EDGE_MAX_MEMORY where it is set: an unusable value keeps every model from loading."""
     try:
         cap = read_memory_cap(None)
     except InvalidInputError as error:
@@ -34,7 +34,7 @@ def check_memory_cap() -> Finding | None:
 
 
 def find_auto_pick(libraries: Libraries, has_gpu: bool, root: Path = Path("/")) -> Picking:
-    """`libraries` are those that work."""
+    """What "auto" would load; `libraries` are those that work."""
     try:
         choice = select(root=root, libraries=libraries)
     except Sam2EdgeError as error:
@@ -48,7 +48,7 @@ def find_auto_pick(libraries: Libraries, has_gpu: bool, root: Path = Path("/")) 
 
 
 def explanation(picking: Picking) -> list[str]:
-    """The rules and how each candidate fared by them, a line each."""
+    """A line for each rule and each candidate."""
     lines = [f"{number}. {rule}" for number, rule in enumerate(RULES, 1)]
     lines.append(f"Measured figures: {table_source()}.")
     if picking.choice is not None:

@@ -1,4 +1,4 @@
-"""What the store holds, and the room that is left on its disk."""
+"""Lists what the store holds, and the free space on its disk."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Storage:
 
 
 def look_at_store() -> Storage:
-    """Never raises; the folder need not exist."""
+    """The store as it is; never raises, and the folder need not exist."""
     folder = paths.root()
     nearest = folder if os.path.isdir(folder) else paths.existing_parent(folder)
     try:
@@ -46,13 +46,13 @@ def look_at_store() -> Storage:
         free = None
     try:
         stored = list(_list_stored())
-    except OSError:  # a file that went while they were looked at
+    except OSError:  # a file was removed meanwhile
         stored = []
     return Storage(str(folder), os.access(nearest, os.W_OK | os.X_OK), free, (*_list_packaged(), *stored))
 
 
 def _list_packaged() -> Iterator[Stored]:
-    """The embedded model, as it comes with sam2edge."""
+    """The embedded model's files."""
     micro = VARIANTS[EMBEDDED]
     weights = paths.find_checkpoint(micro)
     if weights is not None:

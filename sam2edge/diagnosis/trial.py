@@ -1,7 +1,7 @@
-"""One model, one backend, one picture: `python -m sam2edge.diagnosis.trial MODEL SIZE BACKEND DEVICE`.
+"""Tries one model on one backend: `python -m sam2edge.diagnosis.trial MODEL SIZE BACKEND DEVICE`.
 
-Run in a process of its own, for a broken native library takes the process with it. The last line on standard output
-is one JSON object: {"ok": true} or {"ok": false, "problem", "remedy"}.
+It runs in a process of its own because a broken native library ends the process. The last line on standard output is
+one JSON object: {"ok": true} or {"ok": false, "problem", "remedy"}.
 """
 
 from __future__ import annotations

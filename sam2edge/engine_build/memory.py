@@ -26,7 +26,7 @@ def check_free_memory(graph: Path, library: Library, gpu: Gpu | None) -> None:
             f"not enough memory to build {graph.stem}",
             expected=f"{needed // _MIB} MiB available",
             got=f"{available // _MIB} MiB",
-            remedy="stop other programs (a desktop takes 1 GiB), add swap for the build, or use a smaller model",
+            remedy="close other programs (a desktop takes 1 GiB), add swap for the build, or use a smaller model",
         )
 
 

@@ -1,1 +1,1 @@
-"""What stands around the model: board, software, power, heat, cameras. Standard library; each file reads one thing."""
+"""Board, software, memory, power and heat of the machine, by the standard library; each file reads one subject."""

@@ -1,4 +1,4 @@
-"""Which board this is, told by the device tree, L4T's release file and the package list."""
+"""Reads which board this is from the device tree, L4T's release file and the package list."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Board:
 
     @property
     def is_jetson(self) -> bool:
-        """Also in a container that shows the device tree alone, or the release file alone."""
+        """True also in a container that has only the device tree or only the release file."""
         return self.soc is not None or self.l4t is not None
 
     @property
@@ -97,7 +97,7 @@ def read_board(root: Path = Path("/")) -> Board:
 
 
 def read_module_part(root: Path = Path("/")) -> str | None:
-    """The part number of a Jetson's module ("p3767-0005"); None elsewhere and where the device tree does not tell."""
+    """The part number of a Jetson's module ("p3767-0005"); None elsewhere, or if the device tree lacks it."""
     tree = _find_device_tree(root)
     # Thor's tree has no nvidia,boardids.
     names = ("compatible", "nvidia,boardids", "nvidia,dtsfilename")

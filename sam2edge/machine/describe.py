@@ -1,4 +1,4 @@
-"""Everything about the machine in one value, as `sam2edge doctor` shows it."""
+"""Collects everything about the machine, as `sam2edge doctor` shows it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _HERE = Path("/")
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine. `gpu` and `gpu_state` are what drivers tell, so None for a captured tree and where there is no GPU.
+    """A machine. `gpu` and `gpu_state` come from drivers: None for a captured tree and without a GPU.
 
-    `cuda` and `tensorrt` are the versions that the system has; `has_gpu` whether a driver's device nodes are there.
+    `cuda` and `tensorrt` are the system's versions; `has_gpu` is whether a driver's device nodes exist.
     """
 
     board: Board
@@ -48,7 +48,7 @@ class Machine:
 
     @property
     def compute_capability(self) -> str | None:
-        """Of the GPU ("8.7"): the driver's word, else what the board's Tegra has."""
+        """Of the GPU ("8.7"), from the driver, else from the board's Tegra."""
         return self.gpu.compute_capability if self.gpu else self.board.compute_capability
 
     @property
@@ -58,7 +58,7 @@ class Machine:
 
     @property
     def slowed_by(self) -> tuple[str, ...]:
-        """What holds clocks down now."""
+        """What slows clocks down now."""
         return self.heat.slowed_by + (self.gpu_state.slowed_by if self.gpu_state else ())
 
     def to_json(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Machine:
 
 
 def describe_machine(root: Path = _HERE, load: Callable[[str], Any] = ctypes.CDLL) -> Machine:
-    """The machine below `root`. Drivers are asked where `root` is this machine, or `load` stands in for them."""
+    """The machine below `root`. Drivers are asked only if `root` is this machine, or `load` replaces them."""
     live = root == _HERE or load is not ctypes.CDLL
     has_gpu = has_nvidia_gpu(root)
     gpu = find_gpu(load) if live and has_gpu else None

@@ -1,4 +1,4 @@
-"""What this machine is and what memory it can give. Standard library only; CUDA's driver is asked by ctypes."""
+"""Reads the machine's GPU and memory. Standard library only; CUDA's driver is asked by ctypes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GPU_NODES = ("dev/nvidia0", "dev/nvidiactl", "dev/nvhost-gpu", "dev/nvgpu", "de
 
 
 def has_nvidia_gpu(root: Path = Path("/")) -> bool:
-    """Whether an NVIDIA driver has made its device nodes: enough to know that loading a CUDA library is no use."""
+    """Whether an NVIDIA driver's device nodes exist; without them no CUDA library need be loaded."""
     return any(exists(root / node) for node in _GPU_NODES)
 
 
@@ -26,7 +26,7 @@ class Gpu:
     """A CUDA device: name, compute capability ("8.7"), its memory in bytes, the CUDA version of the driver.
 
     `integrated` devices share the CPU's memory, as on Jetson. `pci_bus_id` ("0000:01:00.0") is "" where it has none.
-    `sm_count` is the number of its multiprocessors, 0 where the driver does not tell; `part` the part number of a
+    `sm_count` is the number of its multiprocessors, 0 if unknown; `part` the part number of a
     Jetson's module ("p3767-0005"), "" elsewhere. AGX Orin, Orin NX and Orin Nano may all have the name "Orin".
     """
 
@@ -107,11 +107,11 @@ def find_gpu(load: Callable[[str], Any] = ctypes.CDLL, index: int = 0) -> Gpu | 
 
 @dataclass(frozen=True)
 class HostMemory:
-    """What this process can have of the machine's memory, in bytes; None where nothing tells.
+    """What this process can have of the machine's memory, in bytes; None if unknown.
 
     A cgroup's limit, also that of a group above, cuts `total_bytes` and `available_bytes`. CPU and GPU of a Jetson
-    share this memory; `gpu_bytes` is what the GPU holds of it now, where the driver tells (nvgpu does, nvidia.ko not).
-    Swap is no budget: nothing on a GPU goes there. `zram_bytes` is how much of the swap is compressed memory.
+    share this memory; `gpu_bytes` is what the GPU holds of it now, if the driver reports that (nvgpu does). Swap does
+    not count as available: nothing on a GPU goes there. `zram_bytes` is how much of the swap is compressed memory.
     """
 
     total_bytes: int | None = None
@@ -159,7 +159,7 @@ _CGROUP_1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inac
 
 
 def _read_cgroup(root: Path) -> tuple[int | None, int | None]:
-    """The least limit of this process's memory cgroups and those above them, and the least that one of them leaves."""
+    """The least limit of this process's memory cgroups and those above, and the least that one of them leaves free."""
     limits, rests = [], []
     for folder, limit_file, used_file, idle_field in _list_cgroup_folders(root):
         limit, used = read_int(folder / limit_file), read_int(folder / used_file)
@@ -176,7 +176,7 @@ def _read_cgroup(root: Path) -> tuple[int | None, int | None]:
 def _list_cgroup_folders(root: Path) -> Iterator[tuple[Path, str, str, str]]:
     """This process's groups, from its own up to the hierarchy's root, with the names of their files.
 
-    A container may see its group as the root, or a path that is not mounted there: what is not there tells nothing.
+    A container may see its group as the root, or a path that is not mounted there; missing files are passed over.
     """
     base = root / "sys/fs/cgroup"
     for line in read_text(root / "proc/self/cgroup").splitlines() or ["0::/", "0:memory:/"]:

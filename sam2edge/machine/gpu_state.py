@@ -1,4 +1,4 @@
-"""What a discrete NVIDIA GPU has left and how it fares: asked of NVML by ctypes, else of CUDA's driver."""
+"""Free memory, temperature and clock of a discrete NVIDIA GPU, from NVML by ctypes, else from CUDA's driver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sam2edge.machine.device import Gpu
 
 _NVML, _CUDA_DRIVER = "libnvidia-ml.so.1", "libcuda.so.1"
 _SENSOR_GPU, _CLOCK_SM = 0, 1
-# Bits of nvmlDeviceGetCurrentClocksThrottleReasons that mean held down, not merely idle (nvml.h).
+# Bits of nvmlDeviceGetCurrentClocksThrottleReasons that mean slowed down, not merely idle (nvml.h).
 _REASONS = {
     0x04: "power cap",
     0x08: "hardware slowdown",
@@ -24,7 +24,7 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class GpuState:
-    """Memory of a GPU in bytes, its temperature, its clock, what holds it down; None where nothing tells."""
+    """Memory of a GPU in bytes, its temperature, its clock, and what slows it down; None if unknown."""
 
     total_bytes: int | None = None
     free_bytes: int | None = None
@@ -39,7 +39,7 @@ class _Memory(ctypes.Structure):
 
 
 class GpuMonitor:
-    """Asks for the state of one GPU, again and again: the library is opened once, at the first question."""
+    """Reads the state of one GPU repeatedly; the library is opened once, at the first read."""
 
     def __init__(self, gpu: Gpu, load: Callable[[str], Any] = ctypes.CDLL) -> None:
         self._gpu = gpu
@@ -50,7 +50,7 @@ class GpuMonitor:
         self._handle = ctypes.c_void_p()
 
     def read(self) -> GpuState:
-        """The state now. Where NVML does not tell the free memory, the driver does, in a context made for that."""
+        """The state now. If NVML does not report the free memory, the driver does, in a context made for that."""
         with self._lock:
             if not self._asked:
                 self._asked = True
@@ -68,7 +68,7 @@ class GpuMonitor:
             nvml = self._load(_NVML)
             if nvml.nvmlInit_v2() != 0:
                 return
-            # CUDA and NVML count GPUs in different orders; the bus tells which one is meant.
+            # CUDA and NVML number GPUs differently; the bus identifies one.
             found = 1
             if self._gpu.pci_bus_id:
                 bus_id = self._gpu.pci_bus_id.encode()

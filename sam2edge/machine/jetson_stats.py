@@ -1,6 +1,6 @@
-"""The power mode as jetson-stats tells it, where it is installed and its service runs.
+"""Asks jetson-stats for the power mode, if it is installed and its service runs.
 
-jetson-stats (AGPL-3.0) is never required: what it knows besides, /proc and /sys tell too.
+jetson-stats (AGPL-3.0) is never required: the rest of what it knows is read from /proc and /sys.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sam2edge.machine.power import PowerMode
 from sam2edge.machine.sysfs import exists
 
 TIMEOUT_S = 3.0
-"""A service that hangs is left alone after this."""
+"""After this a service that hangs is given up."""
 
 _SOCKET = "run/jtop.sock"
 
@@ -25,11 +25,11 @@ def ask_power_mode(
     load: Callable[[], Any] = lambda: importlib.import_module("jtop"),
     timeout_s: float = TIMEOUT_S,
 ) -> PowerMode | None:
-    """nvpmodel's mode by the service's word; None where there is none within `timeout_s`, whatever the reason."""
+    """nvpmodel's mode from the service; None if it gives none within `timeout_s`, for whatever reason."""
     if not exists(root / _SOCKET):
         return None
     answers: list[PowerMode] = []
-    # In a thread that dies with the process: nothing else bounds the time of a call into the library.
+    # In a daemon thread: nothing else bounds the time of a call into the library.
     asking = threading.Thread(target=_ask, args=(load, answers), daemon=True)
     asking.start()
     asking.join(timeout_s)
@@ -42,5 +42,5 @@ def _ask(load: Callable[[], Any], answers: list[PowerMode]) -> None:
             if jetson.ok() and jetson.nvpmodel:
                 mode = jetson.nvpmodel
                 answers.append(PowerMode(int(mode.id), str(mode.name), "jetson-stats"))
-    except Exception:  # of whatever kind: missing, another version, no right to the socket, a service that is starting
+    except Exception:  # missing, another version, no right to the socket, a service that is starting
         return

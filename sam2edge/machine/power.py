@@ -17,7 +17,7 @@ _GPU = re.compile(r"gpu-gpc|ga10b|gv11b|gp10b|gm20b|\.gpu$|^gpu$")
 
 @dataclass(frozen=True)
 class PowerMode:
-    """nvpmodel's mode: its number, its name ("MAXN_SUPER"), and who told."""
+    """nvpmodel's mode: its number, its name ("MAXN_SUPER"), and the source."""
 
     number: int | None
     name: str | None
@@ -26,7 +26,7 @@ class PowerMode:
 
 @dataclass(frozen=True)
 class Clock:
-    """One clock in MHz; None where the kernel does not tell. Pinned: its least and its greatest value are one."""
+    """One clock in MHz; None if unknown. Pinned: its least and greatest value are the same."""
 
     name: str
     current_mhz: int | None

@@ -1,4 +1,4 @@
-"""What the processor computes, read without loading a library."""
+"""Reads which arithmetic the processor has."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from sam2edge.machine.board import read_package_versions
 from sam2edge.machine.sysfs import exists, list_children, read_text
 
-# Distributions by the name they are imported as; the first one installed tells the version.
+# Distributions by import name; the version is that of the first one installed.
 DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
@@ -53,13 +53,13 @@ class Libraries:
 
 
 def find_libraries(find: Callable[[str], object] = importlib.util.find_spec) -> Libraries:
-    """What the interpreter would import; whether that works is another question (`sam2edge doctor` tries it)."""
+    """What the interpreter can import; `sam2edge doctor` tries whether it works."""
     names = frozenset(name for name in DISTRIBUTIONS if _can_find(find, name))
     return Libraries(names, _read_torch_cuda(find) if "torch" in names else None)
 
 
 def library_version(name: str) -> str | None:
-    """The installed version of a library by its import name; None where no package tells."""
+    """The installed version of a library by its import name; None if unknown."""
     from importlib import metadata  # 20 ms, which loading a model does not pay
 
     for distribution in DISTRIBUTIONS.get(name, (name,)):
@@ -118,7 +118,7 @@ def _can_find(find: Callable[[str], object], name: str) -> bool:
 
 
 def _read_torch_cuda(find: Callable[[str], object]) -> str | None:
-    """From torch/version.py, where its build wrote it: importing torch takes seconds."""
+    """From torch/version.py, because importing torch takes seconds."""
     origin = getattr(find("torch"), "origin", None)
     text = read_text(Path(origin).with_name("version.py")) if origin else ""
     found = re.search(r"^cuda[^=\n]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)

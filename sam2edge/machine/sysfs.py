@@ -1,4 +1,4 @@
-"""Small files of /proc, /sys and /etc: missing, forbidden, empty or garbage, reading them never raises."""
+"""Reads small files of /proc, /sys and /etc. Never raises, even if they are missing, forbidden or garbage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MAX_BYTES = 1 << 16
-"""More than any of these files has; what lies beyond is not read."""
+"""More than any of these files has; the rest is not read."""
 
 
 def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
@@ -48,12 +48,12 @@ def read_fields_kb(path: Path) -> dict[str, int]:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something; False also where looking is forbidden, which Path.exists raises."""
+    """Whether a path exists; False also where Path.exists raises because access is forbidden."""
     return os.path.exists(path)
 
 
 def list_children(folder: Path, pattern: str = "*") -> Iterator[Path]:
-    """What a folder holds, by name; nothing where it cannot be read."""
+    """What a folder holds, sorted by name; nothing if it cannot be read."""
     try:
         yield from sorted(folder.glob(pattern))
     except OSError:

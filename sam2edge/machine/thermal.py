@@ -1,4 +1,4 @@
-"""Temperature, and whether the system holds clocks down: for heat now, for current since it was started."""
+"""Temperature, what slows clocks down now, and over-current events since the start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sam2edge.machine.sysfs import list_children, read_int, read_text
 # Cooling devices that slow something down; the others are fans.
 _SLOWS_DOWN = re.compile(r"cpufreq|devfreq|throttle|^processor$|hot-surface", re.IGNORECASE)
 _SENSIBLE_C = (-60.0, 200.0)
-"""What is beyond is a sensor that is switched off: Jetson's give -256."""
+"""A value beyond is of a sensor that is off: Jetson's give -256."""
 
 
 @dataclass(frozen=True)

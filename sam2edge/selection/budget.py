@@ -1,4 +1,4 @@
-"""How much memory a model and its cache may take, and whether it is still there later."""
+"""How much memory a model and its cache may take, and whether it is still free later."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VARIABLE = "SAM2EDGE_MAX_MEMORY"
 CACHE_SHARE = 0.1
 """Part of the memory available at start that a model's default embedding cache may fill."""
 
-# What stays free for the rest of the system (cameras, desktop, page cache): a tenth of the memory, within bounds.
+# Left free for the rest of the system (cameras, desktop, page cache): a tenth of the memory, within bounds.
 RESERVE_SHARE = 0.1
 LEAST_RESERVE_BYTES, GREATEST_RESERVE_BYTES = 64 << 20, 1 << 30
 
@@ -31,7 +31,7 @@ _AMOUNT = re.compile(r"(\d{1,18}(?:\.\d{1,6})?)\s*([kmgt]?)(ib|b)?", re.IGNORECA
 
 @dataclass(frozen=True)
 class Budget:
-    """One memory: `total_bytes` and `available_bytes` as it is now, a reserve, and the caller's cap; None: unknown.
+    """One memory: its total and available bytes now, a reserve, and the caller's cap; None: unknown.
 
     `kind` is "host", "gpu" (a discrete one), or "shared" (CPU and GPU of a Jetson have one memory).
     """
@@ -47,14 +47,14 @@ class Budget:
 
     @property
     def usable_bytes(self) -> int | None:
-        """What a model and its cache may take; None where it is not known and nobody set a cap."""
+        """What a model and its cache may take; None where it is unknown and there is no cap."""
         rest = None if self.available_bytes is None else max(0, self.available_bytes - self.reserve_bytes)
         known = [value for value in (rest, self.cap_bytes) if value is not None]
         return min(known) if known else None
 
 
 def reserve_bytes(total_bytes: int | None) -> int:
-    """What is left to the rest of the system: a tenth of the memory, at least 64 MiB, at most 1 GiB."""
+    """What is left free for the rest of the system: a tenth of the memory, at least 64 MiB, at most 1 GiB."""
     share = int(RESERVE_SHARE * (total_bytes or 0))
     return min(max(share, LEAST_RESERVE_BYTES), GREATEST_RESERVE_BYTES)
 
@@ -92,13 +92,13 @@ def parse_bytes(amount: int | str, name: str) -> int:
         value = operator.index(amount)
     if value < 1:
         raise InvalidInputError(
-            f"{name} is no amount of memory", expected='bytes, or text such as "4GiB" or "512M"', got=repr(amount)
+            f"{name} is not an amount of memory", expected='bytes, or text such as "4GiB" or "512M"', got=repr(amount)
         )
     return int(value)
 
 
 class MemoryWatch:
-    """Tells how far the available memory has fallen below the reserve, looking at most once every `interval_s`."""
+    """Tells how far the available memory is below the reserve; reads it at most once every `interval_s` seconds."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class MemoryWatch:
         return cls(lambda: monitor.read().free_bytes, reserve_bytes(monitor.read().total_bytes), gpu=monitor)
 
     def shortfall_bytes(self) -> int:
-        """Bytes missing to the reserve; 0 where there are enough, where nothing tells, and between two looks."""
+        """Bytes missing to the reserve; 0 if there are enough, if it is unknown, and within the interval."""
         now = self._clock()
         with self._lock:
             if now < self._next:

@@ -1,9 +1,9 @@
-"""What a model takes in memory, by image size and backend: measured on CPUs, estimated on GPUs.
+"""The memory that a model takes, by image size and backend: measured on CPUs, estimated on GPUs.
 
 `assets/memory_estimate.json` holds what `bench/memory.py` measured, in a fresh process each: a 1920x1080 photo, four
 objects tracked with every memory slot in use (so far micro alone; the rows of larger models are of one object). An
-engine's manifest tells its scratch memory; the rest of what a GPU holds is estimated here, by formulas that stand
-beside it, and called an estimate wherever it is shown.
+engine's manifest states its scratch memory; the rest of a GPU's memory is estimated by the formulas below, and called
+an estimate wherever it is shown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sam2edge.variants import Variant
 
 MIB = 1 << 20
 MARGIN = 1.2
-"""Measured figures are promised with this much on top: allocators and core counts differ from machine to machine."""
+"""Factor on measured figures, because allocators and core counts differ between machines."""
 TRACKED_OBJECTS = 4
 """Objects whose memory is counted where a video is to be tracked."""
 
@@ -33,7 +33,8 @@ _OPENVINO_EXTRA_BYTES = 80 * MIB
 _UNTILED = 2
 
 _UPPER_BOUND = "tiny"
-"""Its rows stand for a model that was not measured: EdgeTAM, with a smaller trunk and an eighth of the tokens."""
+"""Its rows are used for a model that was not measured: EdgeTAM, whose trunk is smaller and which has an eighth of the
+tokens."""
 
 PARAMETERS = {
     "micro": 4_690_000,
@@ -50,9 +51,9 @@ _TABLE = Path(__file__).parent.parent / "assets" / "memory_estimate.json"
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a model takes beyond the process as it is, in bytes, at its peak; a machine with one memory has the sum.
+    """Peak bytes that a model takes beyond those of the process; a machine with one memory needs the sum.
 
-    `embedding_bytes` is one cached photo, which comes on top. `source` says where the figures come from.
+    `embedding_bytes` is for one cached photo, on top. `source` says where the figures come from.
     """
 
     host_bytes: int
@@ -68,7 +69,7 @@ class MemoryEstimate:
 def estimate_on_cpu(variant: Variant, image_size: int, backend: str, tracking: bool) -> MemoryEstimate:
     """Of "onnxruntime", "openvino" or "torch" on the CPU.
 
-    The first computes float16 graphs in float32, so they count the same. The second is estimated from the first.
+    onnxruntime computes float16 graphs in float32, so they count the same. OpenVINO is estimated from it.
     """
     row, exact = _find_row(variant, image_size, "onnxruntime" if backend == "openvino" else backend)
     if "estimated_from" in row:
@@ -83,7 +84,7 @@ def estimate_on_cpu(variant: Variant, image_size: int, backend: str, tracking: b
 
 
 def estimate_torch_cuda(variant: Variant, image_size: int, tracking: bool) -> MemoryEstimate:
-    """Of torch on a GPU: its context, the weights in float32, twice the scratch of the CPU, which is tiled."""
+    """Of torch on a GPU: its context, the weights in float32, twice the scratch memory of the CPU, which is tiled."""
     row, _ = _find_row(variant, image_size, "torch")
     gpu = _TORCH_CUDA_GPU_BYTES + _count_weight_bytes(variant) + _UNTILED * _count_scratch_bytes(row, tracking)
     host = _TORCH_CUDA_HOST_BYTES + _count_weight_bytes(variant)
@@ -95,8 +96,8 @@ def estimate_engines(
 ) -> MemoryEstimate:
     """Of TensorRT engines: their files, the scratch memory that they share, their tensors, CUDA's context.
 
-    `scratch_bytes` is the largest that a manifest states; None where none was known when it was built: onnxruntime's
-    then, halved for float16.
+    `scratch_bytes` is the largest that a manifest states; None if it was unknown at build time: then onnxruntime's
+    is taken, halved for float16.
     """
     row, _ = _find_row(variant, image_size, "onnxruntime")
     source = "engine manifest, and an estimate of CUDA's part"
@@ -153,6 +154,6 @@ def _read_table() -> dict[str, Any]:
         table: dict[str, Any] = json.loads(_TABLE.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise GraphError(
-            "the table of memory needs cannot be read", got=f"{_TABLE}: {error}", remedy="reinstall sam2edge"
+            "the table of memory estimates cannot be read", got=f"{_TABLE}: {error}", remedy="reinstall sam2edge"
         ) from error
     return table

@@ -1,6 +1,6 @@
-"""From memory to a model: what `AutoModel.from_pretrained("auto")` loads, and why. The rules are `RULES`, all of them.
+"""Picks the model that `AutoModel.from_pretrained("auto")` loads, by the memory. `RULES` are all the rules.
 
-Candidates are the installed models in every way they could run here; the largest one whose needs fit is taken.
+Candidates are the installed models on every backend that could run them here; the largest that fits is taken.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RULES = (
     "the model's own only where graphs or engines of it were made. Of several ways to run it the fastest: engines, "
     "torch on a GPU, openvino where the processor has bfloat16, onnxruntime, torch on the CPU.",
     "The cache of embeddings gets a tenth of the usable memory, or what the model leaves of it; when the memory "
-    "available falls below the reserve later, the cache gives way first.",
+    "available falls below the reserve later, the cache shrinks first.",
     "Where nothing fits, loading fails and says what is missing; a model asked for by name is loaded unchecked.",
 )
 
@@ -64,7 +64,7 @@ class Candidate:
 
     @property
     def rank(self) -> tuple[int, bool, int, int]:
-        """Larger is better; says nothing of memory, so that more memory can only make the pick larger."""
+        """Larger is better; independent of memory, so that more memory never picks a smaller model."""
         way = AUTO_ORDER.index((self.backend, self.device))
         return (_SIZE_ORDER.index(self.variant.size), self.variant.is_2_1, self.image_size, -way)
 
@@ -89,7 +89,7 @@ class Constraints:
 
 @dataclass(frozen=True)
 class Selection:
-    """What was picked, the bytes its cache may fill (None: no limit is known), and how each candidate fared."""
+    """What was picked, the bytes its cache may fill (None: unknown), and the verdict on each candidate."""
 
     picked: Candidate
     cache_bytes: int | None
@@ -98,7 +98,7 @@ class Selection:
 
     @property
     def leaves_gpu(self) -> bool:
-        """Whether the model could have run on the GPU, but for its memory."""
+        """Whether the model runs on the CPU only because the GPU's memory is too small."""
         p = self.picked
         return p.device == "cpu" and any(c.device == "cuda" and c.variant == p.variant for c, _ in self.verdicts)
 
@@ -109,7 +109,7 @@ def select(
     root: Path = Path("/"),
     libraries: Libraries | None = None,
 ) -> Selection | None:
-    """Picks a model for this machine, or for a captured one below `root`. None where nothing installed could run.
+    """Picks a model for this machine, or for a captured one below `root`. None if nothing installed could run.
 
     Raises OutOfMemoryError where nothing fits, InvalidInputError for an unusable cap.
     """
@@ -133,14 +133,14 @@ def choose(candidates: Iterable[Candidate], budgets: Mapping[str, Budget]) -> Se
             "no installed model fits into the memory that may be used",
             expected=f"{_format_mib(least.needs.total_bytes + least.needs.embedding_bytes)} for {least}",
             got="; ".join(_describe(budget) for budget in budgets.values()),
-            remedy="end other programs, raise max_memory or SAM2EDGE_MAX_MEMORY, or name the model "
+            remedy="close other programs, raise max_memory or SAM2EDGE_MAX_MEMORY, or name the model "
             f"({least.variant.model_id}), which is then loaded unchecked",
         )
     return Selection(picked, _size_cache(picked, budgets), dict(budgets), verdicts)
 
 
 def read_budgets(candidates: Iterable[Candidate], cap: int | None, root: Path = Path("/")) -> dict[str, Budget]:
-    """The memories of the machine. The driver is asked only where a candidate would run on a GPU: it takes a while."""
+    """The memories of the machine. The driver, which is slow, is asked only if a candidate would run on a GPU."""
     memory = read_host_memory(root)
     if not any(c.device == "cuda" for c in candidates):
         return {"host": host_budget(memory, cap)}
@@ -153,7 +153,7 @@ def read_budgets(candidates: Iterable[Candidate], cap: int | None, root: Path = 
 
 
 def list_candidates(wanted: Constraints, libraries: Libraries, has_gpu: bool) -> list[Candidate]:
-    """Every installed model in every way that `wanted`, the libraries and the machine allow; memory aside."""
+    """Every installed model on every backend that `wanted`, libraries and machine allow, whatever the memory."""
     found: list[Candidate] = []
     for variant in VARIANTS.values():
         sizes = {variant.image_size, *_find_made_sizes(variant)} if wanted.image_size is None else {wanted.image_size}
@@ -163,7 +163,7 @@ def list_candidates(wanted: Constraints, libraries: Libraries, has_gpu: bool) ->
 
 
 def _find_made_sizes(variant: Variant) -> set[int]:
-    """Image sizes of which graphs or engines may be there; the store's folders are named by size and precision."""
+    """Image sizes of stored graphs or engines, by the names of their folders."""
     folders = (graph_dir(variant, 0).parent, engine_dir(variant, 0, "fp16").parent)
     names = [child.name for folder in folders for child in list_children(folder)]
     made = [name.partition("-") for name in names]
@@ -217,7 +217,7 @@ def _list_engines(variant: Variant, size: int, wanted: Constraints, libraries: L
     try:
         manifests = [read_engine_manifest(path) for path in paths]
     except GraphError:
-        return  # the backend will refuse them too, and say why
+        return  # the backend refuses them too, and says why
     if not manifests or not libraries.has(manifests[0].build.builder):
         return
     known = [m.build.device_memory_bytes for m in manifests if m.build.device_memory_bytes is not None]
@@ -232,7 +232,7 @@ FITS = "fits"
 
 
 def _limit_to_gpu(candidates: list[Candidate]) -> list[Candidate]:
-    """Where a GPU can run some, those alone and the embedded one; whatever the memory, or more could pick less."""
+    """If a GPU can run some: only those and the embedded model, or more memory could pick a smaller model."""
     if not any(c.device == "cuda" and c.variant.name != EMBEDDED for c in candidates):
         return candidates
     return [c for c in candidates if c.device == "cuda" or c.variant.name == EMBEDDED]
@@ -249,7 +249,7 @@ def _judge(candidate: Candidate, budgets: Mapping[str, Budget]) -> str:
 
 
 def _list_demands(candidate: Candidate, budgets: Mapping[str, Budget]) -> Iterator[tuple[Budget, int]]:
-    """Each memory with what of it the model and one cached photo take."""
+    """Each memory with the bytes of it that the model and one cached photo take."""
     needs = candidate.needs
     if "gpu" in budgets and candidate.device == "cuda":
         yield budgets["host"], needs.host_bytes
@@ -259,7 +259,7 @@ def _list_demands(candidate: Candidate, budgets: Mapping[str, Budget]) -> Iterat
 
 
 def _size_cache(candidate: Candidate, budgets: Mapping[str, Budget]) -> int | None:
-    """A tenth of the memory that embeddings lie in, or what the model leaves, which is one photo at least."""
+    """A tenth of the memory that holds embeddings, or what the model leaves, at least one photo."""
     budget, needed = list(_list_demands(candidate, budgets))[-1]
     usable = budget.usable_bytes
     if usable is None:

@@ -109,7 +109,7 @@ class Channel:
         try:
             message = json.loads(text)
             if not isinstance(message, dict):
-                raise Sam2EdgeError("message is no JSON object", got=text[:80])
+                raise Sam2EdgeError("message is not a JSON object", got=text[:80])
             request = message.pop("request", None)
             found = await self._carry_out(message.pop("type", None), message)
             return {"type": "reply", "request": request, "ok": True, **found}
@@ -118,7 +118,7 @@ class Channel:
         except Sam2EdgeError as error:
             problem = str(error)
         except (ValueError, RecursionError) as error:
-            problem = f"message is no JSON: {error}"
+            problem = f"message is not JSON: {error}"
         return {"type": "reply", "request": request, "ok": False, "error": problem}
 
     async def _carry_out(self, kind: object, message: dict[str, Any]) -> dict[str, Any]:

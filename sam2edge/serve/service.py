@@ -97,7 +97,7 @@ class Service:
         if len(labels) != len(body.points):
             raise Sam2EdgeError("labels do not match the points", expected=len(body.points), got=len(labels))
         if not body.points and body.box is None:
-            raise Sam2EdgeError("prompt points at nothing", expected="points or a box")
+            raise Sam2EdgeError("prompt marks nothing", expected="points or a box")
         prompt = Prompt(list(body.points), list(labels), body.box, body.frame, body.object, body.name)
         return {"object": await wait_for(self.session.prompt(prompt))}
 

@@ -1,1 +1,1 @@
-"""Models on disk: where they lie, how they get there, whether they are whole."""
+"""Models on disk: paths, download, import, checks."""

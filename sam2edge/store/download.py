@@ -1,4 +1,4 @@
-"""One file over http(s), continued where it broke off, or from a folder. Its sum is for the caller to compare."""
+"""Downloads a file over http(s), resuming where it stopped, or copies it. The caller compares its checksum."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from sam2edge.errors import StoreError
 from sam2edge.store import paths
 
 ATTEMPTS = 5
-OTHER_WAYS = "set SAM2EDGE_MIRROR to a mirror or a folder, or bring the file and run `sam2edge models add FILE`"
+OTHER_WAYS = "set SAM2EDGE_MIRROR to a mirror or a folder, or copy the file here and run `sam2edge models add FILE`"
 _BLOCK_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes that are there and those of the whole file."""
+"""Called with the bytes received so far and those of the whole file."""
 
 
 class _Dropped(Exception):
-    """The connection ended or stood still before the file was whole; what came is kept."""
+    """The connection ended or stalled before the file was whole; what was received is kept."""
 
 
 def download(url: str, part: Path, size_bytes: int, progress: Progress, timeout_seconds: float) -> None:
-    """Makes `part` a whole file of `size_bytes`, from what it holds already on, where the server can do that.
+    """Downloads into `part` until it has `size_bytes`, resuming from what it holds where the server allows that.
 
-    `timeout_seconds` is for the connection and for every time that nothing comes. A connection that drops is made
-    anew for as long as it brings something, five times at most. Raises StoreError; what came stays in `part`, unless
-    it is of no use. An OSError is the disk's.
+    `timeout_seconds` limits connecting and each wait for data. A dropped connection is made again while it brings
+    data, five times at most. Raises StoreError; what was received stays in `part` unless it is unusable. Raises OSError
+    where the disk fails.
     """
     for _ in range(ATTEMPTS):
         before = size_of(part)
@@ -54,7 +54,7 @@ def download(url: str, part: Path, size_bytes: int, progress: Progress, timeout_
 
 
 def ask_size(url: str, timeout_seconds: float) -> int:
-    """Bytes of the file at an address, as the server states them. Raises StoreError where it does not."""
+    """Bytes of the file at an address, as the server states them; raises StoreError if it does not."""
     try:
         response = _open(_request(url), timeout_seconds)
     except urllib.error.HTTPError as error:
@@ -64,12 +64,12 @@ def ask_size(url: str, timeout_seconds: float) -> int:
         _check_kind(url, response)
         size_bytes = _read_total_bytes(response, 0)
     if size_bytes is None:
-        raise _unusable_error(url, "its size, as Content-Length", "an answer without")
+        raise _unusable_error(url, "its size, as Content-Length", "an answer without it")
     return size_bytes
 
 
 def copy_file(source: Path, part: Path, progress: Progress = lambda done, total: None) -> None:
-    """Copies a file. Raises StoreError where it cannot be read; an OSError is the other disk's."""
+    """Copies a file. Raises StoreError where `source` cannot be read, OSError where `part` cannot be written."""
     try:
         stream = open(source, "rb", opener=_open_at_once)  # noqa: SIM115  # closed below
         found = os.fstat(stream.fileno())
@@ -91,11 +91,11 @@ def copy_file(source: Path, part: Path, progress: Progress = lambda done, total:
 
 
 def _open_at_once(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_NONBLOCK)  # a FIFO that nobody writes to would be waited for
+    return os.open(name, flags | os.O_NONBLOCK)  # or a FIFO without a writer would block
 
 
 def split_credentials(url: str) -> tuple[str, str | None]:
-    """The address without user and password, and the header `Authorization` that they make (RFC 7617)."""
+    """The address without user and password, and the `Authorization` header made of them (RFC 7617)."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     if not at:
@@ -105,7 +105,7 @@ def split_credentials(url: str) -> tuple[str, str | None]:
 
 
 def without_credentials(url: str) -> str:
-    """As it may stand in messages and files; also of what is no address."""
+    """The address as messages and files may show it; works on any text."""
     return re.sub(r"//[^/]*@", "//", url)
 
 
@@ -115,16 +115,16 @@ def size_of(path: Path) -> int:
 
 
 def validator_path(part: Path) -> Path:
-    """What a later request needs to continue `part` stands here."""
+    """The file with what a later request needs to resume `part`."""
     return part.with_name(f"{part.name}.json")
 
 
 def _receive(
     url: str, part: Path, size_bytes: int, progress: Progress, timeout_seconds: float, from_start: bool = False
 ) -> None:
-    """One request for what is missing. Raises _Dropped where the file is not whole afterwards.
+    """One request for what is missing. Raises _Dropped if the file is not whole afterwards.
 
-    An answer that does not continue `part` never costs what is in it: it is gathered beside it until it is more.
+    An answer that does not continue `part` goes to a second file, and replaces `part` only once it is longer.
     """
     if size_of(part) > size_bytes:
         part.unlink()
@@ -178,7 +178,7 @@ def _keep_the_longer(gathered: Path, part: Path, size_bytes: int) -> None:
 
 
 def _check_kind(url: str, response: http.client.HTTPResponse) -> None:
-    """A captive portal answers with a page, some proxies with packed bytes: neither is a part of the file."""
+    """Refuses the page of a captive portal and the compressed answer of a proxy: neither is part of the file."""
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity" or response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         got = "a web page (is a login needed on this network?)" if encoding == "identity" else f"{encoding} data"
@@ -198,7 +198,7 @@ def _write_all(response: http.client.HTTPResponse, out: IO[bytes], size_bytes: i
 
 
 def _request(url: str, part: Path | None = None, there: int = 0) -> urllib.request.Request:
-    """For the whole file, or for what is missing of it after the first `there` bytes, which are in `part`."""
+    """A request for the file, without its first `there` bytes, which are in `part`."""
     address, authorization = split_credentials(url)
     headers = {"User-Agent": "sam2edge", "Accept-Encoding": "identity"}
     if there and part is not None:
@@ -213,7 +213,7 @@ def _request(url: str, part: Path | None = None, there: int = 0) -> urllib.reque
 
 
 class _HttpsStays(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but not from https to anything that could be read or changed on the way."""
+    """Follows redirects, but not from https to an address that others can read or change on the way."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -221,7 +221,7 @@ class _HttpsStays(urllib.request.HTTPRedirectHandler):
         try:
             before, after = (urlsplit(address).scheme for address in (req.full_url, newurl))
         except ValueError:
-            before, after = "https", "an address that is none"
+            before, after = "https", "not an address"
         if after != "https" and (before, after) != ("http", "http"):
             raise StoreError(
                 "the server redirects to an unsafe address; it was not followed",
@@ -233,7 +233,7 @@ class _HttpsStays(urllib.request.HTTPRedirectHandler):
 
 
 def _open(request: urllib.request.Request, timeout_seconds: float) -> http.client.HTTPResponse:
-    """The answer to a request. Raises HTTPError for an answer other than the file, StoreError where there is none."""
+    """The response. Raises HTTPError for an error status, StoreError if there is no response."""
     opener = urllib.request.build_opener(_HttpsStays)
     try:
         response: http.client.HTTPResponse = opener.open(request, timeout=timeout_seconds)
@@ -250,7 +250,7 @@ def _open(request: urllib.request.Request, timeout_seconds: float) -> http.clien
 
 
 def _read_first_byte(response: http.client.HTTPResponse) -> int:
-    """Where in the file the answer starts: 0 from a server that sends all of it, whatever was asked for."""
+    """The position in the file at which the response starts: 0 if the server sends all of it."""
     if response.status != http.client.PARTIAL_CONTENT:
         return 0
     stated = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
@@ -263,7 +263,7 @@ def _read_total_bytes(response: http.client.HTTPResponse, start: int) -> int | N
 
 
 def _keep_validator(part: Path, url: str, response: http.client.HTTPResponse) -> None:
-    """Writes down what If-Range takes to continue: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
+    """Saves what If-Range needs to resume: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
     paths.write_json(validator_path(part), {"url": without_credentials(url), "validator": validator})
@@ -288,5 +288,5 @@ def _unusable_error(url: str, expected: str, got: object) -> StoreError:
 
 def _unreadable_error(source: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{source} cannot be read", got=error.strerror or str(error), remedy="check the path, or the memory stick"
+        f"{source} cannot be read", got=error.strerror or str(error), remedy="check the path and the disk"
     )

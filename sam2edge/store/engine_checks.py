@@ -1,4 +1,4 @@
-"""Whether engines are right for a model and a machine, told from their manifests before anything is deserialised.
+"""Checks from the manifests, before anything is deserialised, that engines fit a model and a machine.
 
 An engine runs on the TensorRT version and the GPU that it was built for; elsewhere it can crash the process.
 """
@@ -18,15 +18,15 @@ from sam2edge.store.paths import ENGINE_SUFFIX
 from sam2edge.variants import Variant
 
 PORTABLE_BUILDERS = {"tensorrt_rtx"}
-"""Their engines are compiled to the end on the GPU that loads them, so they can be built on a machine with none."""
+"""Their engines are finished on the GPU that loads them, so they can be built on a machine without one."""
 
 MEMORY_TOLERANCE = 0.25
-"""Part of its memory by which a GPU may differ from the one an engine was built on: releases of L4T keep different
-amounts for themselves, boards with twice the memory are other boards."""
+"""Share of its memory by which a GPU may differ from the one an engine was built on: releases of L4T reserve different
+amounts, but a board with twice the memory is another board."""
 
 
 def failed_path(engine: Path) -> Path:
-    """Where an engine is kept that is over its bounds: `image_encoder.failed.engine`; its manifest stays."""
+    """Where an engine that is over its bounds is kept: `image_encoder.failed.engine`; its manifest stays."""
     return engine.with_suffix(f".failed{engine.suffix}")
 
 

@@ -1,4 +1,4 @@
-"""Which model a file brought by hand is of, told without torch where that is possible, and its way into the store."""
+"""Recognises the model of a file that the user adds, without torch if possible, and copies it into the store."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # weights are of no ot
 def add_checkpoint(
     path: Path, replace: bool = False, progress: Progress = lambda done, total: None
 ) -> tuple[Variant, Path]:
-    """Copies a weight file brought by hand into the store; returns the model it is of and where it lies now.
+    """Copies a weight file into the store; returns its model and its new path.
 
-    Raises CheckpointError for a file that is no SAM 2 checkpoint, BackendUnavailableError where telling takes torch,
-    StoreError where the store has other, sound weights of the model and `replace` is false, or cannot be written.
+    Raises CheckpointError for a file that is not a SAM 2 checkpoint, BackendUnavailableError where recognising it needs
+    torch, StoreError where the store has other, undamaged weights of the model and `replace` is false, or cannot be
+    written.
     """
     variant = recognise_file(path)
     if variant.checkpoint is None:
@@ -61,10 +62,10 @@ def add_checkpoint(
 
 
 def add_graphs(folder: Path, replace: bool = False) -> tuple[Variant, Path]:
-    """Copies a folder of exported ONNX graphs into the store; returns their model and where they lie now.
+    """Copies a folder of exported ONNX graphs into the store; returns their model and new folder.
 
-    Each graph must be as its `<graph>.onnx.json`, which the exporter wrote beside it, says. Raises GraphError where it
-    is not, StoreError where the store has other graphs of this model, size and precision and `replace` is false.
+    Each graph must match the `<graph>.onnx.json` that the exporter wrote beside it, else GraphError is raised. Raises
+    StoreError where the store has other graphs of this model, size and precision and `replace` is false.
     """
     stated = [_read_graph_manifest(folder / f"{name}.onnx") for name in IMAGE_GRAPHS]
     stated += [_read_graph_manifest(path) for path in sorted(folder.glob("memory_*.onnx")) if path.name.count(".") == 1]
@@ -88,9 +89,9 @@ def add_graphs(folder: Path, replace: bool = False) -> tuple[Variant, Path]:
 
 
 def _replace_folder(source: Path, target: Path, graphs: list[str], keep: bool) -> None:
-    """Puts `graphs` of `source` with their manifests in place of the folder `target`, all at once.
+    """Replaces the folder `target` at once by `graphs` of `source` with their manifests.
 
-    `keep`: what else is in `target` stays; it is of the same weights.
+    `keep`: other files in `target` stay; they are of the same weights.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f"{_STAGING}*"):  # of a process that was killed; the lock is ours
@@ -112,7 +113,7 @@ def _replace_folder(source: Path, target: Path, graphs: list[str], keep: bool) -
 
 
 def _exchange(first: Path, second: Path) -> None:
-    """Two folders change names, in one step; where the file system cannot, in three."""
+    """Swaps the names of two folders, in one step where the file system can, else in three."""
     names = (os.fsencode(first), os.fsencode(second))
     if ctypes.CDLL(None).renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) != 0:
         aside = first.with_name(f"{first.name}.aside")
@@ -152,8 +153,8 @@ def _read_graph_manifest(path: Path) -> Manifest:
 def recognise_file(path: Path) -> Variant:
     """The model that a `.pt` or `.safetensors` file holds the weights of.
 
-    Headers of safetensors and the sums of official files are read without torch; other `.pt` files take torch, which
-    reads tensors alone of them.
+    Safetensors are recognised by their header, official files by their checksum; other `.pt` files need torch, which
+    reads only tensors.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -166,7 +167,7 @@ def recognise_file(path: Path) -> Variant:
     variant = recognise_shapes(shapes)
     if variant is None:
         raise CheckpointError(
-            f"{path.name} is no checkpoint of a model that sam2edge knows",
+            f"{path.name} is not a checkpoint of a model that sam2edge knows",
             expected="every parameter of one of them, by name and shape",
             got=f"{len(shapes)} tensors",
             remedy="see `sam2edge models list`; --checkpoint FILE with --model ID names what is missing",
@@ -203,12 +204,12 @@ def read_safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             raise _damage_error(path, f"tensors that overlap or leave a gap at byte {min(start, end)}")
         end = stop
     if 8 + length + end != size_of(path):
-        raise _damage_error(path, f"{size_of(path)} bytes where the header speaks of {8 + length + end}")
+        raise _damage_error(path, f"{size_of(path)} bytes where the header says {8 + length + end}")
     return shapes
 
 
 def _read_span(entry: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, int]:
-    """First byte and the one after the last, of which there must be as many as shape and dtype say."""
+    """First byte and the one after the last; there must be as many as shape and dtype need."""
     start, stop = map(_require_whole, entry["data_offsets"])
     if stop - start != math.prod(shape) * _FLOAT_BYTES[entry["dtype"]]:
         raise ValueError(f"{stop - start} bytes for {entry['dtype']} {list(shape)}")
@@ -217,7 +218,7 @@ def _read_span(entry: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, int]
 
 def _require_whole(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return value
 
 
@@ -246,14 +247,14 @@ def _refuse_to_replace(there: Path | None, variant: Variant, replace: bool) -> N
 
 
 def _record_replacement(source: Path, target: Path, variant: Variant) -> None:
-    """What lies at `target` may be either for a moment: a kill between the two must leave none that looks damaged."""
+    """Allows the old and the new file for a moment, so that a kill in between leaves none that looks damaged."""
     if target.is_file():
         replaced = file_sha256(target)
         write_manifest(target, describe_file(source, model=variant.name, replaced_sha256=replaced))
 
 
 def _record(target: Path, variant: Variant) -> None:
-    """Official bytes need no record; of others it is the only way to see damage later."""
+    """Official weights need no record; for others it is the only way to find damage later."""
     assert variant.checkpoint is not None
     if is_official(target, variant.checkpoint):
         paths.manifest_path(target).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Damaged files are never computed with: a file's sum is compared with what was written down when it is opened.
+"""Keeps damaged files from being used: each is compared with its recorded checksum when it is opened.
 
-Once a process for each file; large ones once for as long as their inode, size and times stay, so that a start stays
-quick. `sam2edge models verify` reads every byte again.
+Each file is read once a process; large ones only again when their inode, size or times change, so that starting stays
+quick. `sam2edge models verify` reads every byte.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sam2edge.store import paths
 from sam2edge.store.inventory import describe_stored, find_expected_sums, read_digest, suggest_remedy
 from sam2edge.store.manifest import stated_sha256
 
-_REMEMBERED_FROM_BYTES = 2**24  # smaller ones are read in the time that looking them up takes
+_REMEMBERED_FROM_BYTES = 2**24  # reading smaller ones takes no longer than looking them up
 
 _checked: dict[Path, list[int]] = {}
 _lock = threading.Lock()
 
 
 def check_unchanged(path: Path) -> None:
-    """Raises GraphError or CheckpointError where the file is not what was written; one without a sum is let pass."""
+    """Raises GraphError or CheckpointError if the file has changed; a file without a checksum passes."""
     with _lock:
         try:
             wanted, remedy = _find_expected(path)
@@ -36,7 +36,7 @@ def check_unchanged(path: Path) -> None:
                 return
             digest = _recall(path, identity) or read_digest(path, wanted[0])
         except OSError:
-            return  # missing or unreadable: who opens it says so
+            return  # missing or unreadable: opening it raises the error
         if digest not in wanted:
             error = CheckpointError if path.suffix in (".pt", ".safetensors") else GraphError
             raise error(
@@ -50,7 +50,7 @@ def check_unchanged(path: Path) -> None:
 
 
 def _find_expected(path: Path) -> tuple[tuple[str, ...], str]:
-    """The sums that the file may have, and what repairs it."""
+    """The checksums that the file may have, and how to repair it."""
     if path.parent == paths.ASSETS:
         stated = stated_sha256(path)
         return (
@@ -83,7 +83,7 @@ def _recall(path: Path, identity: list[int]) -> str | None:
 def _remember(path: Path, identity: list[int], digest: str) -> None:
     if identity[2] < _REMEMBERED_FROM_BYTES or not os.access(paths.root(), os.W_OK):
         return
-    with suppress(OSError):  # a store that cannot be written is read every time
+    with suppress(OSError):  # in a store that cannot be written every file is read each time
         known = {name: entry for name, entry in _read_json(_memory_path()).items() if Path(name).exists()}
         paths.write_json(_memory_path(), {**known, str(path): {"identity": identity, "digest": digest}})
 

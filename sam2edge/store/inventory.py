@@ -1,4 +1,4 @@
-"""What lies in the store: which file is of which model, whether it is still what was written, and its removal."""
+"""Lists the files of the store with their models, checks and removes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OK, DAMAGED, UNKNOWN = "ok", "damaged", "unknown"
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of the store: its kind (as the names above), the model it is of where that is known, its bytes."""
+    """A file of the store: its kind (one of the names above), its model where that is known, its bytes."""
 
     path: Path
     kind: str
@@ -31,7 +31,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What checking a file gave: "ok", "damaged", or "unknown" where no checksum of it is there; why, what mends it."""
+    """The result of checking a file: "ok", "damaged", or "unknown" without a checksum; why, and how to fix it."""
 
     file: StoredFile
     state: str
@@ -40,34 +40,34 @@ class FileCheck:
 
 
 def list_stored_files(variant: Variant | None = None) -> list[StoredFile]:
-    """Every file in the store, or those of one model, by path; locks and unpacked bundles are left out."""
+    """Every file in the store, or those of one model, by path; without locks and unpacked bundles."""
     found = (describe_stored(path) for path in _walk(paths.root()))
     return [file for file in found if variant is None or file.variant == variant]
 
 
 def list_builds(files: list[StoredFile], kind: str) -> list[str]:
-    """The sizes and precisions that graphs or engines are there in, as "1024-fp16"."""
+    """The sizes and precisions of stored graphs or engines, as "1024-fp16"."""
     return sorted({file.path.parent.name for file in files if file.kind == kind})
 
 
 def is_official(path: Path, source: Checkpoint) -> bool:
-    """Whether the file is there with the official bytes."""
+    """Whether the file exists and has the official checksum."""
     fits = path.is_file() and source.size_bytes in (None, path.stat().st_size)
     return fits and read_digest(path, source.digest) == source.digest
 
 
 def read_digest(path: Path, expected: str) -> str:
-    """What the file's bytes give, of the kind of `expected`: "SHA-256 ..." or "git blob ..."."""
+    """The file's checksum, of the same kind as `expected`: "SHA-256 ..." or "git blob ..."."""
     return f"git blob {git_blob_id(path)}" if expected.startswith("git blob ") else f"SHA-256 {file_sha256(path)}"
 
 
 def partial_path(target: Path) -> Path:
-    """Where a file's bytes are gathered until all are there."""
+    """Where a file is downloaded to until it is whole."""
     return target.with_name(f".{target.name}.partial")
 
 
 def check_file(file: StoredFile) -> FileCheck:
-    """Compares a file with its pinned sum, its record or its manifest; the whole of it is read."""
+    """Reads a whole file and compares it with its known checksum or manifest."""
     if file.kind == UNFINISHED:
         return FileCheck(file, UNKNOWN, "an unfinished download", _format_pull(file.variant))
     if file.kind not in (WEIGHTS, GRAPH, ENGINE):
@@ -76,7 +76,7 @@ def check_file(file: StoredFile) -> FileCheck:
     if not wanted and file.kind == ENGINE:
         return FileCheck(file, DAMAGED, "its manifest is missing or unreadable", suggest_remedy(file))
     if not wanted:
-        return FileCheck(file, UNKNOWN, "no checksum of it was written down")
+        return FileCheck(file, UNKNOWN, "no checksum is known")
     try:
         digest = read_digest(file.path, wanted[0])
     except OSError as error:
@@ -87,7 +87,7 @@ def check_file(file: StoredFile) -> FileCheck:
 
 
 def find_expected_sums(file: StoredFile) -> tuple[str, ...]:
-    """The sums that a file may have, with their kind: that it was written with; while it is replaced, the old one's."""
+    """The checksums that a file may have, with their kind; while it is replaced, also that of the old file."""
     with suppress(GraphError):
         manifest = read_manifest(file.path)
         sums = (manifest.sha256, manifest.replaced_sha256)
@@ -99,9 +99,9 @@ def find_expected_sums(file: StoredFile) -> tuple[str, ...]:
 
 
 def remove_model(variant: Variant) -> list[StoredFile]:
-    """Deletes everything of a model from the store and returns what it was; the embedded model's package stays.
+    """Deletes all files of a model from the store and returns them; the embedded model stays.
 
-    Waits for a download of it. Raises StoreError where a file cannot be deleted; those before it are gone.
+    Waits for a download of it to end. Raises StoreError where a file cannot be deleted; those before it are gone.
     """
     name = variant.checkpoint.file_name if variant.checkpoint else variant.name
     with locked(paths.lock_path(name)):
@@ -119,7 +119,7 @@ def remove_model(variant: Variant) -> list[StoredFile]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder, those behind links too: a store may lie on several disks. Each folder comes once."""
+    """Files below a folder, also behind links: a store may use several disks. Each folder is read once."""
     seen: set[tuple[int, int]] = set()
     try:
         if not folder.is_dir():
@@ -141,7 +141,7 @@ def _cannot_read(error: OSError) -> NoReturn:
         f"the store cannot be read: {error.filename}",
         expected="folders that this user may read",
         got=error.strerror,
-        remedy="see to its owner, or set SAM2EDGE_HOME to another folder",
+        remedy="check its owner, or set SAM2EDGE_HOME to another folder",
     ) from error
 
 
@@ -154,7 +154,7 @@ def describe_stored(path: Path) -> StoredFile:
     elif parts[0] in ("graphs", "engines") and len(parts) == 4:
         variant = VARIANTS.get(parts[1])
         kind = {".onnx": GRAPH, paths.ENGINE_SUFFIX: ENGINE}.get(path.suffix, OTHER)
-    if path.name.endswith(".failed.onnx"):  # what the exporter found wanting, kept aside by it
+    if path.name.endswith(".failed.onnx"):  # kept by the exporter because it differs from its model
         kind = OTHER
     elif path.name.startswith("."):
         kind = UNFINISHED
@@ -164,7 +164,7 @@ def describe_stored(path: Path) -> StoredFile:
 
 
 def _variant_of_checkpoint(path: Path) -> Variant | None:
-    """By the stem of the official name, which those of records, parts and safetensors begin with too."""
+    """By the stem of the official name, with which the names of records, parts and safetensors begin too."""
     for variant in VARIANTS.values():
         if variant.checkpoint is not None:
             stem = Path(variant.checkpoint.file_name).stem
@@ -193,7 +193,7 @@ def suggest_remedy(file: StoredFile) -> str:
     if file.kind == ENGINE:
         return f"sam2edge build {options}"
     if paths.manifest_path(file.path).is_file():
-        return "bring it again: sam2edge models add FILE"
+        return "copy it again: sam2edge models add FILE"
     return _format_pull(file.variant)
 
 

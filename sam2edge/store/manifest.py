@@ -1,4 +1,4 @@
-"""The manifest of a file in the store: what the file holds, what it was made of, how it compares with its model.
+"""The manifest of a stored file: what it holds, what it was made of, how it compares with its model.
 
 Weights, graphs and engines have the same kind of manifest, as JSON in `<file>.json` beside the file.
 """
@@ -59,12 +59,12 @@ class EngineBuild:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a file of the store holds. SHA-256 sums are in hex, sizes in bytes; None where a kind of file has no such.
+    """What a stored file holds. SHA-256 in hex, sizes in bytes; None where a kind of file has no such entry.
 
     Weights state `model` alone. Graphs and engines state all from `graph` to `parity`; `checkpoint_sha256` is the sum
     of the weights they were made of. Only engines have `engine`. `parity` has the comparison of the graph under
-    "graph" and that of the engine under "engine". `replaced_sha256` is that of the file before, which the file may
-    still be while it is being replaced.
+    "graph" and that of the engine under "engine". `replaced_sha256` is that of the previous file, which may still be
+    there while it is being replaced.
     """
 
     sha256: str
@@ -83,7 +83,7 @@ class Manifest:
 
     @property
     def build(self) -> EngineBuild:
-        """`engine` of an engine's manifest, which `read_engine_manifest` has found to be there."""
+        """`engine` of a manifest that `read_engine_manifest` has read."""
         assert self.engine is not None
         return self.engine
 
@@ -108,7 +108,7 @@ def describe_file(path: Path, **facts: Any) -> Manifest:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Writes the manifest of the file `path`, whole or not at all."""
+    """Writes the manifest of the file `path` atomically."""
     paths.write_text(paths.manifest_path(path), manifest.to_text())
 
 
@@ -126,7 +126,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_engine_manifest(engine: Path) -> Manifest:
-    """As `read_manifest`, for an engine; raises GraphError also where the manifest is that of another kind of file."""
+    """Like `read_manifest`, for an engine; raises GraphError also for the manifest of another kind of file."""
     manifest = read_manifest(engine)
     if manifest.engine is None or manifest.graph is None or manifest.model is None or manifest.precision is None:
         raise GraphError(

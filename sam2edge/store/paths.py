@@ -1,9 +1,9 @@
-"""Where weights and graphs live on this machine.
+"""Where weights, graphs and engines are on this machine.
 
 The store is `$SAM2EDGE_HOME`, or the user's data folder. Layout: `checkpoints/<official file name>`, or the same name
 with `.safetensors`, `graphs/<variant>/<image size>-<precision>/<graph>.onnx`, precision being fp32, fp16 or int8,
-likewise `engines/.../<graph>.engine`. Beside a file stands its manifest, `<file>.json`; official checkpoints need none,
-their checksums are in `variants.py`. The embedded model lies in the package itself.
+likewise `engines/.../<graph>.engine`. Each file has a manifest, `<file>.json`; official checkpoints need none,
+their checksums are in `variants.py`. The embedded model is in the package itself.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def checkpoint_dir() -> Path:
 
 
 def lock_path(name: str) -> Path:
-    """The file that stands for the lock `name` of this store, see `files.locked`."""
+    """The file of the lock `name` of this store, see `files.locked`."""
     return root() / ".locks" / name
 
 
 def existing_parent(path: Path) -> Path:
-    """The nearest folder above `path` that is there: the one whose disk would take it."""
+    """The nearest existing folder above `path`, on whose disk it would be."""
     return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
@@ -61,7 +61,7 @@ def graph_dir(variant: Variant, image_size: int, precision: str = "fp32") -> Pat
 
 
 FP32_FOR_ENGINES = "fp32-engines"
-"""In place of the precision in a folder's name: float32 graphs that were not made for a CPU."""
+"""Stands for the precision in the folder's name of float32 graphs that were not made for a CPU."""
 
 
 def has_graphs(folder: Path) -> bool:
@@ -72,8 +72,8 @@ def has_graphs(folder: Path) -> bool:
 def find_graphs(variant: Variant, image_size: int, precision: str = "auto") -> Path | None:
     """The folder that holds the model's graphs at this size: the store first, then the package.
 
-    "auto" takes float32 graphs before float16 ones, which a CPU computes no faster, and those before int8. Those of the
-    memory may be missing there: images need none of them.
+    "auto" takes float32 before float16, which a CPU computes no faster, and that before int8. Graphs of the memory may
+    be missing there: images do not need them.
     """
     folders = []
     if precision in ("auto", "fp32"):
@@ -118,7 +118,7 @@ def is_installed(variant: Variant) -> bool:
 
 
 def is_readable(path: Path) -> bool:
-    """Whether a file is there; none in a store that this user may not enter, which the embedded model does not need."""
+    """Whether a file exists; False in a store that this user may not read, which the embedded model does not need."""
     try:
         return path.is_file()
     except OSError:
@@ -126,22 +126,22 @@ def is_readable(path: Path) -> bool:
 
 
 def manifest_path(path: Path) -> Path:
-    """`image_encoder.onnx` -> `image_encoder.onnx.json`, which holds what `sam2edge.store.manifest` says of a file."""
+    """`image_encoder.onnx` -> `image_encoder.onnx.json`, which holds the manifest of that file."""
     return path.with_name(f"{path.name}.json")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes JSON, whole or not at all."""
+    """Writes JSON atomically."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes text, whole or not at all."""
+    """Writes text atomically."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes bytes, whole or not at all."""
+    """Writes bytes atomically."""
 
     def write(part: Path) -> None:
         part.write_bytes(content)
@@ -150,7 +150,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a unique temporary file beside `path`, then moves it there; on failure nothing stays."""
+    """Calls `write` with a unique temporary file beside `path`, then moves it there; a failure leaves nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)

@@ -1,4 +1,4 @@
-"""Official checkpoints over https, or from a mirror, into the store: fetched, checked by its sum, then moved."""
+"""Downloads official checkpoints into the store, from their server or a mirror, and checks them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sam2edge.variants import Checkpoint, Variant
 
 MIRROR_VARIABLE = "SAM2EDGE_MIRROR"
 TIMEOUT_SECONDS = 30.0
-"""For the connection, and for every time that nothing comes."""
+"""For connecting, and for each wait for data."""
 
 
 def pull_checkpoint(
@@ -35,16 +35,18 @@ def pull_checkpoint(
     on_wait: Callable[[], None] | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Path:
-    """Fetches the model's official weights into the store and returns their path; nothing is fetched twice.
+    """Downloads the model's official weights into the store, unless they are there, and returns their path.
 
-    One process at a time fetches a file, another waits after a call of `on_wait`. What came of a broken download is
-    kept and continued by the next call; bytes that do not give the pinned sum are not kept.
+    One process at a time downloads a file; another calls `on_wait` and waits. The next call resumes an interrupted
+    download; a file with a wrong checksum is not kept.
 
-    Raises InvalidInputError for the embedded model, StoreError for everything that goes wrong on the way.
+    Raises InvalidInputError for the embedded model, StoreError where the download fails.
     """
     source = variant.checkpoint
     if source is None:
-        raise InvalidInputError(f"{variant.model_id} comes with the package", remedy="use it; nothing is to be fetched")
+        raise InvalidInputError(
+            f"{variant.model_id} comes with the package", remedy="use it; there is nothing to download"
+        )
     target = paths.checkpoint_dir() / source.file_name
     part = partial_path(target)
     try:
@@ -58,7 +60,7 @@ def pull_checkpoint(
     except OSError as error:
         raise StoreError(
             f"{source.file_name} cannot be written",
-            expected=f"room for {'its' if source.size_bytes is None else source.size_bytes} bytes in {target.parent}",
+            expected=f"room for {source.size_bytes or 'its'} bytes in {target.parent}",
             got=error.strerror or str(error),
             remedy="make room or set SAM2EDGE_HOME to another folder, then run it again: it goes on where it broke off",
         ) from error
@@ -68,14 +70,14 @@ def pull_checkpoint(
 def _refuse_to_replace(target: Path, variant: Variant) -> None:
     if target.is_file() and paths.manifest_path(target).is_file():
         raise StoreError(
-            f"the store has other weights of {variant.model_id}, brought by hand",
+            f"the store has other weights of {variant.model_id}, added by hand",
             got=str(target),
             remedy=f"sam2edge models remove {variant.model_id}",
         )
 
 
 def _fetch_whole(source: Checkpoint, part: Path, progress: Progress, timeout_seconds: float) -> None:
-    """Leaves the official bytes in `part`. A continued file that turns out wrong is fetched again from the start."""
+    """Downloads the official file into `part`; if a resumed file is wrong, again from the start."""
     part.parent.mkdir(parents=True, exist_ok=True)
     place = _find_source(source)
     size_bytes = source.size_bytes
@@ -103,7 +105,7 @@ def _fetch_whole(source: Checkpoint, part: Path, progress: Progress, timeout_sec
 
 
 def _find_source(source: Checkpoint) -> str | Path:
-    """The address or file to fetch: the official one, or that of the same name in the mirror."""
+    """The address or file to read: the official one, or the one of the same name in the mirror."""
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
     if not mirror:
         return source.url
@@ -125,7 +127,7 @@ def _find_source(source: Checkpoint) -> str | Path:
 
 
 def _check_size(file: Path, size_bytes: int) -> None:
-    """Before anything is copied from a mirror's folder; whether it can be read is told by who copies it."""
+    """Checks a mirror's file before it is copied; whether it can be read, copying it shows."""
     if file.is_file() and file.stat().st_size != size_bytes:
         raise StoreError(
             f"{file} is not the official file",

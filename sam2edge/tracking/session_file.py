@@ -92,7 +92,7 @@ def _read_array(data: bytes) -> NDArray[Any]:
 
 def _damaged(path: Path, reason: str) -> InvalidInputError:
     return InvalidInputError(
-        "session file is damaged, or none at all",
+        "session file is damaged, or not a session",
         expected="a whole file that save wrote",
         got=f"{path}: {reason[:160]}",
         remedy="save the session again",

@@ -61,5 +61,5 @@ def require_size(pixels: np.ndarray, expected: tuple[int, ...], name: str) -> No
             "frame is of another size than the first",
             expected=f"{expected[1]}x{expected[0]}",
             got=f"{pixels.shape[1]}x{pixels.shape[0]} in {name}",
-            remedy="bring all frames to one size",
+            remedy="resize all frames to one size",
         )

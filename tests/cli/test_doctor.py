@@ -86,7 +86,7 @@ def test_a_cap_that_is_none(
     monkeypatch.setenv("SAM2EDGE_MAX_MEMORY", "plenty")
     assert main(["doctor"]) == 1
     screen = " ".join(capsys.readouterr().out.split())
-    assert "SAM2EDGE_MAX_MEMORY is no amount of memory" in screen and "-> unset SAM2EDGE_MAX_MEMORY" in screen
+    assert "SAM2EDGE_MAX_MEMORY is not an amount of memory" in screen and "-> unset SAM2EDGE_MAX_MEMORY" in screen
     assert "onnxruntime works" in screen
     monkeypatch.setenv("SAM2EDGE_MAX_MEMORY", "1GiB")
     assert main(["doctor"]) == 0

@@ -164,7 +164,7 @@ def test_standard_output_takes_one_file(model: Model, more: str, capsys: pytest.
     ("arguments", "message"),
     [
         ("https://example.org/cup.png", "not downloaded.*got https://example.org/cup.png.*curl"),
-        ("clip.mp4", "a video is no photo.*sam2edge track clip.mp4"),
+        ("clip.mp4", "this is a video, not a photo.*sam2edge track clip.mp4"),
         ("empty", "folder has no photos"),
     ],
 )

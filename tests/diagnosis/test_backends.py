@@ -93,10 +93,10 @@ def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("script", "problem"),
     [
-        ("kill -SEGV $$", "died of SIGSEGV"),
+        ("kill -SEGV $$", "ended with SIGSEGV"),
         ("echo Illegal instruction >&2; exit 3", "exit status 3: Illegal instruction"),
         ("echo '[1]'", "no answer"),
-        ("echo '{'", "exit status 0: it said nothing"),
+        ("echo '{'", "exit status 0: it printed nothing"),
         ("exec sleep 30", "no answer within 1 s"),
     ],
 )

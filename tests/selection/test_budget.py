@@ -43,7 +43,7 @@ def test_amounts(amount: int | str, expected: int) -> None:
 
 @pytest.mark.parametrize("amount", ["", "much", "-1", "4 GiB free", "0", "0.1", "1e9", "4XB", 0, -5, 1.5, True, None])
 def test_amounts_that_are_none(amount: object) -> None:
-    with pytest.raises(InvalidInputError, match=r"max_memory is no amount of memory.*4GiB"):
+    with pytest.raises(InvalidInputError, match=r"max_memory is not an amount of memory.*4GiB"):
         parse_bytes(amount, "max_memory")  # type: ignore[arg-type]
 
 

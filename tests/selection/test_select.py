@@ -271,7 +271,7 @@ def test_needs_grow_with_the_image_size(variant: str, backend: str, tracking: bo
 
 
 def test_the_table_has_every_model_size_and_backend() -> None:
-    rows = memory_estimate._table()["rows"]
+    rows = memory_estimate._read_table()["rows"]
     assert len(rows) == (len(SIZES) * 3 + 1) * 2  # three sizes, and the own one of micro
     measured = {(row["size"], row["backend"]) for row in rows if "estimated_from" not in row}
     assert measured >= {(size, backend) for size in ("micro", "tiny", "small") for backend in ("onnxruntime", "torch")}
@@ -281,8 +281,8 @@ def test_the_table_has_every_model_size_and_backend() -> None:
 
 def test_a_table_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_estimate, "_TABLE", tmp_path / "none.json")
-    memory_estimate._table.cache_clear()
+    memory_estimate._read_table.cache_clear()
     with pytest.raises(Exception, match="reinstall sam2edge"):
         estimate_on_cpu(find_variant("hiera_tiny"), 1024, "torch", False)
     monkeypatch.undo()
-    memory_estimate._table.cache_clear()
+    memory_estimate._read_table.cache_clear()

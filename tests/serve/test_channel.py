@@ -66,7 +66,7 @@ def test_what_somebody_sees_who_comes_while_paused(serve: Serve) -> None:
         ("[" * 30_000, "no JSON"),
         ("[]", "no JSON object"),
         ("{}", "unknown type"),
-        ('{"type": "prompt"}', "points at nothing"),
+        ('{"type": "prompt"}', "marks nothing"),
         ('{"type": "prompt", "points": [[1]]}', "points"),
         ('{"type": "prompt", "points": [[1, 1]], "path": "/etc"}', "path"),
         ('{"type": "remove", "object": "x"}', "integer"),

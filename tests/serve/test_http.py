@@ -58,7 +58,7 @@ def test_bodies_that_cannot_be_used(serve: Serve) -> None:
         for body, status, words in (
             (b"{", 422, "JSON"),
             ([], 422, "dict"),
-            ({}, 400, "points at nothing"),
+            ({}, 400, "marks nothing"),
             ({"points": [[1, 2]], "labels": [1, 0]}, 400, "labels do not match"),
             ({"points": [[1, 2]], "labels": [2]}, 422, "labels"),
             ({"points": [[1]]}, 422, "points"),

@@ -1,4 +1,4 @@
-"""Files brought by hand: which model they are of, and what becomes of them."""
+"""Files added by hand: which model they are of, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_official_model_is_told_by_its_parameters(variant: Variant, tmp_pa
 def test_a_missing_parameter_is_another_model(tmp_path: Path) -> None:
     shapes = official_parameters("sam2.1_hiera_tiny")
     shapes.popitem()
-    with pytest.raises(CheckpointError, match="no checkpoint of a model.*got 470 tensors"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of a model.*got 470 tensors"):
         recognise_file(_safetensors(tmp_path / "weights.safetensors", shapes))
 
 

@@ -82,7 +82,7 @@ def test_damage_is_seen_and_the_remedy_named(written_engines: Path) -> None:
         path.write_bytes(path.read_bytes() + b"x")
     findings = {finding.file.path: finding for finding in map(check_file, list_stored_files())}
     assert {findings[path].state for path in (by_hand, graph, engine)} == {DAMAGED}
-    assert findings[by_hand].remedy == "bring it again: sam2edge models add FILE"
+    assert findings[by_hand].remedy == "copy it again: sam2edge models add FILE"
     assert findings[graph].remedy == "sam2edge models install sam2/hiera_tiny --size 1024 --again"
     assert findings[engine].remedy == "sam2edge build sam2/micro --size 384 --precision fp16"
     paths.manifest_path(engine).write_text("{")

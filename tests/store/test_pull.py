@@ -423,7 +423,7 @@ def test_weights_brought_by_hand_are_not_overwritten(server: FileServer) -> None
     _target().parent.mkdir(parents=True)
     _target().write_bytes(b"mine")
     write_manifest(_target(), describe_file(_target(), model=variant.name))
-    with pytest.raises(StoreError, match="brought by hand.*models remove"):
+    with pytest.raises(StoreError, match="added by hand.*models remove"):
         pull_checkpoint(variant)
     assert _target().read_bytes() == b"mine"
 

@@ -102,7 +102,7 @@ class TensorRtBackend(GraphBackend):
         gpu = find_gpu(index=index)
         if gpu is None:
             raise BackendUnavailableError(
-                "no NVIDIA GPU answers its driver", expected=f"CUDA device {index}", got="none of that number"
+                "the driver reports no NVIDIA GPU", expected=f"CUDA device {index}", got="none of that number"
             )
         library = _import_library(next(iter(manifests.values())).build.builder)
         for manifest in manifests.values():
