@@ -32,45 +32,12 @@ class Value:
         return Value(self.nbytes, on_host=True)
 
 
-def test_the_least_recently_used_entry_goes() -> None:
-    cache = BoundedCache[str, Value](size_limit=2)
-    for key in "ab":
-        cache.put(key, Value(1))
-    assert cache.get("a") is not None  # used, so that b is the older one now
-    cache.put("c", Value(1))
-    assert ("a" in cache, "b" in cache, "c" in cache, len(cache)) == (True, False, True, 2)
-
-
-def test_bytes_bound_it_as_well() -> None:
-    cache = BoundedCache[str, Value](max_bytes=10)
-    for key in "abc":
-        cache.put(key, Value(4))
-    assert "a" not in cache
-    assert cache.statistics.num_bytes == 8
-    cache.put("d", Value(10))
-    assert len(cache) == 1
-
-
 @pytest.mark.parametrize("limits", [{"max_bytes": 10}, {"size_limit": 0}])
 def test_what_exceeds_the_limits_alone_is_returned_and_not_kept(limits: dict[str, int]) -> None:
     cache = BoundedCache[str, Value](**limits)
     value = Value(11)
     assert cache.get_or_compute("a", lambda: value) is value
     assert len(cache) == cache.statistics.num_bytes == 0
-
-
-def test_a_value_too_large_takes_its_stale_predecessor_away() -> None:
-    cache = BoundedCache[str, Value](max_bytes=10)
-    cache.put("a", Value(1))
-    assert not cache.put("a", Value(11))
-    assert cache.get("a") is None
-
-
-def test_none_is_no_limit() -> None:
-    cache = BoundedCache[int, Value](None, None)
-    for key in range(1000):
-        cache.put(key, Value(2**30))
-    assert len(cache) == 1000
 
 
 def test_eviction_leaves_a_held_value_whole_and_frees_the_others() -> None:
@@ -100,19 +67,6 @@ def test_a_value_may_use_the_cache_while_it_is_freed() -> None:
     cache.put("b", Freed())
     cache.clear()
     assert seen == [1, 0]
-
-
-def test_memory_pressure_makes_it_give_way() -> None:
-    cache = BoundedCache[str, Value]()
-    for key in "abcd":
-        cache.put(key, Value(10))
-    assert cache.release(11) == 20
-    assert "a" not in cache
-    assert cache.shrink_to(10) == 10
-    assert "d" in cache
-    assert cache.release(10**9) == 10
-    cache.put("e", Value(100))  # the limits are what they were
-    assert "e" in cache
 
 
 def test_statistics_and_clear() -> None:
@@ -294,9 +248,10 @@ def test_it_does_what_a_plain_list_would(size_limit: int | None, max_bytes: int 
 
     for step, argument, *size in steps:
         if step == "put":
-            cache.put(argument, Value(size[0]))
+            fits = size_limit != 0 and (max_bytes is None or size[0] <= max_bytes)
+            assert cache.put(argument, Value(size[0])) == fits
             expected.pop(argument, None)
-            if size_limit != 0 and (max_bytes is None or size[0] <= max_bytes):
+            if fits:
                 expected[argument] = size[0]
                 shrink(size_limit, max_bytes)
         elif step == "get":

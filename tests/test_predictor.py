@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -254,16 +253,6 @@ def test_models_may_share_a_cache_without_mixing(photo_bgr: np.ndarray) -> None:
         each.model.segment_images(photo_bgr, **POINT)
     assert [each.encoded for each in models] == [1, 1]
     assert len(cache) == 2
-
-
-def test_threads_that_ask_for_one_photo_encode_it_once(photo_bgr: np.ndarray) -> None:
-    counting = CountingModel("onnxruntime")
-    threads = [threading.Thread(target=counting.model.embed_images, args=(photo_bgr,)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert counting.encoded == 1
 
 
 def test_an_embedding_outlives_its_eviction(photo_bgr: np.ndarray) -> None:

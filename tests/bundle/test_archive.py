@@ -68,7 +68,7 @@ def test_a_bundle_that_would_be_too_large(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("kept", [0, 1, 100, 5000, -1, -100])
 def test_truncated(whole: Path, kept: int) -> None:
     whole.write_bytes(whole.read_bytes()[:kept])
-    with pytest.raises(BundleError, match="no bundle, or cut short"):
+    with pytest.raises(BundleError, match="not a bundle, or is cut short"):
         _read_all(whole)
 
 
@@ -85,7 +85,7 @@ def test_an_edited_byte(whole: Path, where: bytes) -> None:
 def test_files_that_are_none(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file.zip"
     path.write_bytes(content)
-    with pytest.raises(BundleError, match="no bundle|damaged"):
+    with pytest.raises(BundleError, match="not a bundle|damaged"):
         _read_all(path)
 
 
@@ -96,14 +96,14 @@ def test_a_tar_archive_with_links(tmp_path: Path) -> None:
             entry = tarfile.TarInfo("wheels/a.whl")
             entry.type, entry.linkname = kind, "/etc/passwd"
             archive.addfile(entry)
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="not a bundle"):
         _read_all(path)
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="not found"):
         _read_all(tmp_path / "none.zip")
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="not a bundle"):
         _read_all(tmp_path)
 
 

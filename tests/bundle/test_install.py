@@ -218,7 +218,7 @@ def test_a_kill_in_the_middle_is_repaired_by_the_next_run(
         text=True,
     )
     assert result.returncode == 1
-    assert "no bundle, or cut short" in result.stderr
+    assert "not a bundle, or is cut short" in result.stderr
     assert tree(environment) == before
     assert _version_in(environment) == "sam2edge 0.1.0\n"
     assert not (tmp_path / "other").exists()
@@ -233,7 +233,7 @@ def test_a_journal_of_zeros_is_told_and_moved_aside(tmp_path: Path, monkeypatch:
     (left / "journal.jsonl").chmod(0o600)
     result = run(bundle, "install", "--target", tmp_path / "packages", "--store", tmp_path / "store")
     assert result.returncode == 0, result.stderr
-    assert "was not obeyed: it is damaged, as by a power cut" in result.stderr
+    assert "could not be undone: it is damaged, as by a power cut" in result.stderr
     assert (tmp_path / "store" / ".unusable-bundle-left" / "journal.jsonl").exists()
     result = run(bundle, "install", "--target", tmp_path / "more", "--store", tmp_path / "store")
     assert (result.returncode, result.stderr) == (0, "")

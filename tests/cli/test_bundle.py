@@ -78,7 +78,7 @@ def test_models_go_in_with_what_the_store_has(tmp_path: Path, written_engines: P
         (["install"], 2, "bundle"),
         (["install", "missing.zip"], 1, "bundle not found"),
         (["verify", "missing.zip"], 1, "bundle not found"),
-        (["verify", "."], 1, "no bundle"),
+        (["verify", "."], 1, "not a bundle"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

@@ -11,8 +11,7 @@ import pytest
 
 from sam2edge.cli import terminal
 from sam2edge.cli.main import main
-from sam2edge.errors import InvalidInputError, UnknownModelError
-from sam2edge.variants import find_variant
+from sam2edge.errors import InvalidInputError
 from tests.cli.conftest import PHOTO, Model
 
 
@@ -178,13 +177,6 @@ def test_what_the_model_refuses(model: Model, problem: str, capfd: pytest.Captur
     assert main(["segment", "cup.png", "--point", "99,2"]) == 1
     _assert_one_line(capfd, problem)
     assert _pictures() == []
-
-
-def test_an_unknown_model(model: Model, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UnknownModelError):
-        find_variant("sam3/huge")
-    assert main(["segment", "cup.png", "--point", "1,2", "--model", "sam3/huge"]) == 1
-    _assert_one_line(capfd, "unknown model id.*sam3/huge")
 
 
 @pytest.mark.parametrize("out", ["cup.png", "cup.png/below"])

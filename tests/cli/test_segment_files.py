@@ -190,8 +190,3 @@ def test_an_uncertain_mask_is_told(
     assert [found["uncertain"] for found in json.loads(out)["objects"]] == [True, True]
     assert _run("cup.png --point 12,15 --quiet --force") == 0
     assert capsys.readouterr() == ("", "")
-
-
-def test_short_model_names(model: Model) -> None:
-    for name in ("tiny", "micro", "large"):
-        assert _run(f"cup.png --point 12,15 --model {name} --quiet") == 0

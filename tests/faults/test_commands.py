@@ -55,10 +55,12 @@ def _signalled(clip: Path, number: int) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
-def test_a_stopped_run_finishes_its_video(clip: Path, number: int) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_stopped_run_finishes_its_video(clip: Path, name: str) -> None:
+    number = signal.Signals[name]
     status, out, err = _signalled(clip, number)
-    assert (status, err.strip()) == (128 + number, f"sam2edge: stopped by {signal.Signals(number).name}")
+    assert status == 128 + number
+    assert err.strip() == ("sam2edge: interrupted" if name == "SIGINT" else f"sam2edge: stopped by {name}")
     report = json.loads(out)
     assert report["interrupted"] and report["num_frames"] == len(read_video(clip.parent / "clip.tracked.mp4")) >= 2
     assert sorted(path.name for path in clip.parent.iterdir()) == ["clip", "clip.tracked.mp4", "masks"]

@@ -55,7 +55,7 @@ def test_the_lesser_cap_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "  ")
     assert read_memory_cap(None) is None
     monkeypatch.setenv(VARIABLE, "lots")
-    with pytest.raises(InvalidInputError, match=f"{VARIABLE} is no amount"):
+    with pytest.raises(InvalidInputError, match=f"{VARIABLE} is not an amount"):
         read_memory_cap(5)
 
 

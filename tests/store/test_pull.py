@@ -374,12 +374,6 @@ def test_a_mirror_that_is_a_folder(form: str, tmp_path: Path, monkeypatch: pytes
     assert pull_checkpoint(variant).read_bytes() == CONTENT
 
 
-def test_a_mirror_that_is_none(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAM2EDGE_MIRROR", "ftp://somewhere/")
-    with pytest.raises(InvalidInputError, match="expected an http.* address or a folder"):
-        pull_checkpoint(server.variant())
-
-
 def test_the_proxy_of_the_environment(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", server.address)
     pull_checkpoint(server.variant(url="http://far.invalid/weights.pt"))
