@@ -31,6 +31,7 @@ class Run:
     num_frames: int = 0
     tracker_seconds: float = 0.0
     seconds: float = 0.0
+    asking_seconds: float = 0.0
     object_ids: set[int] = field(default_factory=set)
     error: BaseException | None = None
 
@@ -55,7 +56,7 @@ class _Step:
 def follow(
     tracker: Any,
     frames: FrameSource,
-    prompts: list[FramePrompt],
+    prompts: list[FramePrompt] | Callable[[np.ndarray], list[FramePrompt]],
     every: int,
     sinks: Sequence[ResultSink],
     describe: bool,
@@ -63,14 +64,15 @@ def follow(
 ) -> Run:
     """Tracks until the source ends or an error stops it; a frame counts once it has reached every sink.
 
+    `prompts` may be a function, which is called with the first frame's pixels; the time that it takes is not counted.
     The model runs on every `every`-th frame and on prompted frames. `describe` fills `Run.frames`; `tell` is called
     with the description of each frame.
     """
-    run = Run(list(prompts), [] if describe else None)
+    run = Run([] if callable(prompts) else list(prompts), [] if describe else None)
     started = time.perf_counter()
     try:
         with frame_progress(frames.num_frames) as advance:
-            for step in _steps(tracker, frames, run, every):
+            for step in _steps(tracker, frames, run, every, prompts if callable(prompts) else None):
                 for sink in sinks:
                     sink.write(step.frame, step.result)
                 run.count(step)
@@ -80,27 +82,37 @@ def follow(
                         run.frames.append(description)
                     if tell is not None:
                         tell(description)
-                run.seconds = time.perf_counter() - started
+                run.seconds = time.perf_counter() - started - run.asking_seconds
                 advance()
     except (Exception, KeyboardInterrupt) as error:
         if not run.num_frames and not isinstance(error, KeyboardInterrupt):
             raise
         run.error = error
-    if len(run.unused) == len(prompts) and run.error is None:
+    if run.unused and not run.object_ids and run.error is None:
         raise InvalidInputError(
             "source ends before the first prompt",
-            expected=f"a frame {prompts[0].frame}",
+            expected=f"a frame {run.unused[0].frame}",
             got=f"{run.num_frames} frames",
             remedy="prompt an earlier frame; the first is 0",
         )
     return run
 
 
-def _steps(tracker: Any, frames: FrameSource, run: Run, every: int) -> Iterator[_Step]:
+def _steps(
+    tracker: Any,
+    frames: FrameSource,
+    run: Run,
+    every: int,
+    ask: Callable[[np.ndarray], list[FramePrompt]] | None,
+) -> Iterator[_Step]:
     result: TrackResult | None = None
     tracked = -every
     for count, frame in enumerate(frames):
         if count == 0:
+            if ask is not None:
+                started = time.perf_counter()
+                run.unused = ask(frame.pixels)
+                run.asking_seconds = time.perf_counter() - started
             for prompt in run.unused:
                 prompt.check(*frame.size_hw)
         due = bool(run.unused) and run.unused[0].frame <= frame.index

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from sam2edge.cli.following import Run, follow
 from sam2edge.cli.model_options import FileName, model_options
@@ -34,6 +36,7 @@ _WHOLE = 0.9  # of the frames that a video announces; their number is often an e
 @click.argument("source", type=FileName("SOURCE"), metavar="SOURCE")
 @point_option
 @box_option
+@click.option("--pick", is_flag=True, help="Choose the objects by clicking on the first frame, in a window.")
 @click.option(
     "--prompts",
     "prompt_file",
@@ -53,6 +56,7 @@ def track(
     source: str,
     points: tuple[tuple[Point, ...], ...],
     boxes: tuple[Box, ...],
+    pick: bool,
     prompt_file: str | None,
     out: str | None,
     masks: str | None,
@@ -68,12 +72,14 @@ def track(
 ) -> None:
     """Follow objects through SOURCE: a video, a folder of pictures, a camera (0 or /dev/video0) or a URL.
 
-    Points and boxes are on the first frame. Writes the video with the objects outlined. Ctrl-C or SIGTERM ends it early
-    and leaves a video of the frames so far.
+    Points and boxes are on the first frame; --pick shows it, and a camera waits meanwhile. Writes the video with the
+    objects outlined. Ctrl-C or SIGTERM ends it early and leaves a video of the frames so far.
     """
     if as_json and as_lines:
         raise click.UsageError("Give --json or --jsonl, not both.")
-    prompts = _read_prompts(points, boxes, prompt_file)
+    if pick and (points or boxes or prompt_file is not None):
+        raise click.UsageError("--pick goes with none of --point, --box and --prompts.")
+    prompts = _ask_later() if pick else _read_prompts(points, boxes, prompt_file)
     out_path = Path(f"{short_name(source)}.tracked.mp4") if out is None else Path(out)
     if out_path.exists() and Path(source).exists() and out_path.samefile(source):
         raise InvalidInputError("--out is the source itself", expected="another file", got=out_path)
@@ -89,7 +95,8 @@ def track(
         try:
             with progress(f"loading {model_id}"):
                 tracker = _load_tracker(model_id, backend, checkpoint, image_size, frames.num_frames)
-            run = follow(tracker, frames, prompts, every, [sink, *pngs], as_json, _print_line if as_lines else None)
+            tell = _print_line if as_lines else None
+            run = follow(tracker, frames, prompts, every, [sink, *pngs], as_json, tell)
             written = _finish(sink, run)
         finally:
             sink.discard()
@@ -99,6 +106,16 @@ def track(
     if run.error is not None:
         raise Reported(run.error)
     _warn(frames, run)
+
+
+def _ask_later() -> Callable[[np.ndarray], list[FramePrompt]]:
+    """A function that asks for prompts on the first frame. Raises an error now where there is no display for it."""
+    from sam2edge.cli.pick import check_display, pick_objects
+
+    check_display()
+    return lambda frame_bgr: [
+        FramePrompt(0, number, found.arguments()) for number, found in enumerate(pick_objects(frame_bgr), 1)
+    ]
 
 
 def _print_line(description: dict[str, Any]) -> None:
