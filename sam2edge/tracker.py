@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.automodel import AutoModel
-from sam2edge.datatypes import Features, ImagePrompt, TrackEvent, TrackResult
+from sam2edge.datatypes import Features, FloatArray, ImagePrompt, TrackEvent, TrackResult
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.frame import LOGIT_LIMIT, frame_to_uint8, logits_to_masks
-from sam2edge.imaging.refine import NONE, remove_specks
+from sam2edge.imaging.refine import NONE, refine_logits
 from sam2edge.imaging.regions import fill_holes
 from sam2edge.observe.stats import ModelStats
 from sam2edge.predictor import ImagePredictor
@@ -353,8 +353,9 @@ class VideoTracker:
         if options.fill_hole_area and found:
             logits = np.stack([fill_holes(plane, options.fill_hole_area) for plane in logits])
         size_hw = (self._pixels.shape[0], self._pixels.shape[1])
-        shown = logits if self.model.backend.variant.refine == NONE else remove_specks(logits)
-        masks = logits_to_masks(shown, size_hw, 0.0, return_logits=options.non_overlap_masks and len(found) > 1)
+        masks = logits_to_masks(
+            self._refine(logits, size_hw), size_hw, 0.0, return_logits=options.non_overlap_masks and len(found) > 1
+        )
         if masks.dtype != np.bool_:
             highest = masks.argmax(axis=0)
             masks = (masks > 0) & (highest == np.arange(len(masks))[:, None, None])
@@ -368,6 +369,15 @@ class VideoTracker:
             events,
             is_skipped,
         )
+
+    def _refine(self, logits: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
+        """Logits (N, h, w) without specks and small holes, but for those that the user clicked on in this frame."""
+        refined, nothing = [], ImagePrompt(np.zeros((1, 0, 2), np.float32), np.zeros((1, 0), np.int32))
+        cells = np.array([logits.shape[2] / size_hw[1], logits.shape[1] / size_hw[0]], np.float32)
+        for plane, tracked in zip(logits, self._objects.values(), strict=True):
+            said = tracked.prompt or nothing
+            refined.append(refine_logits(plane[None, None], said.point_coords * cells, said.point_labels, 0.0)[0, 0])
+        return np.stack(refined) if refined else logits
 
 
 def _read_ids(object_id: Any) -> tuple[int, ...]:

@@ -45,12 +45,6 @@ def refine_logits(logits: FloatArray, coords: FloatArray, labels: NDArray[np.int
     return cleaned
 
 
-def remove_specks(logits: FloatArray) -> FloatArray:
-    """`refine_logits` of tracked masks (K, h, w), on which no click lies."""
-    nowhere = np.zeros((len(logits), 0, 2), np.float32)
-    return refine_logits(logits[:, None], nowhere, np.zeros((len(logits), 0), np.int32), 0.0)[:, 0]
-
-
 def _specks(inside: NDArray[np.bool_], clicks: FloatArray) -> NDArray[np.bool_]:
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8))
     areas = stats[:, cv2.CC_STAT_AREA]

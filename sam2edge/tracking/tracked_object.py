@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from sam2edge.datatypes import Features, FloatArray, ImagePrompt
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.frame import LOGIT_LIMIT, antialiased_resize, select_masks
 from sam2edge.imaging.prompts import prompts_to_model
+from sam2edge.imaging.refine import NONE
+from sam2edge.tracking.click_rules import Clicks, merge_clicks
 from sam2edge.tracking.memory_bank import MemoryBank, MemoryEntry
 from sam2edge.tracking.memory_selection import Choice, FrameSelector, Judgement, make_selector
 
@@ -87,7 +89,22 @@ class TrackedObject:
             features = backend.attend_memory(features, self.bank.recall(frame, max_obj_ptr_age, backend.memory_slots))
         out = backend.decode(features, coords, labels, logits)
         # One click can mean a part or the whole, so the best of three masks is taken.
-        return _choose_mask(out, several=coords.shape[1] == 1, is_prompted=True)
+        several = coords.shape[1] == 1
+        if backend.variant.refine == NONE:
+            return _choose_mask(out, several, is_prompted=True)
+        known = 0 if self.prompt is None else self.prompt.point_labels.shape[1]
+        clicks = Clicks.from_model_input(
+            coords[0], labels[0], backend.image_size // 4, prompt.point_labels.shape[1] - known
+        )
+        found = _choose_mask(out, several, is_prompted=True, clicks=clicks)
+        box_before = None if self.prompt is None else self.prompt.boxes_xyxy
+        is_further = previous is not None and previous is self.current and prompt.boxes_xyxy is box_before
+        if previous is None or not is_further or not previous.is_prompted or previous.object_score <= 0:
+            return found
+        if found.object_score <= 0:
+            return previous
+        logits = merge_clicks(previous.logits, found.logits, clicks, found.score < previous.score)
+        return replace(found, logits=logits, score=max(found.score, previous.score))
 
     def segment_mask(self, backend: Backend, features: Features, mask: NDArray[np.bool_]) -> ObjectOnFrame:
         """The object on this frame by its mask (H, W) bool, which is taken as it is."""
@@ -173,13 +190,26 @@ def remember_all(
 
 
 def _choose_mask(
-    out: DecodedPrompts, several: bool, is_prompted: bool, selector: FrameSelector | None = None
+    out: DecodedPrompts,
+    several: bool,
+    is_prompted: bool,
+    selector: FrameSelector | None = None,
+    clicks: Clicks | None = None,
 ) -> ObjectOnFrame:
-    """Of the decoder's masks the best-scored alternative (`several`), or the single one while it is stable."""
+    """Of the decoder's masks the best-scored alternative (`several`), or the single one while it is stable.
+
+    With `clicks` another one where that has more of them on their right sides.
+    """
     logits, scores = select_masks(out.low_res_masks, out.iou_scores, multi_mask_output=several)
     choice = None if selector is None else selector.choose(logits[0], scores[0])
     best = int(scores[0].argmax()) if choice is None else choice.number
     obj_ptr = out.object_pointers[0, 1 + best if several else 0]
+    if clicks is not None:
+        missed = [clicks.count_missed(plane) for plane in out.low_res_masks[0]]
+        if min(missed) < clicks.count_missed(logits[0, best]):
+            fewest = np.array(missed) == min(missed)
+            best = int(np.where(fewest, out.iou_scores[0], -np.inf).argmax())
+            logits, scores, obj_ptr = out.low_res_masks, out.iou_scores, out.object_pointers[0, best]
     object_score = float(out.object_score[0, 0])
     chosen = logits[0, best].copy() if object_score > 0 else np.full_like(logits[0, best], HIDDEN_LOGIT)
     return ObjectOnFrame(chosen, obj_ptr.copy(), float(scores[0, best]), object_score, is_prompted, choice)

