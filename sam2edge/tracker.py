@@ -353,9 +353,8 @@ class VideoTracker:
         if options.fill_hole_area and found:
             logits = np.stack([fill_holes(plane, options.fill_hole_area) for plane in logits])
         size_hw = (self._pixels.shape[0], self._pixels.shape[1])
-        masks = logits_to_masks(
-            self._refine(logits, size_hw), size_hw, 0.0, return_logits=options.non_overlap_masks and len(found) > 1
-        )
+        shown = logits if self.model.backend.variant.refine == NONE else self._refine(logits, size_hw)
+        masks = logits_to_masks(shown, size_hw, 0.0, return_logits=options.non_overlap_masks and len(found) > 1)
         if masks.dtype != np.bool_:
             highest = masks.argmax(axis=0)
             masks = (masks > 0) & (highest == np.arange(len(masks))[:, None, None])

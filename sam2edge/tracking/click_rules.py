@@ -19,8 +19,8 @@ from sam2edge.datatypes import FloatArray
 LARGE_CHANGE = 0.2
 """Share of the mask's area from which on a change counts as large.
 
-Of 523 changes by a click on drawn scenes, those below it made masks worse in 1 of 20 cases, those above it, where the
-model rated its mask lower than the one before, in 1 of 2.
+Measured on drawn scenes: of 528 smaller changes 24 made masks worse, of 94 larger ones for which the model rated its
+mask lower than the one before 41.
 """
 
 
