@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from sam2edge import contract
-from sam2edge.torch_sam2.model import ImageFeatures, Sam2
+from sam2edge.torch_sam2.model import Sam2
 
 
 class ImageEncoderGraph(nn.Module):
-    """image (1, 3, S, S) -> image_embed, high_res_0, high_res_1, vision_features."""
+    """image (1, 3, S, S) -> image_embed, high_res_0 and high_res_1 where the variant has them, vision_features."""
 
     def __init__(self, model: Sam2) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor) -> ImageFeatures:
-        return self.model.encode_image(image)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part for part in self.model.encode_image(image) if part is not None)
 
 
 class MaskDecoderGraph(nn.Module):
@@ -30,17 +30,10 @@ class MaskDecoderGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self,
-        image_embed: Tensor,
-        high_res_0: Tensor,
-        high_res_1: Tensor,
-        point_coords: Tensor,
-        point_labels: Tensor,
-        mask_input: Tensor,
-        has_mask: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        out = self.model.decode(image_embed, high_res_0, high_res_1, point_coords, point_labels, mask_input, has_mask)
+    def forward(self, image_embed: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`others`: high_res_0 and high_res_1 where the variant has them, then the prompt."""
+        high_res = others[:-4] or (None, None)
+        out = self.model.decode(image_embed, *high_res, *others[-4:])
         pointers = self.model.object_pointers(out.mask_tokens, out.object_score)
         return out.low_res_masks, out.iou_scores, out.object_score, pointers
 

@@ -48,7 +48,7 @@ def expected_islands(variant: Variant, graph_name: str) -> dict[str, int]:
     nobody has counted yet.
     """
     counts = {
-        "image_encoder": (sum(variant.stages) if variant.trunk == "hiera" else 0, 0),
+        "image_encoder": (sum(variant.stages) if variant.trunk in ("hiera", "vit") else 0, 0),
         "mask_decoder": (7, 2),  # two blocks of three attentions and a last one; sine and cosine of the points
         "memory_attention": (2 * variant.memory_layers, 2 if variant.is_2_1 else 0),
         # Two layers of a perceiver read the whole memory and themselves; above 256 pixels also windows.

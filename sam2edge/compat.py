@@ -86,13 +86,13 @@ class SAM2ImagePredictor:
 
     @property
     def _features(self) -> Mapping[str, Any] | None:
-        """What Meta's notebooks print: "image_embed" (1, D, E, E) and "high_res_feats"."""
+        """What Meta's notebooks print: "image_embed" (1, D, E, E) and "high_res_feats", empty for EfficientTAM."""
         if not self._embeddings:
             return None
         tensors = self._embeddings[0].features.tensors
         return {
             "image_embed": tensors["image_embed"],
-            "high_res_feats": [tensors["high_res_0"], tensors["high_res_1"]],
+            "high_res_feats": [tensors[name] for name in ("high_res_0", "high_res_1") if name in tensors],
         }
 
     def set_image(self, image: Any) -> None:

@@ -67,16 +67,16 @@ class GraphSpec:
 def embedding_specs(variant: Variant, image_size: int) -> tuple[TensorSpec, ...]:
     """What one encoded image consists of.
 
-    `image_embed` includes the embedding that says "no memory" (still images); `vision_features` is the same without
-    it, for the memory modules.
+    `image_embed` includes the embedding that says "no memory" (still images); `vision_features`, the last, is the same
+    without it, for the memory modules. Variants without `has_high_res` have these two alone.
     """
     d, e = variant.d_model, image_size // 16
-    return (
-        TensorSpec("image_embed", (1, d, e, e)),
+    high_res = (
         TensorSpec("high_res_0", (1, d // 8, 4 * e, 4 * e)),
         TensorSpec("high_res_1", (1, d // 4, 2 * e, 2 * e)),
-        TensorSpec("vision_features", (1, d, e, e)),
     )
+    embed, vision = TensorSpec("image_embed", (1, d, e, e)), TensorSpec("vision_features", (1, d, e, e))
+    return (embed, *(high_res if variant.has_high_res else ()), vision)
 
 
 def graph_specs(
@@ -95,7 +95,7 @@ def graph_specs(
     decoder = GraphSpec(
         MASK_DECODER,
         (
-            *embedding[:3],
+            *embedding[:-1],
             TensorSpec("point_coords", (1, prompt_slots, 2)),
             TensorSpec("point_labels", (1, prompt_slots), "int32"),
             TensorSpec("mask_input", (1, 1, side, side)),
@@ -128,7 +128,7 @@ def _memory_attention_spec(variant: Variant, image_size: int, slots: int) -> Gra
     d, memory = variant.d_model, (1, variant.memory_tokens(image_size), variant.memory_dim)
     features = embedding_specs(variant, image_size)
     inputs = (
-        features[3],
+        features[-1],
         *(TensorSpec(memory_input(slot), memory) for slot in range(slots)),
         TensorSpec("memory_age", (1, slots), "int32"),
         TensorSpec("memory_mask", (1, slots)),
@@ -149,7 +149,7 @@ def _memory_encoder_spec(variant: Variant, image_size: int) -> GraphSpec:
     """
     side, tokens = image_size // 4, variant.memory_tokens(image_size)
     inputs = (
-        embedding_specs(variant, image_size)[3],
+        embedding_specs(variant, image_size)[-1],
         TensorSpec("mask_logits", (1, 1, side, side)),
         TensorSpec("given_mask", (1, 1, image_size, image_size)),
         TensorSpec("binarise", (1,)),

@@ -22,7 +22,7 @@ class Checkpoint:
     """An official weight file: https address, SHA-256 (hex) and size in bytes.
 
     Where neither is known, `git_blob` is the id that git gives the file (`files.git_blob_id`), and the server tells the
-    size.
+    size. A file of which nothing is known cannot be pulled: whoever has it brings it.
     """
 
     url: str
@@ -31,9 +31,11 @@ class Checkpoint:
     git_blob: str | None = None
 
     @property
-    def digest(self) -> str:
-        """What the file's bytes must give, with its kind: "SHA-256 ..." or "git blob ..."."""
-        return f"git blob {self.git_blob}" if self.sha256 is None else f"SHA-256 {self.sha256}"
+    def digest(self) -> str | None:
+        """What the file's bytes must give, with its kind: "SHA-256 ..." or "git blob ..."; None where nobody knows."""
+        if self.sha256 is not None:
+            return f"SHA-256 {self.sha256}"
+        return None if self.git_blob is None else f"git blob {self.git_blob}"
 
     @property
     def file_name(self) -> str:
@@ -46,10 +48,11 @@ class Variant:
 
     Lengths are in channels or blocks, `window_sizes` in tokens of each trunk stage, `pos_embed_hw` in cells of the
     learned position grid, `image_size` in pixels (the side of the square model input). `trunk` is "hiera", "lite"
-    (EfficientNet-Lite0) or "repvit" (RepViT-M1); `trunk_dims` are the channels of its outputs where they are no
-    multiples of `embed_dim`. `memory_latents` is 0 where a memory is the whole grid, else the tokens that a perceiver
-    makes of it. `refine`: how masks are refined unless the caller says otherwise, as `ImagePredictor.segment_images`
-    takes it.
+    (EfficientNet-Lite0), "repvit" (RepViT-M1) or "vit", which gives stride 16 alone; `trunk_dims` are the channels of
+    its outputs where they are no multiples of `embed_dim`. `memory_latents` is 0 where a memory is the whole grid, else
+    the tokens that a perceiver makes of it. `pooling`: "scores" or "keys" where memories are averaged over 2x2 cells
+    before a frame attends to them, named after what is then raised by the four cells' weight (`PooledAttention`).
+    `refine`: how masks are refined unless the caller says otherwise, as `ImagePredictor.segment_images` takes it.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Variant:
     trunk: str = "hiera"
     trunk_dims: tuple[int, int, int, int] | None = None
     memory_latents: int = 0
+    pooling: str = "none"
     refine: str = "none"
     checkpoint: Checkpoint | None = None
 
@@ -88,6 +92,11 @@ class Variant:
     def is_2_1(self) -> bool:
         """2.1 adds temporal positions to object pointers and an embedding for hidden objects in memory."""
         return self.release == "2.1"
+
+    @property
+    def has_high_res(self) -> bool:
+        """Whether the mask decoder also gets features of strides 4 and 8."""
+        return self.trunk != "vit"
 
     @property
     def image_size_step(self) -> int:
@@ -166,6 +175,38 @@ _EDGETAM = Variant(
 )
 
 
+_EFFICIENTTAM_URL = "https://huggingface.co/yunyangx/efficient-track-anything/resolve/main"
+
+# SHA-256 and bytes as public projects pin them (cuvis-ai-rtsam2 has these four). Of the files "_1" and "_2" none does.
+_EFFICIENTTAM_PINNED = {
+    "efficienttam_ti": ("acbb17b28cca1f860acee09c9ecb6efdb732080dc7a85a07292c31813175fa7d", 71_616_316),
+    "efficienttam_s": ("2b572be30d9e96ee29c8d785fe157c6b079ede7d56fbc8a3671d4120e63c89cd", 136_375_868),
+    "efficienttam_ti_512x512": ("7d4d652a465f0081391050932f45d8a66768ccc99c8ea393ce8a5927e83f3b9b", 71_620_052),
+    "efficienttam_s_512x512": ("67b5840012737ed2c94a4cb8787c5c1b27b3a946045d2e602e65ef77230b6085", 136_379_145),
+}
+
+
+def _efficienttam(size: str, suffix: str) -> Variant:
+    """Ti or S; a suffix is that of the published file."""
+    name = f"efficienttam_{size}{suffix}"
+    dim, heads = (192, 3) if size == "ti" else (384, 6)
+    return Variant(
+        name,
+        "efficienttam",
+        f"efficienttam_{size}",
+        embed_dim=dim,
+        trunk_heads=heads,
+        stages=(0, 0, 12, 0),
+        global_blocks=(2, 5, 8, 11),
+        window_sizes=(0, 0, 14, 0),
+        pos_embed_hw=(14, 14),
+        image_size=512 if suffix == "_512x512" else 1024,
+        trunk="vit",
+        pooling={"_1": "scores", "_2": "keys"}.get(suffix, "none"),
+        checkpoint=Checkpoint(f"{_EFFICIENTTAM_URL}/{name}.pt", *_EFFICIENTTAM_PINNED.get(name, ())),
+    )
+
+
 def _released(base: Variant, release: str) -> Variant:
     prefix, folder = ("sam2.1_hiera", "092824") if release == "2.1" else ("sam2_hiera", "072824")
     official = f"{prefix}_{base.size}"
@@ -175,12 +216,15 @@ def _released(base: Variant, release: str) -> Variant:
 
 
 _RELEASED = (_released(base, release) for release in ("2.1", "2.0") for base in _SIZES)
-VARIANTS: dict[str, Variant] = {v.name: v for v in (_MICRO, _EDGETAM, *_RELEASED)}
+_EFFICIENTTAMS = (_efficienttam(size, suffix) for size in ("ti", "s") for suffix in ("", "_1", "_2", "_512x512"))
+VARIANTS: dict[str, Variant] = {v.name: v for v in (_MICRO, _EDGETAM, *_EFFICIENTTAMS, *_RELEASED)}
 
 
-# Variant by the SHA-256 of the sorted lines "name AxBxC", one for each parameter of its checkpoint.
+# Variant by the SHA-256 of the sorted lines "name AxBxC", one for each parameter of its checkpoint; the first of `siblings`.
 _FINGERPRINTS = {
     "be8beead177787680e43668e3d1cbc6f4d9dfa619d21148de253fac196c7a78f": "edgetam",
+    "9f1527b619df57b371911874e357a78d978ac2f38722668c2fdac266a50fae4a": "efficienttam_ti",
+    "ca987998055e10ff04f1a2d41d420e01dcd38b70da51e5fe6329e6b8fa6d8d98": "efficienttam_s",
     "fbc83150427a4847dce24b9b8de2f0f9c1532ac0d115af2c60038957eb6ffab1": "sam2.1_micro",
     "5a31f53548be1d302b6676cd6f9023a0673a98c87a7da656025d0ba4dbb85693": "sam2.1_hiera_tiny",
     "30f7030432d1687ed663f3af622cffa176ea66b099af2a801c326ce4cd821a96": "sam2.1_hiera_small",
@@ -193,8 +237,13 @@ _FINGERPRINTS = {
 }
 
 
+def siblings(variant: Variant) -> tuple[Variant, ...]:
+    """The variants whose parameters have the same names and shapes, this one included."""
+    return tuple(v for v in VARIANTS.values() if (v.release, v.size) == (variant.release, variant.size))
+
+
 def recognise_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Variant | None:
-    """The variant whose parameters have exactly these names and shapes."""
+    """The variant whose parameters have exactly these names and shapes; of `siblings` the first."""
     lines = (f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
     name = _FINGERPRINTS.get(hashlib.sha256("\n".join(lines).encode()).hexdigest())
     return None if name is None else VARIANTS[name]
@@ -204,12 +253,14 @@ def _aliases() -> dict[str, str]:
     found: dict[str, str] = {}
     for variant in VARIANTS.values():
         short = _SHORT.get(variant.size, variant.size)
-        names = {variant.name, f"sam{variant.release}_hiera_{short}"}
+        names = {variant.name}
         if variant.name == EMBEDDED:
             names.add(_FORMER_NAME)
+        if variant.release in ("2.0", "2.1"):
+            names.add(f"sam{variant.release}_hiera_{short}")
         if variant.release == "2.1":
             names |= {f"hiera_{short}", f"hiera_{variant.size}", short, variant.size}
-        else:
+        if variant.release == "2.0":
             names.add(f"sam2_hiera_{variant.size}")
         found.update({form: variant.name for name in names for form in (name, f"sam2/{name}")})
     return found

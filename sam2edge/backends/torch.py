@@ -105,7 +105,8 @@ class TorchBackend(Backend):
 
     @_computes
     def encode_impl(self, image: FloatArray) -> TorchFeatures:
-        return TorchFeatures(self._model.encode_image(torch.from_numpy(image).to(self.device))._asdict())
+        features = self._model.encode_image(torch.from_numpy(image).to(self.device))._asdict()
+        return TorchFeatures({name: tensor for name, tensor in features.items() if tensor is not None})
 
     @_computes
     def decode_impl(
@@ -133,7 +134,7 @@ class TorchBackend(Backend):
         labels: IntArray,
         mask: torch.Tensor | None,
     ) -> DecodedPrompts:
-        high_res = tensors["high_res_0"], tensors["high_res_1"]
+        high_res = tensors.get("high_res_0"), tensors.get("high_res_1")
         out = self._model.decode(embeds, *high_res, self._to_device(coords), self._to_device(labels), mask)
         pointers = self._model.object_pointers(out.mask_tokens, out.object_score)
         parts = (out.low_res_masks, out.iou_scores, out.object_score, pointers)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sam2edge.errors import CheckpointError
 from sam2edge.torch_sam2.model import Sam2
-from sam2edge.variants import Variant, recognise_shapes
+from sam2edge.variants import Variant, recognise_shapes, siblings
 
 _MOST_NAMED = 5
 _LARGE = 4096  # values; smaller tensors may well be zeros
@@ -24,6 +24,7 @@ def load_model(variant: Variant, checkpoint: str | Path, image_size: int | None 
     Raises CheckpointError when the file is missing, damaged, unsafe to read, or of another variant.
     """
     state = read_checkpoint(checkpoint)
+    check_name(Path(checkpoint), variant)
     check_state(state, parameter_shapes(variant, image_size), variant, str(checkpoint))
     check_values(state, str(checkpoint))
     model = Sam2(variant, image_size)
@@ -119,6 +120,18 @@ def check_values(state: Mapping[str, Tensor], source: str) -> None:
             expected="finite weights",
             got=problem,
             remedy="fetch it again and compare its SHA-256",
+        )
+
+
+def check_name(path: Path, variant: Variant) -> None:
+    """Raises CheckpointError where the file is named as that of a variant which the tensors cannot tell from this."""
+    named = next((v for v in siblings(variant) if v.checkpoint and Path(v.checkpoint.file_name).stem == path.stem), None)
+    if named not in (None, variant):
+        raise CheckpointError(
+            f"{path.name} is named as the weights of {named.model_id}, which has another attention",
+            expected=f"weights of {variant.model_id}",
+            got=path.name,
+            remedy=f"load it as {named.model_id}, or rename it if it is {variant.model_id}",
         )
 
 

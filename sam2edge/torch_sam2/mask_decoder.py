@@ -117,8 +117,9 @@ class MaskDecoder(nn.Module):
             nn.ConvTranspose2d(d // 4, d // 8, kernel_size=2, stride=2),
             nn.GELU(),
         )
-        self.conv_s0 = nn.Conv2d(d, d // 8, kernel_size=1)
-        self.conv_s1 = nn.Conv2d(d, d // 4, kernel_size=1)
+        if variant.has_high_res:
+            self.conv_s0 = nn.Conv2d(d, d // 8, kernel_size=1)
+            self.conv_s1 = nn.Conv2d(d, d // 4, kernel_size=1)
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(d, d, d // 8, 3) for _ in range(NUM_MASK_TOKENS))
         self.iou_prediction_head = MLP(d, d, NUM_MASK_TOKENS, 3)
         self.pred_obj_score_head = MLP(d, d, 1, 3)
@@ -127,8 +128,8 @@ class MaskDecoder(nn.Module):
         self,
         image_embed: Tensor,
         image_pos: Tensor,
-        high_res_0: Tensor,
-        high_res_1: Tensor,
+        high_res_0: Tensor | None,
+        high_res_1: Tensor | None,
         prompt_tokens: Tensor,
         dense: Tensor,
         absent: Tensor | None,
@@ -150,10 +151,13 @@ class MaskDecoder(nn.Module):
         image = image.transpose(1, 2).unflatten(-1, (self.grid, self.grid))
         return self._heads(tokens, image, high_res_0, high_res_1)
 
-    def _heads(self, tokens: Tensor, image: Tensor, high_res_0: Tensor, high_res_1: Tensor) -> DecodedMasks:
+    def _heads(
+        self, tokens: Tensor, image: Tensor, high_res_0: Tensor | None, high_res_1: Tensor | None
+    ) -> DecodedMasks:
         up_1, norm, activation, up_2, _ = self.output_upscaling
-        detail = activation(norm(up_1(image) + high_res_1))
-        detail = activation(up_2(detail) + high_res_0)
+        detail = up_1(image) if high_res_1 is None else up_1(image) + high_res_1
+        detail = up_2(activation(norm(detail)))
+        detail = activation(detail if high_res_0 is None else detail + high_res_0)
         mask_tokens = tokens[:, 2 : 2 + NUM_MASK_TOKENS]
         kernels = run_side_by_side([cast(MLP, m) for m in self.output_hypernetworks_mlps], mask_tokens)
         masks = torch.matmul(kernels, detail.flatten(2)).unflatten(-1, (4 * self.grid, 4 * self.grid))

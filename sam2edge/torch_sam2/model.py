@@ -13,7 +13,7 @@ from sam2edge.torch_sam2.layers import MLP
 from sam2edge.torch_sam2.mask_decoder import DecodedMasks, MaskDecoder
 from sam2edge.torch_sam2.memory_attention import MemoryAttention
 from sam2edge.torch_sam2.memory_encoder import MemoryEncoder
-from sam2edge.torch_sam2.neck import ImageEncoder
+from sam2edge.torch_sam2.neck import FpnNeck, ImageEncoder
 from sam2edge.torch_sam2.perceiver import SpatialPerceiver, output_position
 from sam2edge.torch_sam2.position import sine_1d, sine_axis, spread
 from sam2edge.torch_sam2.prompt_encoder import PromptEncoder
@@ -23,13 +23,13 @@ from sam2edge.variants import Variant
 class ImageFeatures(NamedTuple):
     """One encoded batch; E = S/16, D = d_model.
 
-    image_embed (B, D, E, E) with the "no memory" embedding added, high_res_0 (B, D/8, 4E, 4E),
-    high_res_1 (B, D/4, 2E, 2E), vision_features (B, D, E, E) without that addition.
+    image_embed (B, D, E, E) with the "no memory" embedding added, high_res_0 (B, D/8, 4E, 4E) and
+    high_res_1 (B, D/4, 2E, 2E) or None where the variant has neither, vision_features (B, D, E, E) without the addition.
     """
 
     image_embed: Tensor
-    high_res_0: Tensor
-    high_res_1: Tensor
+    high_res_0: Tensor | None
+    high_res_1: Tensor | None
     vision_features: Tensor
 
 
@@ -67,21 +67,20 @@ class Sam2(nn.Module):
 
     def encode_image(self, image: Tensor) -> ImageFeatures:
         """image (B, 3, S, S) float, RGB, normalised by ImageNet's mean and standard deviation."""
-        stride_4, stride_8, stride_16, stride_32 = self.image_encoder.trunk(image)
+        features = self.image_encoder.trunk(image)
         neck, decoder = self.image_encoder.neck, self.sam_mask_decoder
-        vision = neck.fuse(stride_16, stride_32)
-        return ImageFeatures(
-            vision + self.no_mem_embed.reshape(1, -1, 1, 1),
-            neck.detail(stride_4, 0, decoder.conv_s0),
-            neck.detail(stride_8, 1, decoder.conv_s1),
-            vision,
-        )
+        vision = neck.fuse(features)
+        high_res_0 = high_res_1 = None
+        if isinstance(neck, FpnNeck):
+            high_res_0 = neck.detail(features[0], 0, decoder.conv_s0)
+            high_res_1 = neck.detail(features[1], 1, decoder.conv_s1)
+        return ImageFeatures(vision + self.no_mem_embed.reshape(1, -1, 1, 1), high_res_0, high_res_1, vision)
 
     def decode(
         self,
         image_embed: Tensor,
-        high_res_0: Tensor,
-        high_res_1: Tensor,
+        high_res_0: Tensor | None,
+        high_res_1: Tensor | None,
         point_coords: Tensor,
         point_labels: Tensor,
         mask_input: Tensor | None = None,

@@ -1,4 +1,4 @@
-"""The feature pyramid between trunk and heads."""
+"""What is between trunk and heads: a feature pyramid, or two convolutions where the trunk has one stride."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.torch_sam2.hiera import Hiera
+from sam2edge.torch_sam2.layers import LayerNorm2d
 from sam2edge.torch_sam2.lite import Lite
 from sam2edge.torch_sam2.repvit import RepVit
 from sam2edge.torch_sam2.trunk import Trunk
+from sam2edge.torch_sam2.vit import Vit
 from sam2edge.variants import Variant
 
 
@@ -32,8 +34,9 @@ class FpnNeck(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(_Lateral(c, variant.d_model) for c in reversed(variant.stage_dims))
 
-    def fuse(self, stride_16: Tensor, stride_32: Tensor) -> Tensor:
-        """Trunk outputs (B, C, E, E), (B, C', E/2, E/2) -> the embedding (B, d_model, E, E)."""
+    def fuse(self, features: list[Tensor]) -> Tensor:
+        """Trunk outputs -> the embedding (B, d_model, E, E)."""
+        stride_16, stride_32 = features[2:]
         coarse = F.interpolate(conv_1x1(stride_32, self._conv(0)), scale_factor=2.0, mode="nearest")
         return conv_1x1(stride_16, self._conv(1)) + coarse
 
@@ -52,6 +55,24 @@ class FpnNeck(nn.Module):
         return cast(_Lateral, self.convs[index]).conv
 
 
+class PlainNeck(nn.Module):
+    """A 1x1 and a 3x3 convolution, each normalised, of a trunk's one output."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        d = variant.d_model
+        level = nn.Sequential()
+        level.add_module("conv_1x1", nn.Conv2d(variant.embed_dim, d, kernel_size=1, bias=False))
+        level.add_module("norm_0", LayerNorm2d(d))
+        level.add_module("conv_3x3", nn.Conv2d(d, d, kernel_size=3, padding=1, bias=False))
+        level.add_module("norm_1", LayerNorm2d(d))
+        self.convs = nn.ModuleList([level])
+
+    def fuse(self, features: list[Tensor]) -> Tensor:
+        """Trunk output [(B, C, E, E)] -> the embedding (B, d_model, E, E)."""
+        return self.convs[0](features[0])  # type: ignore[no-any-return]
+
+
 def conv_1x1(features: Tensor, conv: nn.Conv2d) -> Tensor:
     """A 1x1 convolution of (B, C, H, W), giving (B, C', H, W): one matrix product, whatever its strides."""
     return _apply_1x1(features, conv.weight.flatten(1), cast(Tensor, conv.bias))
@@ -65,8 +86,8 @@ def _apply_1x1(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def make_trunk(variant: Variant, image_size: int) -> Trunk:
     """The trunk that `variant` names, its weights not loaded."""
-    if variant.trunk == "hiera":
-        return Hiera(variant, image_size)
+    if variant.trunk in ("hiera", "vit"):
+        return (Hiera if variant.trunk == "hiera" else Vit)(variant, image_size)
     return {"lite": Lite, "repvit": RepVit}[variant.trunk]()
 
 
@@ -76,4 +97,4 @@ class ImageEncoder(nn.Module):
     def __init__(self, variant: Variant, image_size: int) -> None:
         super().__init__()
         self.trunk = make_trunk(variant, image_size)
-        self.neck = FpnNeck(variant)
+        self.neck = FpnNeck(variant) if variant.has_high_res else PlainNeck(variant)

@@ -26,7 +26,7 @@ from transformers.models.edgetam_video import modeling_edgetam_video as modeling
 
 from sam2edge.torch_sam2.checkpoint import parameter_shapes
 from sam2edge.variants import find_variant
-from tests.data import edgetam_inputs as given
+from tests.data import tracked_inputs as given
 
 TARGET = Path(__file__).with_name("edgetam_reference.npz")
 SIZE = given.IMAGE_SIZE

@@ -16,7 +16,7 @@ from sam2edge.export.precision import expected_islands  # noqa: E402
 from sam2edge.export.to_onnx import write_graphs  # noqa: E402
 from sam2edge.torch_sam2.model import Sam2  # noqa: E402
 from sam2edge.variants import find_variant  # noqa: E402
-from tests.data import edgetam_inputs as given  # noqa: E402
+from tests.data import tracked_inputs as given  # noqa: E402
 from tests.export.compile_rtx import compile_plan, count_fused  # noqa: E402
 
 EDGETAM = find_variant("sam2/edgetam")

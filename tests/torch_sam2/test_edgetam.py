@@ -21,7 +21,7 @@ from sam2edge.torch_sam2.model import Sam2  # noqa: E402
 from sam2edge.torch_sam2.repvit import RepVit  # noqa: E402
 from sam2edge.variants import find_variant, recognise_shapes  # noqa: E402
 from tests.conftest import write_clip  # noqa: E402
-from tests.data import edgetam_inputs as given  # noqa: E402
+from tests.data import tracked_inputs as given  # noqa: E402
 from tests.golden.golden_weights import write_golden_checkpoint  # noqa: E402
 
 EDGETAM = find_variant("sam2/edgetam")

@@ -1,4 +1,4 @@
-"""Weights and frames of the EdgeTAM reference, made alike by whoever records it and by whoever compares with it."""
+"""Weights and frames of the references of EdgeTAM and EfficientTAM, made alike by whoever records it and by whoever compares with it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.golden.golden_weights import golden_tensor
 IMAGE_SIZE = 256  # pixels
 NUM_FRAMES = 4
 POINT_XY = (120.0, 90.0)
+CENTRE_XY = (128.0, 128.0)
 
 
 def tensor(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
