@@ -28,6 +28,7 @@ from sam2edge.torch_sam2.model import Sam2
 from sam2edge.variants import Variant, find_variant
 
 BYTES = 2
+MODELS = "micro,edgetam,efficienttam_ti,efficienttam_ti_1,efficienttam_s,efficienttam_s_1,tiny,small,b_plus,large"
 
 
 @dataclass(frozen=True)
@@ -170,14 +171,21 @@ def make_table(variants: Iterable[Variant], sizes: Iterable[int] | None) -> list
                 "arithmetic" if frame.operations / nano.operations > frame.fused_bytes / nano.bandwidth else "memory"
             )
             moved = f"{frame.fused_bytes / 1e6:.0f} / {frame.unfused_bytes / 1e6:.0f}"
-            cells = [variant.size, str(size), f"{frame.operations / 1e9:.0f}", moved, *times, ruled]
+            cells = [
+                variant.size if variant.is_2_1 else variant.name,
+                str(size),
+                f"{frame.operations / 1e9:.0f}",
+                moved,
+                *times,
+                ruled,
+            ]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The least time of a tracked frame, fused / unfused attention.")
-    parser.add_argument("--models", default="micro,edgetam,tiny,small,b_plus,large")
+    parser.add_argument("--models", default=MODELS)
     parser.add_argument("--sizes", default="512,1024")
     args = parser.parse_args()
     variants = [find_variant(name) for name in args.models.split(",")]

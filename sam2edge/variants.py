@@ -220,7 +220,7 @@ _EFFICIENTTAMS = (_efficienttam(size, suffix) for size in ("ti", "s") for suffix
 VARIANTS: dict[str, Variant] = {v.name: v for v in (_MICRO, _EDGETAM, *_EFFICIENTTAMS, *_RELEASED)}
 
 
-# Variant by the SHA-256 of the sorted lines "name AxBxC", one for each parameter of its checkpoint; the first of `siblings`.
+# Variant, of `siblings` the first, by the SHA-256 of the sorted lines "name AxBxC", one for each parameter.
 _FINGERPRINTS = {
     "be8beead177787680e43668e3d1cbc6f4d9dfa619d21148de253fac196c7a78f": "edgetam",
     "9f1527b619df57b371911874e357a78d978ac2f38722668c2fdac266a50fae4a": "efficienttam_ti",

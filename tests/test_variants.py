@@ -48,6 +48,10 @@ def test_a_mistyped_id_is_told_the_closest(model_id: str, meant: str) -> None:
 
 def test_official_checkpoints_have_distinct_sums_and_https() -> None:
     sources = [v.checkpoint for v in VARIANTS.values() if v.checkpoint]
-    assert len(sources) == len({s.digest for s in sources}) == len({s.file_name for s in sources}) == 9
+    assert len(sources) == len({s.file_name for s in sources}) == 17
     assert all(s.url.startswith("https://") for s in sources)
-    assert all(len(s.sha256 or "") == 64 or len(s.git_blob or "") == 40 for s in sources)
+    checked = [s for s in sources if len(s.sha256 or "") == 64 or len(s.git_blob or "") == 40]
+    assert len(checked) == len({s.digest for s in checked}) == 13
+    assert {s.file_name for s in sources if s not in checked} == {
+        f"efficienttam_{size}_{kind}.pt" for size in ("ti", "s") for kind in (1, 2)
+    }

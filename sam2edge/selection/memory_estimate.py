@@ -33,18 +33,20 @@ _OPENVINO_EXTRA_BYTES = 80 * MIB
 _UNTILED = 2
 
 _UPPER_BOUND = "tiny"
-"""Its rows are used for a model that was not measured: EdgeTAM, whose trunk is smaller and which has an eighth of the
-tokens."""
+"""Its rows are used for models that were not measured, EdgeTAM and EfficientTAM, whose trunks and memories are no
+larger."""
 
 PARAMETERS = {
     "micro": 4_690_000,
     "edgetam": 13_900_000,
+    "efficienttam_ti": 17_900_000,
+    "efficienttam_s": 34_100_000,
     "tiny": 38_900_000,
     "small": 46_000_000,
     "base_plus": 80_800_000,
     "large": 224_400_000,
 }
-"""Of each model: SAM 2's README, for micro docs/micro.md, EdgeTAM counted."""
+"""Of each model: SAM 2's README, for micro docs/micro.md, EdgeTAM and EfficientTAM counted."""
 
 _TABLE = Path(__file__).parent.parent / "assets" / "memory_estimate.json"
 

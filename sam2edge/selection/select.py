@@ -48,7 +48,7 @@ RULES = (
     "Where nothing fits, loading fails and says what is missing; a model asked for by name is loaded unchecked.",
 )
 
-_SIZE_ORDER = ("micro", "edgetam", "tiny", "small", "base_plus", "large")
+_SIZE_ORDER = ("micro", "edgetam", "efficienttam_ti", "efficienttam_s", "tiny", "small", "base_plus", "large")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sam2edge.store import paths
 from sam2edge.store.download import Progress, copy_file, size_of
 from sam2edge.store.inventory import DAMAGED, check_file, is_official, list_stored_files
 from sam2edge.store.manifest import Manifest, describe_file, read_manifest, write_manifest
-from sam2edge.variants import VARIANTS, Variant, find_variant, recognise_shapes
+from sam2edge.variants import VARIANTS, Variant, find_variant, recognise_shapes, siblings
 
 _MOST_HEADER_BYTES = 100_000_000  # as the format's own readers have it
 _STAGING = ".adding-"
@@ -172,7 +172,20 @@ def recognise_file(path: Path) -> Variant:
             got=f"{len(shapes)} tensors",
             remedy="see `sam2edge models list`; --checkpoint FILE with --model ID names what is missing",
         )
-    return variant
+    return _choose_sibling(path, variant)
+
+
+def _choose_sibling(path: Path, variant: Variant) -> Variant:
+    """Of the variants that tensors do not tell apart the one that the file is named after."""
+    stems = {Path(v.checkpoint.file_name).stem: v for v in siblings(variant) if v.checkpoint}
+    if len(stems) > 1 and path.stem not in stems:
+        raise CheckpointError(
+            f"{path.name} may be the weights of several models, which differ in their attention alone",
+            expected=f"a file named as published: {', '.join(stems)}",
+            got=path.name,
+            remedy="rename it to what it is",
+        )
+    return stems.get(path.stem, variant)
 
 
 def _recognise_official(path: Path) -> Variant | None:

@@ -52,8 +52,9 @@ def list_builds(files: list[StoredFile], kind: str) -> list[str]:
 
 def is_official(path: Path, source: Checkpoint) -> bool:
     """Whether the file exists and has the official checksum."""
-    fits = path.is_file() and source.size_bytes in (None, path.stat().st_size)
-    return fits and read_digest(path, source.digest) == source.digest
+    if source.digest is None or not path.is_file() or source.size_bytes not in (None, path.stat().st_size):
+        return False
+    return read_digest(path, source.digest) == source.digest
 
 
 def read_digest(path: Path, expected: str) -> str:
@@ -93,7 +94,7 @@ def find_expected_sums(file: StoredFile) -> tuple[str, ...]:
         sums = (manifest.sha256, manifest.replaced_sha256)
         return tuple(f"SHA-256 {digest}" for digest in sums if digest)
     source = file.variant.checkpoint if file.variant else None
-    if file.kind == WEIGHTS and source is not None and file.path.name == source.file_name:
+    if file.kind == WEIGHTS and source is not None and source.digest and file.path.name == source.file_name:
         return (source.digest,)
     return ()
 

@@ -47,6 +47,13 @@ def pull_checkpoint(
         raise InvalidInputError(
             f"{variant.model_id} comes with the package", remedy="use it; there is nothing to download"
         )
+    if source.digest is None:
+        raise StoreError(
+            f"no checksum of {source.file_name} is published, so it is not fetched",
+            expected="weights whose bytes can be checked",
+            got=source.url,
+            remedy=f"fetch it yourself, then: sam2edge models add {source.file_name}",
+        )
     target = paths.checkpoint_dir() / source.file_name
     part = partial_path(target)
     try:
@@ -80,6 +87,7 @@ def _fetch_whole(source: Checkpoint, part: Path, progress: Progress, timeout_sec
     """Downloads the official file into `part`; if a resumed file is wrong, again from the start."""
     part.parent.mkdir(parents=True, exist_ok=True)
     place = _find_source(source)
+    assert source.digest is not None
     size_bytes = source.size_bytes
     if size_bytes is None:
         size_bytes = size_of(place) if isinstance(place, Path) else ask_size(place, timeout_seconds)

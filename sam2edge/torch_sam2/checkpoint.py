@@ -125,7 +125,9 @@ def check_values(state: Mapping[str, Tensor], source: str) -> None:
 
 def check_name(path: Path, variant: Variant) -> None:
     """Raises CheckpointError where the file is named as that of a variant which the tensors cannot tell from this."""
-    named = next((v for v in siblings(variant) if v.checkpoint and Path(v.checkpoint.file_name).stem == path.stem), None)
+    named = next(
+        (v for v in siblings(variant) if v.checkpoint and Path(v.checkpoint.file_name).stem == path.stem), None
+    )
     if named not in (None, variant):
         raise CheckpointError(
             f"{path.name} is named as the weights of {named.model_id}, which has another attention",

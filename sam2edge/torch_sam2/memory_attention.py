@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from sam2edge.torch_sam2.pooled_attention import PooledAttention
 from sam2edge.torch_sam2.position import rotary_axis, sine_axis, spread
 from sam2edge.torch_sam2.rotary_attention import KeyGrids, RotaryAttention
 from sam2edge.variants import Variant
+
 
 class MemoryAttentionLayer(nn.Module):
     def __init__(self, variant: Variant) -> None:

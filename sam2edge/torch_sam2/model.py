@@ -23,8 +23,8 @@ from sam2edge.variants import Variant
 class ImageFeatures(NamedTuple):
     """One encoded batch; E = S/16, D = d_model.
 
-    image_embed (B, D, E, E) with the "no memory" embedding added, high_res_0 (B, D/8, 4E, 4E) and
-    high_res_1 (B, D/4, 2E, 2E) or None where the variant has neither, vision_features (B, D, E, E) without the addition.
+    image_embed (B, D, E, E) with the "no memory" embedding added, vision_features (B, D, E, E) without it;
+    high_res_0 (B, D/8, 4E, 4E) and high_res_1 (B, D/4, 2E, 2E), or None where the variant has neither.
     """
 
     image_embed: Tensor

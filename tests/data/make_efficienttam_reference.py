@@ -142,7 +142,7 @@ def main() -> None:
         recorded.update({f"{name}/{what}": np.asarray(value, np.float32) for what, value in found.items()})
     kept = {key: value[::4] for key, value in recorded.items() if key.endswith(("ti/vision_features", "ti/memory"))}
     kept |= {key: value[::2, ::2] for key, value in recorded.items() if "logits" in key}
-    np.savez_compressed(TARGET, **kept)
+    np.savez_compressed(TARGET, **kept)  # type: ignore[arg-type]
     print({key: value.shape for key, value in kept.items()}, TARGET.stat().st_size)
 
 

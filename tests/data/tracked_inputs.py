@@ -1,4 +1,4 @@
-"""Weights and frames of the references of EdgeTAM and EfficientTAM, made alike by whoever records it and by whoever compares with it."""
+"""Weights and frames of the references of EdgeTAM and EfficientTAM, made alike by who records and who compares."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from sam2edge.store.importer import (
 from sam2edge.store.integrity import check_unchanged
 from sam2edge.store.inventory import DAMAGED, OK, check_file, list_stored_files
 from sam2edge.store.manifest import describe_file, read_manifest, write_manifest
-from sam2edge.variants import VARIANTS, Checkpoint, Variant, find_variant
+from sam2edge.variants import VARIANTS, Checkpoint, Variant, find_variant, siblings
 from tests.conftest import ROOT, official_parameters
 
 TINY = find_variant("sam2/hiera_tiny")
@@ -49,7 +49,15 @@ def _safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
 @pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.checkpoint], ids=lambda v: v.name)
 def test_every_official_model_is_told_by_its_parameters(variant: Variant, tmp_path: Path) -> None:
     shapes = official_parameters(variant.name)
-    assert recognise_file(_safetensors(tmp_path / "weights.safetensors", shapes)) == variant
+    assert variant.checkpoint is not None
+    stem = Path(variant.checkpoint.file_name).stem if len(siblings(variant)) > 1 else "weights"
+    assert recognise_file(_safetensors(tmp_path / f"{stem}.safetensors", shapes)) == variant
+
+
+def test_of_models_with_the_same_parameters_the_name_of_the_file_tells_which(tmp_path: Path) -> None:
+    path = _safetensors(tmp_path / "weights.safetensors", official_parameters("efficienttam_s"))
+    with pytest.raises(CheckpointError, match="several models.*named as published: efficienttam_s, efficienttam_s_1"):
+        recognise_file(path)
 
 
 def test_a_missing_parameter_is_another_model(tmp_path: Path) -> None:

@@ -179,6 +179,12 @@ def test_edgetam_in_the_store_is_checked_by_its_git_blob_id() -> None:
     assert check.remedy == "sam2edge models pull sam2/edgetam"
 
 
+def test_a_file_without_a_published_sum_is_not_fetched(server: FileServer) -> None:
+    with pytest.raises(StoreError, match=r"no checksum.*fetch it yourself, then: sam2edge models add weights\.pt"):
+        pull_checkpoint(server.variant(sha256=None, size_bytes=None))
+    assert not server.requests
+
+
 @pytest.mark.parametrize("wrong", ["longer", "shorter", "longer and unsaid", "shorter and unsaid"])
 def test_wrong_lengths_are_not_kept(server: FileServer, wrong: str) -> None:
     server.no_length = wrong.endswith("unsaid")

@@ -9,8 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sam2edge.contract import MASKED_OUT  # noqa: E402
-from sam2edge.torch_sam2.rotary_attention import KeyGrids, RotaryAttention  # noqa: E402
 from sam2edge.torch_sam2.position import rotary_axis, rotate_pairs, spread  # noqa: E402
+from sam2edge.torch_sam2.rotary_attention import KeyGrids, RotaryAttention  # noqa: E402
 
 SIDE, WIDTH, NARROW = 6, 16, 8
 
