@@ -212,7 +212,12 @@ def main(arguments: Sequence[str], bundle: Path | None = None) -> int:
         said = facts.pop("said")
         print(json.dumps(facts) if args.json else said)
     except Sam2EdgeError as error:
-        print(f"sam2edge: {' '.join(str(error).split())}", file=sys.stderr)
+        line = " ".join(str(error).split())
+        print(f"sam2edge: {line}", file=sys.stderr)
+        if args.json:
+            parts = {"problem": error.problem, "expected": error.expected, "got": error.got, "remedy": error.remedy}
+            told = {name: None if part is None else str(part) for name, part in parts.items()}
+            print(json.dumps({"error": line, "status": 1, **told}))
         return 1
     except KeyboardInterrupt:
         print("sam2edge: interrupted; nothing was installed", file=sys.stderr)
@@ -228,8 +233,14 @@ def _run(args: argparse.Namespace, path: Path) -> dict[str, Any]:
         said = f"whole: sam2edge {bundle.version} for {bundle.target}, {len(bundle.files)} files"
         return {"said": said, "version": bundle.version, "target": bundle.target, "models": list(bundle.models)}
     kind, folder = (VENV, args.venv) if args.venv else (TARGET, args.target) if args.target else (CURRENT, None)
-    place = Place(kind, folder.expanduser().absolute(), args.isolated) if folder else Place(kind)
-    store = (args.store or default_store()).expanduser().absolute()
+    try:
+        place = Place(kind, folder.expanduser().absolute(), args.isolated) if folder else Place(kind)
+        store = (args.store or default_store()).expanduser().absolute()
+    except RuntimeError as error:  # of "~nobody", or no HOME
+        got = f"{error} ({folder or ''} {args.store or os.environ.get('SAM2EDGE_HOME', '')})".replace("  ", " ")
+        raise BundleError(
+            "no such user's folder", expected="a folder of a user of this machine", got=got, remedy="write it in full"
+        ) from error
     done = install_bundle(path, place, store, args.replace, args.downgrade)
     lines = [f"sam2edge {done.version}: {done.command}"]
     if done.added or done.kept:

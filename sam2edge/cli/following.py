@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sam2edge.cli.prompt_file import FramePrompt
-from sam2edge.cli.terminal import frame_progress
+from sam2edge.cli.terminal import frame_progress, quiet_native_stderr
 from sam2edge.datatypes import TrackResult
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.mask_formats import mask_box, mask_centroid
@@ -107,7 +107,7 @@ def _steps(
 ) -> Iterator[_Step]:
     result: TrackResult | None = None
     tracked = -every
-    for count, frame in enumerate(frames):
+    for count, frame in enumerate(frames if frames.live else _read_quietly(frames)):
         if count == 0:
             if ask is not None:
                 started = time.perf_counter()
@@ -122,6 +122,17 @@ def _steps(
             result = _track(tracker, frame, run)
             seconds, tracked = time.perf_counter() - started, frame.index
         yield _Step(frame, result, seconds)
+
+
+def _read_quietly(frames: FrameSource) -> Iterator[Frame]:
+    """The frames, without what libjpeg and others print of damaged ones."""
+    found = iter(frames)
+    while True:
+        with quiet_native_stderr():
+            frame = next(found, None)
+        if frame is None:
+            return
+        yield frame
 
 
 def _track(tracker: Any, frame: Frame, run: Run) -> TrackResult:

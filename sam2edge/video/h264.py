@@ -67,7 +67,7 @@ def remux_h264(source: Path, target: Path, sound_from: Path | None = None) -> in
     try:
         return _copy_packets(source, target, sound_from)
     except FAILURES as error:
-        raise OSError(None, f"{getattr(error, 'strerror', None) or error}; has the disk space left?") from error
+        raise OSError(None, getattr(error, "strerror", None) or str(error)) from error
 
 
 def _copy_packets(source: Path, target: Path, sound_from: Path | None) -> int:

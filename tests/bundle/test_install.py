@@ -347,6 +347,24 @@ def test_the_store_is_where_sam2edge_looks(
     assert default_store() == paths.root()
 
 
+@pytest.mark.parametrize("option", ["--venv", "--target", "--store", "SAM2EDGE_HOME"])
+def test_the_folder_of_a_user_who_is_not_there(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle.zip", monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    named = "~no-such-user/place"
+    if option == "SAM2EDGE_HOME":
+        monkeypatch.setenv(option, named)
+    arguments = [] if option == "SAM2EDGE_HOME" else [option, named]
+    assert main(["install", str(bundle), *arguments, "--json"]) == 1
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    assert err == f"sam2edge: {said['error']}\n" and said["status"] == 1
+    assert named in said["got"] and said["remedy"]
+    assert tree(tmp_path) == {"bundle.zip"}
+
+
 def test_ctrl_c_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = make_bundle(tmp_path / "bundle.zip", monkeypatch)
 

@@ -194,3 +194,20 @@ def test_what_opencv_says_does_not_show(tmp_path: Path) -> None:
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
         assert result.returncode == 1 and result.stdout == ""
         assert result.stderr.startswith("sam2edge: ") and result.stderr.count("\n") == 1
+
+
+def test_what_libjpeg_says_of_a_picture_in_a_folder_does_not_show(
+    tmp_path: Path, fake: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("jp").mkdir()
+    for number in range(3):
+        data = bytearray(cv2.imencode(".jpg", bright_square(number))[1].tobytes())
+        if number == 1:
+            data[-40:-2] = bytes(38)
+        Path(f"jp/{number}.jpg").write_bytes(data)
+    cv2.imread("jp/1.jpg")
+    assert "Corrupt JPEG data" in capfd.readouterr().err  # which is what is to be hidden
+    assert main(["track", "jp", "--box", BOX]) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("3 frames") and err == ""
