@@ -91,7 +91,7 @@ def measure_micro(args: argparse.Namespace, work: Path) -> None:
             "embed and prompt / GrabCut": against.ratio("answer", OWN, GRABCUT),
             "whole command / GrabCut process": command.ratio("command", OWN, GRABCUT),
         },
-        {"model": MICRO, "image_size": 512, "photo_wh": (600, 400), "point": CUP_XY, "box": CUP_XYXY},
+        {"model": MICRO, "photo_wh": (600, 400), "point": CUP_XY, "box": CUP_XYXY},
     )
 
 
