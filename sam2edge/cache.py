@@ -275,13 +275,6 @@ class Sam2LowResolutionMasksInMemoryCache(BoundedCache[tuple[Hashable, Prompt], 
                 return None
             return self._get(best)
 
-    def remove_image(self, image_key: Hashable) -> int:
-        """Removes every entry of an image; returns how many there were."""
-        with self._lock:
-            keys = [key for key in self._entries if key[0] == image_key]
-            dropped = [self._pop(key) for key in keys]
-        return len(dropped)
-
     def _prepare(self, value: np.ndarray) -> tuple[np.ndarray, int]:
         logits = np.array(value, dtype=np.float32)
         if logits.ndim not in (3, 4):

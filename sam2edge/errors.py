@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+
 EXIT_INTERRUPTED = 130
 """Exit status of a command that Ctrl-C ended: 128 and the number of SIGINT, as shells have it."""
+
+
+def name_status(status: int) -> str:
+    """How a process ended, by its return code: "exit status 1", or the name of the signal that killed it."""
+    try:
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    except ValueError:
+        return f"signal {-status}"
 
 
 class Sam2EdgeError(Exception):

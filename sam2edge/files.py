@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -29,16 +30,15 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
 
 def git_blob_id(path: Path) -> str:
     """The id that git gives a file: SHA-1, in hex, of "blob", a space, its length, a zero byte and its content."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return _digest_file(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False))
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
+    return _digest_file(path, hashlib.sha256())
+
+
+def _digest_file(path: Path, digest: Any) -> str:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

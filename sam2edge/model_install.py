@@ -48,10 +48,6 @@ class InstallPlan:
     missing_packages: tuple[str, ...]
     needs_engines: bool
 
-    @property
-    def is_done(self) -> bool:
-        return not (self.needs_graphs or self.needs_engines)
-
     def steps(self) -> list[str]:
         """A line for each step."""
         found = []
@@ -125,14 +121,8 @@ def _export_environment(packages: tuple[str, ...], run: Run) -> Iterator[dict[st
             f"{', '.join(packages)} must be fetched, and there is no pip", remedy=f"{sys.executable} -m ensurepip"
         )
     paths.root().mkdir(parents=True, exist_ok=True)
-    needed, free = sum(_FREE_BYTES[name] for name in packages), shutil.disk_usage(paths.root()).free
-    if free < needed:
-        raise StoreError(
-            f"no room to fetch {', '.join(packages)}",
-            expected=f"{needed} bytes free in {paths.root()}",
-            got=free,
-            remedy="make room or set SAM2EDGE_HOME to a folder on another disk",
-        )
+    needed_bytes = sum(_FREE_BYTES[name] for name in packages)
+    paths.require_room(paths.root(), needed_bytes, f"to fetch {', '.join(packages)}")
     with tempfile.TemporaryDirectory(prefix=".export-", dir=paths.root(), ignore_cleanup_errors=True) as folder:
         constraints = Path(folder).absolute() / "constraints.txt"
         constraints.write_text(f"numpy=={importlib.metadata.version('numpy')}\n")  # OpenCV was built for this one

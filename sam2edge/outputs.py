@@ -57,7 +57,7 @@ def place(finished: Mapping[Path, Path], replace: bool = False) -> list[Path]:
         return list(finished.values())
     number = 1
     while True:
-        names = [numbered(target, number) for target in finished.values()]
+        names = [number_path(target, number) for target in finished.values()]
         if not any(map(os.path.lexists, names)) and _link_all(list(finished), names):
             return names
         number += 1
@@ -84,17 +84,22 @@ def write_files(contents: Mapping[Path, bytes], replace: bool = False) -> list[P
                 file.write(data)
         return place(staged, replace)
     except OSError as error:
-        raise Sam2EdgeError(
-            f"cannot write {current}",
-            got=error.strerror or str(error),
-            remedy="choose a folder that can be written and has space left",
-        ) from error
+        raise make_write_error(current, error) from error
     finally:
         for temporary in staged:
             temporary.unlink(missing_ok=True)
 
 
-def numbered(path: Path, number: int) -> Path:
+def make_write_error(path: Path | None, error: OSError) -> Sam2EdgeError:
+    """The error for a file that cannot be written."""
+    return Sam2EdgeError(
+        f"cannot write {path}",
+        got=error.strerror or str(error),
+        remedy="choose a folder that can be written and has space left",
+    )
+
+
+def number_path(path: Path, number: int) -> Path:
     """`coins.mask.png` -> `coins.mask-2.png`; the path itself for 1."""
     return path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
 

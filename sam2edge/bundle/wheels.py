@@ -23,7 +23,6 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from sam2edge import errors
 from sam2edge.errors import BundleError, InvalidInputError
 
-DEFAULT_TARGET = "linux-aarch64-cp310"
 MACHINES = ("aarch64", "x86_64")
 _SOURCES = ("sam2edge", "export", "pyproject.toml", "README.md", "LICENSE")
 _ROUNDS = 5

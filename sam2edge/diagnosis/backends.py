@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from typing import Any
 
 from sam2edge.backends.registry import BACKENDS
 from sam2edge.diagnosis.findings import BROKEN, MISSING, NOTE, WORKS, Finding
+from sam2edge.errors import name_status
 from sam2edge.machine.software import (
     TENSORRT_LIBRARIES,
     TENSORRT_UPGRADE,
@@ -50,7 +50,7 @@ def run_trial(trial: Trial, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         return answer if isinstance(answer, dict) else {"ok": False, "problem": "no answer"}
     except (ValueError, IndexError):
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        return {"ok": False, "problem": f"the process ended with {_name_cause(done.returncode)}: {last[:200]}"}
+        return {"ok": False, "problem": f"the process ended with {name_status(done.returncode)}: {last[:200]}"}
 
 
 def _environment() -> dict[str, str]:
@@ -163,10 +163,3 @@ def _judge_answer(name: str, what: str, answer: dict[str, Any], remedy: str | No
     if answer.get("ok"):
         return Finding(name, WORKS, f"{what}: segmented a picture")
     return Finding(name, BROKEN, f"{what}: {answer.get('problem')}", answer.get("remedy") or remedy)
-
-
-def _name_cause(status: int) -> str:
-    try:
-        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    except ValueError:
-        return f"signal {-status}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from sam2edge.engine_build.options import BuildTask
 from sam2edge.engine_build.progress import Progress
-from sam2edge.errors import GraphError, OutOfMemoryError, Sam2EdgeError
+from sam2edge.errors import GraphError, OutOfMemoryError, Sam2EdgeError, name_status
 from sam2edge.machine.device import available_memory_bytes
 
 _MIB = 1 << 20
@@ -101,7 +101,7 @@ def run_script(script: list[str], show: Callable[[str], object], keep_output: bo
             raise
     if status == 0:
         return
-    cause = _name_status(status)
+    cause = name_status(status)
     error = ScriptError(
         told or f"{script[0]} failed", got=None if told else f"{cause}{f' after {last!r}' * bool(last)}"
     )
@@ -144,19 +144,12 @@ def _failure(graph: str, report: _Report, status: int, last_words: str, availabl
     problem = f"engine of {graph} was not built"
     memory = "unknown" if available is None else f"{available // _MIB} MiB"
     if status < 0:
-        reason = f"its process was ended by {_name_status(status)}"
+        reason = f"its process was ended by {name_status(status)}"
     else:
-        reason = report.reason or last_words or _name_status(status)
+        reason = report.reason or last_words or name_status(status)
     log = [line for line in report.log if "ERROR" in line][-3:] or report.log[-1:]
     got = f"{reason}; builder: {' | '.join(log)}" if log else reason
     if status == -signal.SIGKILL or any(sign in got.lower() for sign in _MEMORY_SIGNS):
         remedy = f"likely memory ran out: {memory} were available at its start; free some"
         return OutOfMemoryError(problem, got=got, remedy=remedy)
     return GraphError(problem, got=got)
-
-
-def _name_status(status: int) -> str:
-    try:
-        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    except ValueError:
-        return f"signal {-status}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,22 +75,11 @@ def decode_photo(data: bytes, path: Path) -> np.ndarray:
 
 
 def write_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
-    """Write (H, W) or (H, W, 3) uint8, the latter BGR, as a PNG that appears under `path` whole or not at all.
+    """Writes (H, W) or (H, W, 3) uint8, the latter BGR, as a PNG; a file that is there is replaced at once.
 
-    Raises Sam2EdgeError when the file cannot be written.
+    Raises Sam2EdgeError if the file cannot be written.
     """
-    write_pngs({Path(path): picture})
-
-
-def write_pngs(pictures: Mapping[Path, np.ndarray], replace: bool = True) -> list[Path]:
-    """Write several PNGs, all or none: each whole under a temporary name beside its target, then all moved.
-
-    A file that stands under a target's name is written over; without `replace` the new ones get a number instead.
-    Returns where they lie. Raises Sam2EdgeError when one cannot be written (folder missing, no permission, disk full);
-    nothing new is left behind then.
-    """
-    encoded = {path: cv2.imencode(".png", picture)[1].tobytes() for path, picture in pictures.items()}
-    return write_files(encoded, replace)
+    write_files({Path(path): cv2.imencode(".png", picture)[1].tobytes()}, replace=True)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import json
 import os
 import re
 import stat
@@ -203,7 +202,7 @@ def _request(url: str, part: Path | None = None, there: int = 0) -> urllib.reque
     headers = {"User-Agent": "sam2edge", "Accept-Encoding": "identity"}
     if there and part is not None:
         headers["Range"] = f"bytes={there}-"
-        saved = _read_validator(part)
+        saved = paths.read_json(validator_path(part))
         if saved.get("url") == address and saved.get("validator"):
             headers["If-Range"] = str(saved["validator"])
     request = urllib.request.Request(address, headers=headers)
@@ -267,14 +266,6 @@ def _keep_validator(part: Path, url: str, response: http.client.HTTPResponse) ->
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
     paths.write_json(validator_path(part), {"url": without_credentials(url), "validator": validator})
-
-
-def _read_validator(part: Path) -> dict[str, Any]:
-    try:
-        saved = json.loads(validator_path(part).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return saved if isinstance(saved, dict) else {}
 
 
 def _unusable_error(url: str, expected: str, got: object) -> StoreError:

@@ -6,12 +6,10 @@ quick. `sam2edge models verify` reads every byte.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from sam2edge.errors import CheckpointError, GraphError
 from sam2edge.store import paths
@@ -74,7 +72,7 @@ def _memory_path() -> Path:
 def _recall(path: Path, identity: list[int]) -> str | None:
     if identity[2] < _REMEMBERED_FROM_BYTES:
         return None
-    found = _read_json(_memory_path()).get(str(path))
+    found = paths.read_json(_memory_path()).get(str(path))
     if isinstance(found, dict) and found.get("identity") == identity and isinstance(found.get("digest"), str):
         return str(found["digest"])
     return None
@@ -84,13 +82,5 @@ def _remember(path: Path, identity: list[int], digest: str) -> None:
     if identity[2] < _REMEMBERED_FROM_BYTES or not os.access(paths.root(), os.W_OK):
         return
     with suppress(OSError):  # in a store that cannot be written every file is read each time
-        known = {name: entry for name, entry in _read_json(_memory_path()).items() if Path(name).exists()}
+        known = {name: entry for name, entry in paths.read_json(_memory_path()).items() if Path(name).exists()}
         paths.write_json(_memory_path(), {**known, str(path): {"identity": identity, "digest": digest}})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,18 @@ def lock_path(name: str) -> Path:
 def existing_parent(path: Path) -> Path:
     """The nearest existing folder above `path`, on whose disk it would be."""
     return next(folder for folder in path.absolute().parents if folder.is_dir())
+
+
+def require_room(folder: Path, needed_bytes: int, purpose: str) -> None:
+    """Raises StoreError unless the disk of an existing folder has so many bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise StoreError(
+            f"no room {purpose}",
+            expected=f"{needed_bytes} bytes free in {folder}",
+            got=free,
+            remedy="make room (`sam2edge models list`, `sam2edge models remove MODEL`) or set SAM2EDGE_HOME",
+        )
 
 
 def graph_dir(variant: Variant, image_size: int, precision: str = "fp32") -> Path:
@@ -128,6 +141,15 @@ def is_readable(path: Path) -> bool:
 def manifest_path(path: Path) -> Path:
     """`image_encoder.onnx` -> `image_encoder.onnx.json`, which holds the manifest of that file."""
     return path.with_name(f"{path.name}.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -93,7 +92,7 @@ def _fetch_whole(source: Checkpoint, part: Path, progress: Progress, timeout_sec
         size_bytes = size_of(place) if isinstance(place, Path) else ask_size(place, timeout_seconds)
     while True:
         continued = size_of(part) > 0
-        _require_room(part, source.file_name, size_bytes)
+        paths.require_room(part.parent, size_bytes - size_of(part), f"for {source.file_name}")
         if isinstance(place, Path):
             _check_size(place, size_bytes)
             copy_file(place, part, progress)
@@ -142,16 +141,4 @@ def _check_size(file: Path, size_bytes: int) -> None:
             expected=f"{size_bytes} bytes",
             got=file.stat().st_size,
             remedy=f"copy it again; or {OTHER_WAYS}",
-        )
-
-
-def _require_room(part: Path, file_name: str, size_bytes: int) -> None:
-    missing = size_bytes - size_of(part)
-    free = shutil.disk_usage(part.parent).free
-    if free < missing:
-        raise StoreError(
-            f"no room for {file_name}",
-            expected=f"{missing} bytes free in {part.parent}",
-            got=free,
-            remedy="make room (`sam2edge models list`, `sam2edge models remove MODEL`) or set SAM2EDGE_HOME",
         )

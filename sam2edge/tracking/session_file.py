@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2edge.errors import InvalidInputError, Sam2EdgeError
+from sam2edge.errors import InvalidInputError
+from sam2edge.outputs import make_write_error
 from sam2edge.store.paths import write_atomically
 
 _HEADER = "header.json"
@@ -28,11 +29,7 @@ def write_session(path: Path, header: Mapping[str, Any], arrays: Mapping[str, ND
     try:
         write_atomically(path, lambda target: _write(target, header, arrays))
     except OSError as error:
-        raise Sam2EdgeError(
-            f"cannot write the session to {path}",
-            got=error.strerror or str(error),
-            remedy="choose a folder that can be written and has space left",
-        ) from error
+        raise make_write_error(path, error) from error
 
 
 def read_session(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

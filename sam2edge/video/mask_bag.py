@@ -10,10 +10,9 @@ from rosbags.typesys import Stores, get_typestore
 
 from sam2edge.datatypes import TrackResult
 from sam2edge.errors import InvalidInputError
-from sam2edge.outputs import place, temporary_beside, try_output
+from sam2edge.outputs import make_write_error, place, temporary_beside, try_output
 from sam2edge.video.frame import Frame
 from sam2edge.video.index_png import MAX_INDEX
-from sam2edge.video.result_sink import unwritable
 from sam2edge.video.ros_images import image_fields, label_image
 
 TOPIC = "/sam2edge/masks"
@@ -36,7 +35,7 @@ class MaskBag:
             self._writer.open()
             self._topic = self._writer.add_connection(TOPIC, _TYPE, typestore=self._types)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise make_write_error(path, error) from error
         self._open = True
         self._recorded_ns = -1
 
@@ -53,7 +52,7 @@ class MaskBag:
         try:
             self._writer.write(self._topic, self._recorded_ns, self._types.serialize_cdr(message, _TYPE))
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise make_write_error(self._path, error) from error
 
     def close(self) -> Path | None:
         try:
@@ -61,7 +60,7 @@ class MaskBag:
             (file,) = self._folder.glob("*.mcap")
             return place({file: self._path}, self._replace)[0]
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise make_write_error(self._path, error) from error
         finally:
             self.discard()
 

@@ -9,10 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from sam2edge.datatypes import TrackResult
-from sam2edge.errors import Sam2EdgeError
 from sam2edge.imaging.mask_formats import mask_box, mask_rle
 from sam2edge.imaging.overlay import distinct_color, draw_masks
-from sam2edge.outputs import place, temporary_beside, try_output
+from sam2edge.outputs import make_write_error, place, temporary_beside, try_output
 from sam2edge.video.frame import Frame
 from sam2edge.video.sinks import MaskSink, VideoSink
 
@@ -95,14 +94,14 @@ class JsonLines:
             self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
             self._file.flush()
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise make_write_error(self._path, error) from error
 
     def close(self) -> Path | None:
         try:
             self._file.close()
             return place({self._running: self._path}, self._replace)[0]
         except OSError as error:
-            raise unwritable(self._path, error) from error
+            raise make_write_error(self._path, error) from error
         finally:
             self.discard()
 
@@ -119,12 +118,3 @@ def draw_result(frame: Frame, result: TrackResult | None) -> np.ndarray:
     labels = [f"{object_id} {score:.2f}" for object_id, score in rows]
     # A colour for each id, so that it stays when others come and go.
     return draw_masks(frame.pixels, result.masks, labels=labels, colors=[distinct_color(i) for i in result.object_ids])
-
-
-def unwritable(path: Path, error: OSError) -> Sam2EdgeError:
-    """The error for a file that cannot be written."""
-    return Sam2EdgeError(
-        f"cannot write {path}",
-        got=error.strerror or str(error),
-        remedy="choose a folder that can be written and has space left",
-    )

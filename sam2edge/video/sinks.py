@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
-from sam2edge.outputs import clear_abandoned, place, temporary_beside, try_output
+from sam2edge.outputs import clear_abandoned, make_write_error, place, temporary_beside, try_output
 from sam2edge.video.index_png import MAX_INDEX, encode_index_png, index_picture
 from sam2edge.video.remux import remux
 
@@ -229,9 +229,5 @@ class MaskSink:
             finally:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
-            raise Sam2EdgeError(
-                f"cannot write {path}",
-                got=error.strerror or str(error),
-                remedy="choose a folder that can be written and has space left",
-            ) from error
+            raise make_write_error(path, error) from error
         return path

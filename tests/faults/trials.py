@@ -22,7 +22,8 @@ import numpy as np
 from sam2edge.bundle.archive import extract, read_bundle, write_bundle
 from sam2edge.cli.prompt_file import read_prompt_file
 from sam2edge.errors import Sam2EdgeError
-from sam2edge.imaging.photo import read_photo, write_pngs
+from sam2edge.imaging.photo import read_photo
+from sam2edge.outputs import write_files
 from sam2edge.store import paths
 from sam2edge.store.importer import read_safetensors_shapes
 from sam2edge.store.integrity import check_unchanged
@@ -217,7 +218,8 @@ def disk(random: Random, folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (random.randrange(1, 40_000), limits[1]))
     try:
         if random.random() < 0.5:
-            write_pngs({folder / "a.png": noise, folder / "b.png": noise[:4]})
+            pictures = {folder / "a.png": noise, folder / "b.png": noise[:4]}
+            write_files({path: cv2.imencode(".png", one)[1].tobytes() for path, one in pictures.items()}, replace=True)
             before = b""
         else:
             sink = VideoSink(folder / "a.mp4", 25)
@@ -239,14 +241,14 @@ _WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from sam2edge.imaging.photo import write_pngs
+from sam2edge.imaging.photo import write_png
 from sam2edge.video.sinks import VideoSink
 folder, noise = Path(sys.argv[1]), np.random.default_rng(0).integers(0, 256, (192, 256, 3)).astype(np.uint8)
 sink = VideoSink(folder / "a.mp4", 25)
 print("started", flush=True)
 for shift in range(200):
     sink.write(np.roll(noise, shift, axis=1))
-    write_pngs({folder / "a.png": np.roll(noise, shift, axis=0)})
+    write_png(folder / "a.png", np.roll(noise, shift, axis=0))
 sink.close()
 """
 

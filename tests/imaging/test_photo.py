@@ -13,7 +13,8 @@ import pytest
 
 from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.imaging import photo
-from sam2edge.imaging.photo import read_photo, write_png, write_pngs
+from sam2edge.imaging.photo import read_photo, write_png
+from sam2edge.outputs import write_files
 
 PICTURE = cv2.resize(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8), (90, 60))
 LOSSLESS = [".png", ".bmp", ".tiff", ".ppm"]
@@ -184,7 +185,7 @@ def test_one_of_two_cannot_be_written_so_neither_is(tmp_path: Path) -> None:
     (tmp_path / "b.png").mkdir()
     (tmp_path / "a.png").write_text("older")
     with pytest.raises(Sam2EdgeError, match=r"cannot write .*b\.png.*remedy"):
-        write_pngs({tmp_path / "a.png": PICTURE, tmp_path / "b.png": PICTURE})
+        write_files({tmp_path / "a.png": b"new", tmp_path / "b.png": b"new"}, replace=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
     assert (tmp_path / "a.png").read_text() == "older"
 
@@ -201,11 +202,11 @@ import resource, sys
 import numpy as np
 from pathlib import Path
 from sam2edge.errors import Sam2EdgeError
-from sam2edge.imaging.photo import write_pngs
+from sam2edge.imaging.photo import write_png
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 noise = np.random.default_rng(0).integers(0, 256, (99, 99, 3), dtype=np.uint8)
 try:
-    write_pngs({Path("small.png"): noise[:2, :2], Path("large.png"): noise})
+    write_png("large.png", noise)
 except Sam2EdgeError as error:
     print(error)
 """

@@ -19,16 +19,7 @@ from sam2edge.machine.device import (
     peak_memory_bytes,
     read_host_memory,
 )
-
-GIB = 1 << 30
-
-
-def _write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
-
+from tests.trees import GIB, write_tree
 
 MEMINFO = {"proc/meminfo": "MemTotal:        7802892 kB\nMemFree:  100 kB\nMemAvailable:    4194304 kB\n"}
 
@@ -55,13 +46,13 @@ MEMINFO = {"proc/meminfo": "MemTotal:        7802892 kB\nMemFree:  100 kB\nMemAv
     ids=["plain", "unlimited group", "limited group", "unlimited old group", "nothing to read"],
 )
 def test_available_memory(files: dict[str, str], expected: int | None, tmp_path: Path) -> None:
-    assert available_memory_bytes(_write(tmp_path, files)) == expected
+    assert available_memory_bytes(write_tree(tmp_path, files)) == expected
 
 
 @pytest.mark.parametrize("node", ["dev/nvidia0", "dev/nvmap"])
 def test_a_gpu_shows_in_its_device_nodes(node: str, tmp_path: Path) -> None:
     assert not has_nvidia_gpu(tmp_path)
-    assert has_nvidia_gpu(_write(tmp_path, {node: ""}))
+    assert has_nvidia_gpu(write_tree(tmp_path, {node: ""}))
 
 
 class _Driver:
@@ -130,7 +121,7 @@ def test_the_tightest_group_above_counts(tmp_path: Path) -> None:
         **_group("/system.slice/app.service", f"{GIB}", GIB // 2, GIB // 4),
         **_group("/system.slice/app.service/worker", "max", GIB // 2),
     }
-    memory = read_host_memory(_write(tmp_path, files))
+    memory = read_host_memory(write_tree(tmp_path, files))
     assert (memory.total_bytes, memory.available_bytes, memory.in_cgroup) == (GIB, 3 * GIB // 4, True)
 
 
@@ -142,7 +133,7 @@ def test_a_version_1_group_that_the_container_does_not_mount(tmp_path: Path) -> 
         "sys/fs/cgroup/memory/memory.usage_in_bytes": f"{GIB // 2}\n",
         "sys/fs/cgroup/memory/memory.stat": f"cache 9\ntotal_inactive_file {GIB // 8}\n",
     }
-    assert available_memory_bytes(_write(tmp_path, files)) == 5 * GIB // 8
+    assert available_memory_bytes(write_tree(tmp_path, files)) == 5 * GIB // 8
 
 
 @pytest.mark.parametrize(
@@ -150,14 +141,14 @@ def test_a_version_1_group_that_the_container_does_not_mount(tmp_path: Path) -> 
 )
 def test_odd_groups(group: str, tmp_path: Path) -> None:
     files = {**MEMINFO, "proc/self/cgroup": group, **_group("", f"{GIB}", 0)}
-    assert available_memory_bytes(_write(tmp_path, files)) in (GIB, 4 * GIB)
+    assert available_memory_bytes(write_tree(tmp_path, files)) in (GIB, 4 * GIB)
 
 
 @pytest.mark.parametrize("values", [("x", "5"), ("-1", "5"), (f"{GIB}", "x"), (f"{GIB}", f"{9 * GIB}")])
 def test_odd_limits(values: tuple[str, str], tmp_path: Path) -> None:
     limit, used = values
     files = {**MEMINFO, "sys/fs/cgroup/memory.max": limit, "sys/fs/cgroup/memory.current": used}
-    available = available_memory_bytes(_write(tmp_path, files))
+    available = available_memory_bytes(write_tree(tmp_path, files))
     assert available == (0 if used.isdigit() and int(used) > GIB else 4 * GIB)
 
 

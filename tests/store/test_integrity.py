@@ -130,7 +130,7 @@ def test_a_model_that_gives_nan_is_an_error(part: str, photo_bgr: np.ndarray, mo
         return found._replace(**{part: values})
 
     monkeypatch.setattr(model.backend, "decode_impl", broken)
-    with pytest.raises(GraphError, match="gave output is not finite.*models verify"):
+    with pytest.raises(GraphError, match="output is not finite.*models verify"):
         model.segment_images(photo_bgr, point_coordinates=np.array([[9, 9]]), point_labels=np.array([1]))
 
 
