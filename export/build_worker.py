@@ -87,7 +87,8 @@ class Tensor(NamedTuple):
 
 def describe_tensor(library: ModuleType, tensor: Any) -> Tensor:
     """What the library says of a tensor with a name, a shape and a dtype."""
-    dtypes = {library.float32: "float32", library.float16: "float16", library.int32: "int32", library.int64: "int64"}
+    names = ("float32", "float16", "int32", "int64", "uint8")
+    dtypes = {getattr(library, name): name for name in names if hasattr(library, name)}
     return Tensor(tensor.name, list(tensor.shape), dtypes.get(tensor.dtype, str(tensor.dtype)))
 
 

@@ -68,7 +68,8 @@ def check_engines(
     backend = TensorRtBackend.open(request)
     try:
         runner = remembering(lambda graph, feed: backend.fetch(graph, [feed])[0])
-        measured = measure(backend.specs, references, runner)
+        specs = {name: backend.specs[name] for name in manifests}
+        measured = measure(specs, references, runner)
     finally:
         backend.close()
     bounds = bounds_for(ENGINE_BOUNDS, references)

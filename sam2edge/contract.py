@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sam2edge.errors import InvalidInputError
 from sam2edge.variants import Variant
 
 CONTRACT_VERSION = 2
@@ -38,6 +39,9 @@ MASK_DECODER = "mask_decoder"
 MEMORY_ATTENTION = "memory_attention"
 MEMORY_ENCODER = "memory_encoder"
 
+FRAME = "frame_"
+"""Begins the name of a graph that is made for a camera's frames."""
+
 IMAGE_GRAPHS = (IMAGE_ENCODER, MASK_DECODER)
 MEMORY_GRAPHS = (MEMORY_ATTENTION, MEMORY_ENCODER)
 """What tracking needs besides; without them a model segments images all the same."""
@@ -45,7 +49,7 @@ MEMORY_GRAPHS = (MEMORY_ATTENTION, MEMORY_ENCODER)
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, static shape and dtype ("float32", "int32") of one graph input or output."""
+    """Name, static shape and dtype ("float32", "int32", "uint8") of one graph input or output."""
 
     name: str
     shape: tuple[int, ...]
@@ -111,6 +115,24 @@ def graph_specs(
     attention = _memory_attention_spec(variant, image_size, memory_slots or variant.num_mask_slots)
     specs = (encoder, decoder, attention, _memory_encoder_spec(variant, image_size))
     return {spec.name: spec for spec in specs}
+
+
+def read_frame_size(text: str) -> tuple[int, int]:
+    """ "1920x1080" -> height and width in pixels. Raises InvalidInputError for anything else."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
+        raise InvalidInputError("frame size cannot be used", expected="WxH in pixels, such as 1920x1080", got=text)
+    return int(height), int(width)
+
+
+def frame_spec(frame_hw: tuple[int, int], image_size: int) -> GraphSpec:
+    """The graph that makes the model's input of a camera's frames of one size, named `frame_<W>x<H>`.
+
+    `frame` is as the camera gives it; `channels` says which of its planes are red, green and blue.
+    """
+    height, width = frame_hw
+    inputs = TensorSpec("frame", (height, width, 3), "uint8"), TensorSpec("channels", (3,), "int32")
+    return GraphSpec(f"{FRAME}{width}x{height}", inputs, (TensorSpec("image", (1, 3, image_size, image_size)),))
 
 
 def memory_input(slot: int) -> str:

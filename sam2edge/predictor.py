@@ -273,8 +273,12 @@ class ImagePredictor:
         started = time.perf_counter()
         if self._memory_watch is not None:
             self._shrink_cache_under_pressure(self._memory_watch)
-        image = image_to_input(pixels, color_order, self.backend.image_size, resize)
-        features: Features = self.backend.encode(image, wait)
+        backend = self.backend
+        features: Features
+        if resize == "bilinear" and pixels.shape[:2] in backend.frame_sizes:
+            features = backend.encode_frame(pixels, color_order, wait)
+        else:
+            features = backend.encode(image_to_input(pixels, color_order, backend.image_size, resize), wait)
         self.count_call("embed", started)
         return features
 

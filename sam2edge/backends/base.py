@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,6 +116,8 @@ class Backend(ABC):
     image_size: int
     precision: str = "fp32"
     """Of the arithmetic: "fp32" or "fp16"."""
+    frame_sizes: Mapping[tuple[int, ...], Any] = MappingProxyType({})
+    """Heights and widths of the frames that `encode_frame` takes."""
     memory_slots: int = 7
     """The most memories that a frame attends to: SAM 2's number, unless graphs were exported for fewer."""
 
@@ -141,6 +144,11 @@ class Backend(ABC):
                 got=f"{image.dtype} {image.shape}",
             )
         return self.encode_impl(image)
+
+    def encode_frame(self, frame: NDArray[np.uint8], color_order: str, wait: bool = True) -> Any:
+        """frame (H, W, 3) uint8, "bgr" or "rgb", of a size in `frame_sizes` -> what `encode` gives for it, resized and
+        normalised where the model runs."""
+        raise NotImplementedError(f"{self.name} takes no frames")
 
     def decode(
         self,

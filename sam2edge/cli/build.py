@@ -27,6 +27,7 @@ from sam2edge.variants import find_variant
 @click.option("--graphs", metavar="DIR", help="Folder of exported ONNX graphs. Default: the store, then the package.")
 @click.option("--out", metavar="DIR", help="Folder to write engines to. Default: the store.")
 @click.option("--level", type=click.IntRange(0, 5), default=3, show_default=True, help="Build time against speed.")
+@click.option("--frame", metavar="WxH", help="Also build an engine that resizes a camera's frames of this size.")
 @click.option("--skip-built", is_flag=True, help="Keep engines that are still right.")
 def build(
     model: str,
@@ -37,6 +38,7 @@ def build(
     graphs: str | None,
     out: str | None,
     level: int,
+    frame: str | None,
     skip_built: bool,
 ) -> None:
     """Build TensorRT engines of MODEL (see `sam2edge models list`) for this machine.
@@ -47,6 +49,7 @@ def build(
     variant = find_variant(model)
     if not has_nvidia_gpu():
         note("no NVIDIA GPU is visible on this machine: engines run only on the kind of GPU that they were built for")
+    places = {"checkpoint": checkpoint, "graphs": graphs, "out": out}
     options = BuildOptions(
         variant.name,
         variant.image_size if size is None else size,
@@ -54,7 +57,8 @@ def build(
         compiler,
         level,
         skip_built,
-        *(None if path is None else Path(path) for path in (checkpoint, graphs, out)),
+        frame=frame,
+        **{name: None if path is None else Path(path) for name, path in places.items()},
     )
     with BuildProgress(f"building engines of {variant.model_id}") as progress:
         built = build_engines(options, progress, keep_output=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sam2edge import contract
 from sam2edge.engine_build.engine import EngineToBuild
-from sam2edge.engine_build.graphs import find_or_export_graphs, read_graph
+from sam2edge.engine_build.graphs import export_frame_graph, find_or_export_graphs, read_graph
 from sam2edge.engine_build.library import check_compiler, check_torch2trt_version, find_library
 from sam2edge.engine_build.options import BuildOptions
 from sam2edge.engine_build.processes import ScriptError, run_script
@@ -59,14 +59,18 @@ def build_engines(options: BuildOptions, progress: Progress, keep_output: bool =
     if options.compiler == "torch2trt":
         options = replace(options, checkpoint=_find_checkpoint(options))
     outcomes: dict[str, Manifest | Sam2EdgeError] = {}
-    for name in contract.graph_specs(options.variant, options.image_size):
+    files = [graphs / f"{name}.onnx" for name in contract.graph_specs(options.variant, options.image_size)]
+    if options.frame is not None:
+        files.append(export_frame_graph(options, progress.note))
+    for onnx in files:
+        name = onnx.stem
         engine = options.engine_dir / f"{name}{paths.ENGINE_SUFFIX}"
         try:
-            graph = read_graph(graphs / f"{name}.onnx", name, options)
+            graph = read_graph(onnx, name, options)
+            # The graph for frames is no torch module.
+            own = replace(options, compiler="tensorrt") if name.startswith(contract.FRAME) else options
             with _lock(engine):
-                outcomes[name] = EngineToBuild(
-                    name, graphs / f"{name}.onnx", graph, engine, options, library, gpu
-                ).build_or_keep(progress)
+                outcomes[name] = EngineToBuild(name, onnx, graph, engine, own, library, gpu).build_or_keep(progress)
         except Sam2EdgeError as error:
             outcomes[name] = error
         except OSError as error:
@@ -79,9 +83,11 @@ def build_engines(options: BuildOptions, progress: Progress, keep_output: bool =
             remedy="remove the cause and run it again with --skip-built; until then other backends are used",
         )
     built = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Manifest)}
-    if gpu is None or all(manifest.was_compared for manifest in built.values()):
+    # The engine for frames is compared with the CPU's result whenever it is loaded.
+    of_model = {name: manifest for name, manifest in built.items() if not name.startswith(contract.FRAME)}
+    if gpu is None or all(manifest.was_compared for manifest in of_model.values()):
         return built
-    return compare_with_model(options, graphs, built, progress)
+    return {**built, **compare_with_model(options, graphs, of_model, progress)}
 
 
 def compare_with_model(

@@ -107,6 +107,9 @@ class EngineToBuild:
         """The manifest of what was built, once its tensors have been found to be the contract's."""
         graph, slots = self.graph, self.graph.prompt_slots or contract.NUM_PROMPT_SLOTS
         specs = contract.graph_specs(self.options.variant, self.options.image_size, slots, graph.memory_slots)
+        if self.options.frame is not None:
+            frame = contract.frame_spec(contract.read_frame_size(self.options.frame), self.options.image_size)
+            specs[frame.name] = frame
         spec = engine_spec(specs[self.name], self.options.compiler)
         for kind, wanted in (("inputs", spec.inputs), ("outputs", spec.outputs)):
             found = tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in facts[kind])

@@ -48,6 +48,16 @@ def find_or_export_graphs(options: BuildOptions, show: Callable[[str], object], 
     return own
 
 
+def export_frame_graph(options: BuildOptions, show: Callable[[str], object]) -> Path:
+    """The graph for a camera's frames, made anew: that takes a second."""
+    assert options.frame is not None
+    spec = contract.frame_spec(contract.read_frame_size(options.frame), options.image_size)
+    folder = _engine_graph_dir(options)
+    model = [options.model, "--size", str(options.image_size), "--precision", options.precision]
+    run_script(["frame_graph", *model, "--frame", options.frame, "--out", str(folder)], show)
+    return folder / f"{spec.name}.onnx"
+
+
 def read_graph(path: Path, graph: str, options: BuildOptions) -> Manifest:
     """The manifest of one graph. Raises GraphError where the graph is missing, damaged, or of something else."""
     remedy = f"python -m sam2edge.export.to_onnx {' '.join(options.arguments)}"

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sam2edge.contract import read_frame_size
 from sam2edge.errors import InvalidInputError
 from sam2edge.store import paths
 from sam2edge.store.typed_json import parse_as
@@ -21,7 +22,8 @@ class BuildOptions:
     `model` is a variant's name, `image_size` the side of its input in pixels. `compiler` "torch2trt" converts the torch
     module instead of parsing the graph. `level` 0..5 trades build time for speed. `skip_built` keeps engines that are
     still right. `checkpoint` names weights (None: those in the store), `graphs` a folder of exported graphs (None: the
-    store or the package), `out` the folder to write engines to (None: the store).
+    store or the package), `out` the folder to write engines to (None: the store). `frame`, such as "1920x1080", is the
+    size of a camera's frames, for which one more engine is built.
     """
 
     model: str
@@ -33,12 +35,16 @@ class BuildOptions:
     checkpoint: Path | None = None
     graphs: Path | None = None
     out: Path | None = None
+    frame: str | None = None
 
     def __post_init__(self) -> None:
         if self.image_size < 64 or self.image_size % 32:
             raise InvalidInputError(
                 "image size cannot be used", expected="a multiple of 32, at least 64", got=self.image_size
             )
+
+        if self.frame is not None:
+            read_frame_size(self.frame)
 
     @property
     def variant(self) -> Variant:

@@ -174,7 +174,7 @@ def antialiased_resize(plane: FloatArray, size_hw: tuple[int, int]) -> FloatArra
     For masks that are given as prompts; OpenCV has no such filter.
     """
     height, width = size_hw
-    rows, columns = _triangle_filter(plane.shape[0], height), _triangle_filter(plane.shape[1], width)
+    rows, columns = make_triangle_filter(plane.shape[0], height), make_triangle_filter(plane.shape[1], width)
     return np.ascontiguousarray(rows @ plane @ columns.T, dtype=np.float32)
 
 
@@ -226,7 +226,7 @@ class _Band(NamedTuple):
 def _filter_bands(source: int, target: int, resize: str) -> list[_Band]:
     """The filter of one axis in bands, so that only a band of the source is held as float32 at a time."""
     is_bicubic = resize == "pillow-bicubic"
-    weights: NDArray[Any] = _bicubic_filter(source, target) if is_bicubic else _triangle_filter(source, target)
+    weights: NDArray[Any] = _bicubic_filter(source, target) if is_bicubic else make_triangle_filter(source, target)
     rows = max(_BAND_ROWS * target // source // _BLOCK_ROWS, 1) * _BLOCK_ROWS
     bands = []
     for first in range(0, target, rows):
@@ -255,7 +255,7 @@ def _bicubic_filter(source: int, target: int) -> NDArray[np.float64]:
     return np.asarray(np.trunc(share * _PILLOW_ONE + np.copysign(0.5, share)))
 
 
-def _triangle_filter(source: int, target: int) -> FloatArray:
+def make_triangle_filter(source: int, target: int) -> FloatArray:
     """The matrix (target, source) of one axis: triangles as wide as the step, at least one source pixel."""
     scale = source / target
     support = max(scale, 1.0)

@@ -230,7 +230,7 @@ class _FakeEngine:
         weakref.finalize(self, self.driver.note_drop, "engine")
 
     def read(self, address: int, name: str) -> np.ndarray:
-        dtype = np.dtype(np.int32 if self.get_tensor_dtype(name) == "i4" else np.float32)
+        dtype = np.dtype(self.get_tensor_dtype(name))
         shape = self.get_tensor_shape(name)
         if address in self.driver.mapped:
             array = self.driver.mapped[address]
@@ -247,7 +247,7 @@ class _FakeEngine:
         return tuple(self.tensors[name].shape)
 
     def get_tensor_dtype(self, name: str) -> str:
-        return "i4" if "int32" in self.tensors[name].type else "f4"
+        return {"tensor(int32)": "i4", "tensor(uint8)": "u1"}.get(self.tensors[name].type, "f4")
 
     def get_tensor_mode(self, name: str) -> str:
         return "in" if name in self.inputs else "out"
@@ -333,7 +333,7 @@ class FakeTensorRt(ModuleType):
 
     __version__ = "10.3.0"
     ILogger = ILogger
-    float32, int32 = "f4", "i4"
+    float32, int32, uint8 = "f4", "i4", "u1"
     TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
 

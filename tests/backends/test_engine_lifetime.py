@@ -16,6 +16,7 @@ import pytest
 from sam2edge import AutoModel, VideoTracker
 from sam2edge.errors import BackendUnavailableError, InvalidInputError
 from sam2edge.store.paths import manifest_path
+from tests.backends.conftest import rewrite_engine
 from tests.backends.fake_cuda import FakeDriver, FakeTensorRt
 
 BOX = np.array([75, 20, 480, 385])
@@ -138,12 +139,37 @@ def test_engines_of_torch2trt_take_whole_numbers_as_floats(
     np.testing.assert_array_equal(found, wanted[0].best_masks)
 
 
-@pytest.mark.parametrize("objects", [1, 3])
+def _write_frame_engine(folder: Path, size_hw: tuple[int, int], made_for_hw: tuple[int, int]) -> None:
+    """An engine that resizes frames of one size, beside those of the model."""
+    pytest.importorskip("onnx")
+    from sam2edge.contract import frame_spec
+    from sam2edge.export.frame_graph import write_frame_graph
+    from sam2edge.variants import find_variant
+
+    graph = write_frame_graph(find_variant("sam2/micro"), 384, made_for_hw, "fp32", folder / "graphs")
+    name = frame_spec(size_hw, 384).name
+    engine = folder / f"{name}.engine"
+    other = json.loads(manifest_path(folder / "image_encoder.engine").read_text())
+    engine.write_bytes(b"")
+    manifest_path(engine).write_text(json.dumps({**other, "graph": name}))
+    rewrite_engine(engine, str(graph).encode())
+
+
+@pytest.mark.parametrize(("objects", "on_device"), [(1, False), (3, False), (1, True)])
 def test_what_a_tracked_frame_takes(
-    tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray, micro_onnx: Any, objects: int
+    tensorrt: FakeTensorRt,
+    driver: FakeDriver,
+    written_engines: Path,
+    photo_bgr: np.ndarray,
+    micro_onnx: Any,
+    objects: int,
+    on_device: bool,
 ) -> None:
     """In the steady state: nothing is allocated, the picture goes in, each object's masks come out, and one wait."""
-    model = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
+    if on_device:
+        _write_frame_engine(written_engines, photo_bgr.shape[:2], photo_bgr.shape[:2])
+    model: Any = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
+    assert list(model.backend.frame_sizes) == [photo_bgr.shape[:2]] * on_device
     model.embeddings_cache = None
     trackers = [VideoTracker(one) for one in (model, micro_onnx)]
     taken: list[Counter[str]] = []
@@ -161,3 +187,21 @@ def test_what_a_tracked_frame_takes(
         assert different <= found.masks.size // 1000, number
     for count in taken[9:]:
         assert count == {"upload": 1, "download": objects, "synchronize": 1}
+
+
+def test_an_engine_for_frames_that_is_wrong_is_not_used(
+    tensorrt: FakeTensorRt, written_engines: Path, photo_bgr: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    _write_frame_engine(written_engines, (40, 60), (60, 40))  # its tensors are of another size
+    _write_frame_engine(written_engines, (64, 64), (64, 64))
+    onnx = pytest.importorskip("onnx")
+    path = written_engines / "graphs" / "frame_64x64.onnx"
+    graph = onnx.load(path)
+    offset = next(tensor for tensor in graph.graph.initializer if tensor.name == "offset")
+    offset.CopyFrom(onnx.numpy_helper.from_array(np.zeros((3, 1, 1), np.float32), "offset"))
+    onnx.save(graph, path)
+    model: Any = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
+    assert not model.backend.frame_sizes
+    assert "inputs of engine frame_60x40 break the contract" in caplog.text
+    assert "engine frame_64x64 is off by" in caplog.text
+    assert model.segment_images(photo_bgr, boxes=BOX)[0].masks.any()

@@ -13,7 +13,7 @@ from typing import Any
 import onnxruntime as ort
 
 __version__ = "10.3.0"
-float32, float16, int32, int64 = "f4", "f2", "i4", "i8"
+float32, float16, int32, int64, uint8 = "f4", "f2", "i4", "i8", "u1"
 NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
 MemoryPoolType = SimpleNamespace(WORKSPACE=0)
 
@@ -30,7 +30,7 @@ class _Network:
     def load(self, path: Any) -> None:
         self.path = path
         session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-        kinds = {"tensor(float)": float32, "tensor(int32)": int32}
+        kinds = {"tensor(float)": float32, "tensor(int32)": int32, "tensor(uint8)": uint8}
         self.inputs, self.outputs = (
             [SimpleNamespace(name=t.name, shape=tuple(t.shape), dtype=kinds[t.type]) for t in found]
             for found in (session.get_inputs(), session.get_outputs())

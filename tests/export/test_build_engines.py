@@ -20,7 +20,7 @@ from sam2edge.engine_build.library import Library, find_library
 from sam2edge.engine_build.memory import check_free_memory
 from sam2edge.engine_build.options import BuildOptions
 from sam2edge.engine_build.progress import LineProgress
-from sam2edge.errors import BackendUnavailableError, GraphError, OutOfMemoryError
+from sam2edge.errors import BackendUnavailableError, GraphError, InvalidInputError, OutOfMemoryError
 from sam2edge.files import file_sha256
 from sam2edge.store import paths
 from sam2edge.store.engine_checks import check_files
@@ -69,6 +69,15 @@ def test_engines_come_with_manifests(builder: pytest.MonkeyPatch, tmp_path: Path
     cache.write_bytes(b"of another version")
     _build(tmp_path / "out")
     assert cache.read_bytes() == b"timed" * len(GRAPHS)
+
+
+def test_an_engine_for_a_cameras_frames(builder: pytest.MonkeyPatch, tmp_path: Path, empty_store: Path) -> None:
+    _on_orin(builder)
+    options = BuildOptions(MICRO.name, 384, "fp32", graphs=ASSETS, out=tmp_path / "out", frame="640x480")
+    assert set(build_engines(options, LineProgress())) == {*GRAPHS, "frame_640x480"}
+    assert set(check_files(tmp_path / "out", ("frame_640x480",), MICRO, 384)) == {"frame_640x480"}
+    with pytest.raises(InvalidInputError, match="frame size cannot be used.*1920x1080"):
+        BuildOptions(MICRO.name, 384, frame="large")
 
 
 @pytest.mark.parametrize(

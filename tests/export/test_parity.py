@@ -107,6 +107,18 @@ def test_metrics() -> None:
     assert math.isnan(Metrics().worse_of(Metrics(math.nan)).cosine)
 
 
+def test_pixels_without_a_decision_do_not_count() -> None:
+    masks = np.full((1, 4, 10, 10), 8.0, np.float32)
+    masks[..., :4] = 0.01  # of a root mean square of 6.2
+    turned = np.where(masks < 1, -masks, masks)
+    scores = np.full((1, 4), 0.9, np.float32)
+    found = compare({"low_res_masks": masks, "iou_scores": scores}, {"low_res_masks": turned, "iou_scores": scores})
+    assert found.mask_iou == 1
+    turned[..., 4:6] = -8
+    found = compare({"low_res_masks": masks, "iou_scores": scores}, {"low_res_masks": turned, "iou_scores": scores})
+    assert found.mask_iou == pytest.approx(4 / 6)
+
+
 def test_mask_iou_is_that_of_the_best_mask() -> None:
     masks = np.full((1, 4, 8, 8), -1.0, np.float32)
     masks[0, 2, :4] = 1.0

@@ -8,11 +8,15 @@ share one scratch buffer, so that a model runs one graph at a time.
 from __future__ import annotations
 
 import importlib
+import logging
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge import contract
@@ -21,16 +25,23 @@ from sam2edge.backends.graph_backend import GraphBackend
 from sam2edge.backends.tensorrt.engine import Engine
 from sam2edge.backends.tensorrt.memory import CudaDevice, DeviceTensor, MappedTensor, num_bytes_of
 from sam2edge.backends.tensorrt.runtime import open_runtime
-from sam2edge.contract import TensorSpec
-from sam2edge.errors import BackendUnavailableError, GraphError
+from sam2edge.contract import GraphSpec, TensorSpec
+from sam2edge.errors import BackendUnavailableError, GraphError, Sam2EdgeError
+from sam2edge.imaging.frame import image_to_input
 from sam2edge.machine.device import Gpu, find_gpu, read_device_index
 from sam2edge.machine.software import TENSORRT_INSTALL, TENSORRT_LIBRARIES
-from sam2edge.store.engine_checks import check_machine
+from sam2edge.store.engine_checks import check_files, check_machine
 from sam2edge.store.manifest import Manifest
+from sam2edge.store.paths import ENGINE_SUFFIX
 
 MAPPED_BYTES = 1 << 19
 """Inputs up to this size stay on the host, where the device reads them once; the logits of a mask take 256 KiB at 1024
 pixels. Larger ones are copied."""
+
+RESIZE_TOLERANCE = 0.02
+"""By how much the normalised input of a frame, some -2 to 3, may differ: float16 rounds it by up to 0.002 twice."""
+
+_logger = logging.getLogger("sam2edge")
 
 AT_ONCE = 8
 """Runs of one graph that may be under way at a time: each has its own small inputs, and its own results."""
@@ -88,11 +99,13 @@ class TensorRtBackend(GraphBackend):
             runtime, log = open_runtime(library)
             for name, spec in self.specs.items():
                 self._engines[name] = Engine(library, runtime, request.engine_dir, manifests[name], spec, log)
+            frames = self._load_frame_engines(library, runtime, request.engine_dir, gpu, log)
             self._share_scratch()
         self._handle_oom: Callable[[], None] | None = None
         self._places: dict[str, DeviceTensor] = {}
         self._sent: dict[str, NDArray[Any]] = {}
         self._fetched: dict[str, list[dict[str, DeviceTensor]]] = {}
+        self.frame_sizes = {size_hw: spec for size_hw, spec in frames.items() if self._is_right(spec)}
 
     @classmethod
     def open(cls, request: BackendRequest) -> TensorRtBackend:
@@ -131,6 +144,14 @@ class TensorRtBackend(GraphBackend):
         if wait:
             self._device.synchronize()
         return features
+
+    def encode_frame(self, frame: NDArray[np.uint8], color_order: str, wait: bool = True) -> Any:
+        spec = self.frame_sizes[frame.shape[:2]]
+        with self._device.active():  # another thread's frame would go into the same place
+            features = self.run(contract.IMAGE_ENCODER, {"image": self._resize(spec, frame, color_order)})
+            if wait:
+                self._device.synchronize()
+            return features
 
     def run(self, graph: str, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> DeviceFeatures:
         # New memory for every call, so that nothing that was given out changes with a later one.
@@ -227,6 +248,39 @@ class TensorRtBackend(GraphBackend):
         if key not in self._places:
             self._places[key] = self._device.tensors([spec])[spec.name]
         return self._places[key]
+
+    def _resize(self, spec: GraphSpec, frame: NDArray[np.uint8], color_order: str) -> DeviceTensor:
+        """The model's input of a frame, by the engine that was built for its size."""
+        channels = np.array([2, 1, 0] if color_order == "bgr" else [0, 1, 2], np.int32)
+        image = self._find_place(spec.name, spec.outputs[0])
+        self._execute(spec.name, {"frame": frame, "channels": channels}, {"image": image})
+        return image
+
+    def _load_frame_engines(
+        self, library: ModuleType, runtime: Any, folder: Path, gpu: Gpu, log: deque[str]
+    ) -> dict[tuple[int, ...], GraphSpec]:
+        """Those in the model's folder, by the height and width of their frames; one that does not fit is left out."""
+        found: dict[tuple[int, ...], GraphSpec] = {}
+        for path in sorted(folder.glob(f"{contract.FRAME}*{ENGINE_SUFFIX}")):
+            try:
+                size_hw = contract.read_frame_size(path.stem.removeprefix(contract.FRAME))
+                spec = contract.frame_spec(size_hw, self.image_size)
+                (manifest,) = check_files(folder, (spec.name,), self.variant, self.image_size).values()
+                check_machine(manifest, library.__name__, library.__version__, gpu)
+                self._engines[spec.name] = Engine(library, runtime, folder, manifest, spec, log)
+                found[size_hw] = spec
+            except Sam2EdgeError as error:
+                _logger.warning("frames are resized on the CPU: %s", error)
+        return found
+
+    def _is_right(self, spec: GraphSpec) -> bool:
+        """Whether an engine for frames gives the CPU's result on noise, but for rounding to float16."""
+        frame = np.random.default_rng(0).integers(0, 256, spec.inputs[0].shape, np.uint8)
+        (found,) = self._device.download([self._resize(spec, frame, "bgr")])
+        difference = float(np.abs(found - image_to_input(frame, "bgr", self.image_size)).max())
+        if not difference <= RESIZE_TOLERANCE:
+            _logger.warning("frames are resized on the CPU: engine %s is off by %.3g", spec.name, difference)
+        return difference <= RESIZE_TOLERANCE
 
     def _share_scratch(self) -> None:
         scratch = self._device.allocate(max(engine.scratch_bytes for engine in self._engines.values()))

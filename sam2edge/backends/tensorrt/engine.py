@@ -86,7 +86,7 @@ class Engine:
     def _check_tensors(self, library: ModuleType) -> None:
         engine = self._engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        dtypes = {library.float32: "float32", library.int32: "int32"}
+        dtypes = {library.float32: "float32", library.int32: "int32", getattr(library, "uint8", None): "uint8"}
         for kind, mode, wanted in (
             ("inputs", library.TensorIOMode.INPUT, self.spec.inputs),
             ("outputs", library.TensorIOMode.OUTPUT, self.spec.outputs),
