@@ -139,27 +139,27 @@ def _tensor(spec: TensorSpec, known: Tensors) -> NDArray[Any]:
 
 @lru_cache
 def _stand_in(spec: TensorSpec) -> NDArray[Any]:
-    """Noise, zeros for masks and whole numbers; the same array each time, so that a graph's run can be remembered."""
+    """Noise, zeros for masks and whole numbers; the same array each time, so that a graph's run can be kept."""
     if spec.dtype != "float32" or "mask" in spec.name:
         return np.zeros(spec.shape, spec.dtype)
     return np.random.default_rng(sum(spec.name.encode())).normal(0, 0.5, spec.shape).astype(np.float32)
 
 
-def remembering(run: Runner) -> Runner:
+def cache_runs(run: Runner) -> Runner:
     """Runs a graph once on the same tensors: the cases of one photo share its image, and the memories.
 
     The last two runs of each graph are kept, for `measure` asks for each alone and in the chain, by turns.
     """
     runs: defaultdict[str, deque[tuple[Tensors, dict[str, NDArray[Any]]]]] = defaultdict(lambda: deque(maxlen=2))
 
-    def remembered(name: str, feed: Tensors) -> dict[str, NDArray[Any]]:
+    def run_cached(name: str, feed: Tensors) -> dict[str, NDArray[Any]]:
         for known, outputs in runs[name]:
             if all(known[key] is value for key, value in feed.items()):
                 return outputs
         runs[name].append((feed, run(name, feed)))
         return runs[name][-1][1]
 
-    return remembered
+    return run_cached
 
 
 def session_runner(sessions: Mapping[str, ort.InferenceSession]) -> Runner:

@@ -30,7 +30,7 @@ from sam2edge.export.compare import (
     example_cases,
     measure,
     open_session,
-    remembering,
+    cache_runs,
     run_reference,
     session_runner,
 )
@@ -67,7 +67,7 @@ def check_engines(
     request = BackendRequest(variant, image_size, engine_dir=folder, engine_manifests=manifests)
     backend = TensorRtBackend.open(request)
     try:
-        runner = remembering(lambda graph, feed: backend.fetch(graph, [feed])[0])
+        runner = cache_runs(lambda graph, feed: backend.fetch(graph, [feed])[0])
         specs = {name: backend.specs[name] for name in manifests}
         measured = measure(specs, references, runner)
     finally:
@@ -138,7 +138,7 @@ def compute_references(
     cases = example_cases(image_size, slots, photos or (drawn_scene(),))
     reference, against = find_reference(variant, image_size, manifests, checkpoint, graphs)
     specs = contract.graph_specs(variant, image_size, slots, decoder.memory_slots)
-    return run_reference(specs, cases, remembering(reference)), against
+    return run_reference(specs, cases, cache_runs(reference)), against
 
 
 @errors_in_one_line

@@ -24,11 +24,11 @@ from sam2edge.export.bisect import find_first_bad_layer
 from sam2edge.export.command_line import errors_in_one_line, exit_with
 from sam2edge.export.compare import (
     bounds_for,
+    cache_runs,
     drawn_scene,
     example_cases,
     measure,
     open_session,
-    remembering,
     run_reference,
     session_runner,
 )
@@ -58,8 +58,8 @@ def check_graphs(
     )
     specs = contract.graph_specs(model.variant, model.image_size, slots, memory_slots)
     cases = list(example_cases(model.image_size, slots, photos or (drawn_scene(),)))
-    references = run_reference(specs, cases, remembering(torch_runner(model)))
-    measured = measure(specs, references, remembering(session_runner(sessions)))
+    references = run_reference(specs, cases, cache_runs(torch_runner(model)))
+    measured = measure(specs, references, cache_runs(session_runner(sessions)))
     del sessions
     outcomes = {}
     bounds = bounds_for(BOUNDS[precision], references)

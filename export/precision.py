@@ -179,7 +179,7 @@ class _Converter:
         if key not in self.copies:
             copy = self.copies[key] = f"{name}.{'half' if wanted == TensorProto.FLOAT16 else 'float'}"
             if name in self.constants:
-                self.graph.initializer.append(_halved(self.constants[name], copy))
+                self.graph.initializer.append(_halve_tensor(self.constants[name], copy))
             else:
                 self.nodes.append(helper.make_node("Cast", [name], [copy], name=copy, to=wanted))
         return self.copies[key]
@@ -209,7 +209,7 @@ def _made_in_half(graph: GraphProto, kept: Iterable[int], floats: set[str]) -> s
     return {name for name in made if name in floats}
 
 
-def _halved(tensor: TensorProto, name: str) -> TensorProto:
+def _halve_tensor(tensor: TensorProto, name: str) -> TensorProto:
     values = numpy_helper.to_array(tensor)
     if values.size and float(np.abs(values).max()) > _HALF_MAX:
         raise GraphError(

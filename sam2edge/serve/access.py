@@ -50,7 +50,7 @@ class Guard:
         elif scope["type"] == "websocket":
             await self._app(scope, receive, send)
         else:
-            await self._app(scope, _bounded(receive), _with_headers(send))
+            await self._app(scope, _bound_body(receive), _with_headers(send))
 
     def allows_token(self, token: object) -> bool:
         """Whether it is the token, or none is needed. Takes the same time whatever is wrong with it."""
@@ -104,7 +104,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _bounded(receive: Receive) -> Receive:
+def _bound_body(receive: Receive) -> Receive:
     """A body without a length is cut off at the limit: what is left of it cannot be read as JSON then."""
     taken = 0
 

@@ -49,7 +49,7 @@ def describe_step(step: Step, max_side: int) -> dict[str, Any]:
                     "object_score": round(visible, 3),
                     "area_pixels": int(np.count_nonzero(mask)),
                     "box": box,
-                    "mask": mask_rle(_scaled(mask, picture_wh)),
+                    "mask": mask_rle(_scale_mask(mask, picture_wh)),
                 }
             )
     return {
@@ -93,7 +93,7 @@ def draw_step(step: Step) -> np.ndarray:
     return draw_masks(step.frame.pixels, step.result.masks, colors=colors)
 
 
-def _scaled(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+def _scale_mask(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
     if size_wh == (mask.shape[1], mask.shape[0]):
         return mask
     return cv2.resize(mask.view(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST).view(np.bool_)

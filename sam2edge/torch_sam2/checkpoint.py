@@ -72,7 +72,7 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
             remedy="use an official SAM 2 checkpoint, or convert it to .safetensors where you trust it",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
         raise CheckpointError(
@@ -91,10 +91,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
+def _damage_error(path: Path, error: Exception) -> CheckpointError:
     reason = str(error).strip().splitlines()
     return CheckpointError(
         f"checkpoint {path.name} is damaged or cut short",

@@ -25,10 +25,10 @@ def chunked_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None =
     column of the values: matrix products do what would be passes over the scores, and one is left, the exponential.
     """
     masks = [None] * len(q) if key_mask is None else key_mask[:, 0]
-    return torch.stack([_attended(*each) for each in zip(q * q.shape[-1] ** -0.5, k, v, masks, strict=True)])
+    return torch.stack([_attend(*each) for each in zip(q * q.shape[-1] ** -0.5, k, v, masks, strict=True)])
 
 
-def _attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """(N, D), (T, D), (T, C), (T,) -> (N, C)."""
     ones = k.new_ones(len(k), 1)
     keys = torch.cat((k, ones * 0.0 if mask is None else mask[:, None], ones), dim=1)

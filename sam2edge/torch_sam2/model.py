@@ -53,12 +53,12 @@ class Sam2(nn.Module):
         self.memory_encoder = MemoryEncoder(variant)
         self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.obj_ptr_proj = MLP(d, d, d, 3)
-        self.maskmem_tpos_enc = _learned(variant.num_mask_slots, 1, 1, m)
-        self.no_mem_embed = _learned(1, 1, d)
-        self.no_mem_pos_enc = _learned(1, 1, d)  # in every checkpoint, used by none of its configurations
-        self.no_obj_ptr = _learned(1, d)
+        self.maskmem_tpos_enc = _make_parameter(variant.num_mask_slots, 1, 1, m)
+        self.no_mem_embed = _make_parameter(1, 1, d)
+        self.no_mem_pos_enc = _make_parameter(1, 1, d)  # in every checkpoint, used by none of its configurations
+        self.no_obj_ptr = _make_parameter(1, d)
         if variant.is_2_1:
-            self.no_obj_embed_spatial = _learned(1, m)
+            self.no_obj_embed_spatial = _make_parameter(1, m)
             self.obj_ptr_tpos_proj = nn.Linear(d, m)
         self.memory_position_axis: Tensor
         self.register_buffer("memory_position_axis", sine_axis(m // 2, size // 16), persistent=False)
@@ -209,5 +209,5 @@ def _may_hold(flags: Tensor) -> bool:
     return torch.onnx.is_in_onnx_export() or flags.device.type != "cpu" or bool(flags.any())
 
 
-def _learned(*shape: int) -> nn.Parameter:
+def _make_parameter(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.nn.init.trunc_normal_(torch.empty(shape), std=0.02))

@@ -49,9 +49,9 @@ def read_session(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
             names = [name for name in archive.namelist() if name != _HEADER]
             arrays = {name.removesuffix(".npy"): _read_array(archive.read(name)) for name in names}
     except (OSError, ValueError, KeyError, EOFError, MemoryError, RecursionError, zipfile.BadZipFile) as error:
-        raise _damaged(path, str(error) or type(error).__name__) from error
+        raise _damage_error(path, str(error) or type(error).__name__) from error
     if not isinstance(header, dict):
-        raise _damaged(path, "a header of another kind")
+        raise _damage_error(path, "a header of another kind")
     return header, arrays
 
 
@@ -87,7 +87,7 @@ def _read_array(data: bytes) -> NDArray[Any]:
     return array.reshape(shape).copy()
 
 
-def _damaged(path: Path, reason: str) -> InvalidInputError:
+def _damage_error(path: Path, reason: str) -> InvalidInputError:
     return InvalidInputError(
         "session file is damaged, or not a session",
         expected="a whole file that save wrote",

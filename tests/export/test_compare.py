@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from sam2edge import contract
-from sam2edge.export.compare import drawn_scene, example_cases, measure, remembering, run_reference
+from sam2edge.export.compare import cache_runs, drawn_scene, example_cases, measure, run_reference
 from sam2edge.variants import find_variant
 
 
@@ -24,7 +24,7 @@ def test_graphs_that_no_case_changes_run_once() -> None:
             runs[side, name] += 1
             return {t.name: np.ones(t.shape, t.dtype) for t in specs[name].outputs}
 
-        return remembering(run)
+        return cache_runs(run)
 
     references = run_reference(specs, example_cases(64, 4, [drawn_scene()]), runner("reference"))
     assert set(measure(specs, references, runner("found"))) == set(specs)
