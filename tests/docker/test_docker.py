@@ -23,6 +23,8 @@ from tests.conftest import ROOT
 DOCKER = ROOT / "docker"
 DOCKERFILES = sorted(DOCKER.glob("*/Dockerfile"))
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+DEVICE = DOCKER / "jetson" / "Dockerfile"
+JETPACK_7 = dict(re.findall(r"^(\w+)=(.*)$", (DOCKER / "jetpack7.env").read_text(), re.MULTILINE))
 
 
 def _instructions(path: Path) -> list[tuple[str, str]]:
@@ -36,8 +38,18 @@ def dockerfile(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
-def test_there_are_three_images() -> None:
-    assert [path.parent.name for path in DOCKERFILES] == ["dev", "jetson", "jetson7"]
+def _arguments(path: Path) -> dict[str, str]:
+    """Build arguments with the values that the Dockerfile gives them."""
+    return {rest.partition("=")[0]: rest.partition("=")[2] for name, rest in _instructions(path) if name == "ARG"}
+
+
+def test_there_is_an_image_for_devices_and_one_for_development() -> None:
+    assert [path.parent.name for path in DOCKERFILES] == ["dev", "jetson"]
+
+
+def test_the_file_for_jetpack_7_sets_every_build_argument() -> None:
+    assert set(COMPOSE["x-common"]["build"]["args"]) == set(_arguments(DEVICE))
+    assert set(JETPACK_7) == {*_arguments(DEVICE), "SAM2EDGE_IMAGE"}
 
 
 def test_hadolint_has_nothing_to_say(dockerfile: Path) -> None:
@@ -51,7 +63,9 @@ def test_hadolint_has_nothing_to_say(dockerfile: Path) -> None:
 def test_bases_are_pinned(dockerfile: Path) -> None:
     bases = [rest.split(" ")[0] for name, rest in _instructions(dockerfile) if name == "FROM"]
     assert bases
-    for base in bases:
+    for values in (_arguments(dockerfile), _arguments(dockerfile) | JETPACK_7):
+        bases += [values[base[2:-1]] for base in bases if base.startswith("${")]
+    for base in (base for base in bases if not base.startswith("${")):
         tag = base.rpartition(":")[2]
         assert ":" in base and re.search(r"\d+\.\d+\.\d+", tag), base
         assert "latest" not in base
@@ -73,10 +87,9 @@ def test_what_is_copied_is_there_and_let_through(dockerfile: Path) -> None:
                 assert f"!{source}" in allowed, source
 
 
-@pytest.mark.parametrize("name", ["jetson", "jetson7"])
-def test_a_device_image_has_no_torch_and_a_health_check(name: str) -> None:
-    text = (DOCKER / name / "Dockerfile").read_text()
-    runs = [rest for instruction, rest in _instructions(DOCKER / name / "Dockerfile") if instruction == "RUN"]
+def test_a_device_image_has_no_torch_and_a_health_check() -> None:
+    text = DEVICE.read_text()
+    runs = [rest for instruction, rest in _instructions(DEVICE) if instruction == "RUN"]
     assert not [rest for rest in runs if "torch" in rest or "[export" in rest or "[dev" in rest]
     assert "HEALTHCHECK" in text and "VOLUME /var/lib/sam2edge" in text
     assert "SAM2EDGE_HOME=/var/lib/sam2edge" in text
@@ -85,16 +98,16 @@ def test_a_device_image_has_no_torch_and_a_health_check(name: str) -> None:
 def test_versions_agree_with_the_package() -> None:
     from sam2edge import __version__
 
-    places = [*DOCKERFILES, DOCKER / "compose.yaml"]
+    places = [DOCKER / "dev" / "Dockerfile", DOCKER / "compose.yaml", DOCKER / "jetpack7.env"]
     for path in places:
         assert set(re.findall(r"sam2edge(?:-dev)?:(\d+\.\d+\.\d+)", path.read_text())) == {__version__}, path
 
 
-@pytest.mark.parametrize(("name", "oldest"), [("jetson", "2024.1.2"), ("jetson7", "2025.1.2")])
-def test_pycuda_is_built_where_nvcc_is_on_path(name: str, oldest: str) -> None:
+def test_pycuda_is_built_where_nvcc_is_on_path() -> None:
     """It finds CUDA by nvcc on PATH alone; numpy 2 takes 2024.1.2, CUDA 13 takes 2025.1.2."""
-    text = (DOCKER / name / "Dockerfile").read_text()
-    build = text.index(f'"pycuda>={oldest}"')
+    assert (_arguments(DEVICE)["OLDEST_PYCUDA"], JETPACK_7["OLDEST_PYCUDA"]) == ("2024.1.2", "2025.1.2")
+    text = DEVICE.read_text()
+    build = text.index('"pycuda>=${OLDEST_PYCUDA}"')
     assert 0 < text.index("PATH=/usr/local/cuda/bin:$PATH") < build < text.index("FROM", build)
 
 
