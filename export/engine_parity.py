@@ -26,11 +26,11 @@ from sam2edge.export.compare import (
     ReferenceRun,
     Runner,
     bounds_for,
+    cache_runs,
     drawn_scene,
     example_cases,
     measure,
     open_session,
-    cache_runs,
     run_reference,
     session_runner,
 )
