@@ -141,13 +141,13 @@ def _count_operations(func: Any, inputs: list[Tensor], out: Tensor) -> float:
     return 0.0
 
 
-def count_work(variant: Variant, image_size: int) -> dict[str, Work]:
+def count_work(variant: Variant, image_size: int, memory_slots: int | None = None) -> dict[str, Work]:
     """The work of each graph, as it is made for a GPU: values of the memory attention are projected first."""
     with torch.device("meta"):
         model = Sam2(variant, image_size)
         model.image_encoder.trunk.bake_position()  # as graphs are made: convolutions with their norms in them
     found = {}
-    for name, spec in contract.graph_specs(variant, image_size).items():
+    for name, spec in contract.graph_specs(variant, image_size, memory_slots=memory_slots).items():
         feed = [torch.empty(t.shape, dtype=getattr(torch, t.dtype), device="meta") for t in spec.inputs]
         with torch.enable_grad(), _Counter() as counter:
             GRAPHS[name](model)(*feed)
@@ -155,7 +155,7 @@ def count_work(variant: Variant, image_size: int) -> dict[str, Work]:
     return found
 
 
-def make_table(variants: Iterable[Variant], sizes: Iterable[int] | None) -> list[str]:
+def make_table(variants: Iterable[Variant], sizes: Iterable[int] | None, memory_slots: int | None) -> list[str]:
     """Lines of a Markdown table: a row for a model and size."""
     heads = [f"{d.name}, ms" for d in DEVICES]
     lines = [
@@ -164,7 +164,7 @@ def make_table(variants: Iterable[Variant], sizes: Iterable[int] | None) -> list
     ]
     for variant in variants:
         for size in sizes or (variant.image_size,):
-            frame = sum(count_work(variant, size).values(), Work())
+            frame = sum(count_work(variant, size, memory_slots).values(), Work())
             times = [f"{1e3 * frame.seconds(d):.1f} / {1e3 * frame.seconds(d, fused=False):.1f}" for d in DEVICES]
             nano = DEVICES[0]
             ruled = (
@@ -187,9 +187,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The least time of a tracked frame, fused / unfused attention.")
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--sizes", default="512,1024")
+    parser.add_argument("--memory-slots", type=int, help="memories that a frame attends to; default: all seven")
     args = parser.parse_args()
     variants = [find_variant(name) for name in args.models.split(",")]
-    print("\n".join(make_table(variants, [int(size) for size in args.sizes.split(",")])))
+    print("\n".join(make_table(variants, [int(size) for size in args.sizes.split(",")], args.memory_slots)))
 
 
 if __name__ == "__main__":
