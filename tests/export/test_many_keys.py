@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_attention_to_seven_memories_is_as_exact_in_float16(
     model = load_model(TINY, golden_checkpoint("sam2/hiera_tiny"), 1024)
     spec = contract.graph_specs(TINY, 1024)[contract.MEMORY_ATTENTION]
     random = np.random.default_rng(0)
-    feed = {t.name: random.normal(0, 0.5, t.shape).astype(np.float32) for t in spec.inputs}
+    feed: dict[str, Any] = {t.name: random.normal(0, 0.5, t.shape).astype(np.float32) for t in spec.inputs}
     feed["memory_age"] = np.arange(7, dtype=np.int32)[None]
     feed |= {name: np.zeros_like(feed[name]) for name in ("memory_mask", "pointer_mask")}
     feed["pointer_age"] = np.linspace(0, 1, 16, dtype=np.float32)[None]
