@@ -46,3 +46,9 @@ def jpegs(count: int | None = None, pause_seconds: float = 0.01) -> Iterator[byt
     for number in itertools.count() if count is None else range(count):
         time.sleep(pause_seconds)
         yield cv2.imencode(".jpg", bright_square(number % 40))[1].tobytes()
+
+
+def announce_size(jpeg: bytes, side: int) -> bytes:
+    """A JPEG whose header says that it is so many pixels wide and high."""
+    start = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:start] + side.to_bytes(2, "big") * 2 + jpeg[start + 4 :]

@@ -13,6 +13,9 @@ from sam2edge.errors import InvalidInputError
 DEFAULT_FPS = 25.0
 """Of folders, and of sources that do not say."""
 
+MAX_FRAME_PIXELS = 2**26
+"""Largest frame in pixels (twice 8K: 192 MiB as BGR): a stream of small JPEGs that announce more takes no memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -62,4 +65,15 @@ def require_size(pixels: np.ndarray, expected: tuple[int, ...], name: str) -> No
             expected=f"{expected[1]}x{expected[0]}",
             got=f"{pixels.shape[1]}x{pixels.shape[0]} in {name}",
             remedy="resize all frames to one size",
+        )
+
+
+def check_frame_size(width: float, height: float, name: str) -> None:
+    """Raises InvalidInputError, naming the source, where its frames are too large to be decoded here."""
+    if width * height > MAX_FRAME_PIXELS:
+        raise InvalidInputError(
+            "frames are too large",
+            expected=f"at most {MAX_FRAME_PIXELS} pixels",
+            got=f"{width:.0f}x{height:.0f} in {name}",
+            remedy="choose a smaller size at the camera, or make the video smaller, as with ffmpeg -vf scale=1920:-2",
         )

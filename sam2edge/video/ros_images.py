@@ -5,6 +5,7 @@ Fields and encodings: https://docs.ros.org/en/api/sensor_msgs/html/msg/Image.htm
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.errors import InvalidInputError
+from sam2edge.imaging.image_header import RefusedImage, read_header
+from sam2edge.video.frame import check_frame_size
 from sam2edge.video.index_png import index_picture
 
 # What turns an encoding into BGR (None: it is), its channels, and its bytes a channel.
@@ -49,6 +52,9 @@ def decode_image(message: Any) -> np.ndarray:
     """
     data = np.frombuffer(message.data, np.uint8)
     if not hasattr(message, "encoding"):
+        with contextlib.suppress(RefusedImage):  # others are refused by the decoder
+            height, width = read_header(data.tobytes()).size_hw
+            check_frame_size(width, height, "a compressed image")
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         if picture is None:
             raise InvalidInputError(

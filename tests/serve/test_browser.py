@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.rtsp_server import rtsp_camera, wait_until
+from tests.rtsp_server import PIPELINE, rtsp_camera, wait_until
 from tests.serve.browser import chromium, click_frame, open_page, screen_point
 from tests.serve.conftest import SQUARE_POINT, Serve
 
@@ -234,7 +234,9 @@ def test_the_embedded_model_on_a_video_in_a_loop(browser: Any) -> None:
 
 
 def test_the_embedded_model_through_rtsp(browser: Any) -> None:
-    with rtsp_camera() as camera, _command(camera) as address, open_page(browser, address) as page:
+    # Five frames a second, so that the ball does not cross the picture while a busy machine takes a frame.
+    slow = PIPELINE.replace("pattern=ball", "pattern=ball animation-mode=frames").replace("=25/1", "=5/1")
+    with rtsp_camera(source=slow) as camera, _command(camera) as address, open_page(browser, address) as page:
         wait_until(lambda: "rtsp" in page.inner_text("#about"))
         ball = """() => { const v = document.querySelector('#view');
           const {data, width} = v.getContext('2d').getImageData(0, 0, v.width, v.height);

@@ -9,14 +9,16 @@ from itertools import count as count_up
 import cv2
 
 from sam2edge.errors import Sam2EdgeError
-from sam2edge.video.frame import Frame, require_size, usable_fps
+from sam2edge.video.frame import Frame, check_frame_size, require_size, usable_fps
 
 
 def read_frames(capture: cv2.VideoCapture, shown: str, time_ns: Callable[[], int]) -> Iterator[Frame]:
     """Frames of an open capture, numbered from 0, until it gives none; `time_ns` is asked after each is read.
 
-    Raises InvalidInputError for a frame of another size than the first; `shown` names the source in it.
+    Raises InvalidInputError for frames that are too large, before one is decoded, and for a frame of another size than
+    the first; `shown` names the source in it.
     """
+    check_frame_size(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT), shown)
     size: tuple[int, ...] | None = None
     for index in count_up():
         there, pixels = capture.read()

@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
-from sam2edge.video.frame import Frame, usable_fps
+from sam2edge.video.frame import Frame, check_frame_size, usable_fps
 from sam2edge.video.sources.address import without_password
 from sam2edge.video.sources.capture import source_ended
 from sam2edge.video.sources.files import unreadable_video, video_without_frames
@@ -36,7 +36,7 @@ class AvFile:
 
     def __iter__(self) -> Iterator[Frame]:
         index = -1
-        for index, (frame, pixels) in enumerate(_decode(self._container, self._stream)):
+        for index, (frame, pixels) in enumerate(_decode(self._container, self._stream, str(self._path))):
             yield Frame(index, pixels, round((frame.time or 0.0) * 1e9) if frame.pts else round(index * 1e9 / self.fps))
         if index < 0:
             raise video_without_frames(self._path)
@@ -68,7 +68,7 @@ class AvStream:
     def __iter__(self) -> Iterator[Frame]:
         index = -1
         offset_ns: int | None = None
-        for index, (frame, pixels) in enumerate(_decode(self._container, self._stream)):
+        for index, (frame, pixels) in enumerate(_decode(self._container, self._stream, self._shown)):
             now = time.time_ns()
             own = None if frame.time is None else round(frame.time * 1e9)
             if own is not None and (offset_ns is None or not 0 <= now - own - offset_ns < _MOST_DRIFT_NS):
@@ -88,8 +88,9 @@ def _rate_and_length(container: Any, stream: Any, highest: float) -> tuple[float
     return fps, announced if 0 < announced < 2**31 else None
 
 
-def _decode(container: Any, stream: Any) -> Iterator[tuple[Any, np.ndarray]]:
+def _decode(container: Any, stream: Any, shown: str) -> Iterator[tuple[Any, np.ndarray]]:
     """Frames of the first one's size: those of another are scaled, as OpenCV does."""
+    check_frame_size(stream.codec_context.width or 0, stream.codec_context.height or 0, shown)
     size: tuple[int, int] | None = None
     packets = container.demux(stream)
     while True:

@@ -13,6 +13,7 @@ from sam2edge.errors import InvalidInputError, Sam2EdgeError
 from sam2edge.video.frame import Frame
 from sam2edge.video.ros_images import image_fields
 from sam2edge.video.sources.choose import open_source
+from tests.mjpeg_server import announce_size
 
 rosbags = pytest.importorskip("rosbags")
 
@@ -116,6 +117,17 @@ def test_an_unknown_encoding_is_named(tmp_path: Path) -> None:
     write_bag(tmp_path / "run", "mcap", {"/a": images})
     seen: list[Frame] = []
     with pytest.raises(InvalidInputError, match="encoding cannot be read.*32FC1"):
+        seen.extend(open_source(f"bag://{tmp_path / 'run'}"))
+    assert len(seen) == 1
+
+
+def test_a_small_picture_that_announces_a_huge_size_is_not_decoded(tmp_path: Path) -> None:
+    images = messages(ROS2, True)
+    huge = announce_size(cv2.imencode(".jpg", np.zeros((20, 30, 3), np.uint8))[1].tobytes(), 16_000)
+    images[1].data = np.frombuffer(huge, np.uint8)
+    write_bag(tmp_path / "run", "mcap", {"/a": images})
+    seen: list[Frame] = []
+    with pytest.raises(InvalidInputError, match=r"frames are too large.*16000x16000"):
         seen.extend(open_source(f"bag://{tmp_path / 'run'}"))
     assert len(seen) == 1
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,8 +21,8 @@ from sam2edge.video.sources import choose, network, pyav
 from sam2edge.video.sources.choose import open_source
 from sam2edge.video.sources.v4l2 import open_camera
 from tests.fake_backend import bright_square
-from tests.mjpeg_server import jpegs, served
-from tests.rtsp_server import rtsp_camera
+from tests.mjpeg_server import announce_size, jpegs, served
+from tests.rtsp_server import rtsp_camera, wait_until
 
 
 @pytest.fixture(params=["LiveCapture", "AvStream"])
@@ -61,6 +65,16 @@ def test_frames_that_change_their_size_come_at_the_first_one(decoder: str) -> No
         source.close()
     assert {frame.pixels.shape for frame in seen} == {(60, 80, 3)}
     assert len(seen) > 20
+
+
+def test_small_pictures_that_announce_a_huge_size_are_not_decoded(decoder: str) -> None:
+    huge = announce_size(next(jpegs()), 16_000)
+    with served(itertools.repeat(huge, 40)) as address:
+        source = open_source(address)
+        # OpenCV's FFmpeg may see that there is too little for such a picture, and gives none.
+        with pytest.raises(Sam2EdgeError, match=r"frames are too large.*16000x16000 in http://127|gave no frame"):
+            next(iter(source))
+        source.close()
 
 
 def test_rtsp(decoder: str) -> None:
@@ -121,6 +135,26 @@ def test_a_server_that_never_answers_does_not_hang(decoder: str, monkeypatch: py
     with served(silence()) as address, pytest.raises(InvalidInputError, match="cannot be opened"):
         open_source(address)
     assert time.monotonic() - started < 6
+
+
+def test_a_real_device() -> None:
+    """A camera of v4l2loopback's, which shows what GStreamer puts into it."""
+    names = Path("/sys/devices/virtual/video4linux").glob("video*")
+    device = next((f"/dev/{path.name}" for path in sorted(names) if os.access(f"/dev/{path.name}", os.W_OK)), None)
+    if device is None or shutil.which("gst-launch-1.0") is None:
+        pytest.skip("needs v4l2loopback in the kernel (modprobe v4l2loopback) and gst-launch-1.0")
+    picture = "video/x-raw,format=YUY2,width=160,height=120,framerate=25/1"
+    command = f"gst-launch-1.0 -q videotestsrc pattern=ball is-live=true ! {picture} ! v4l2sink device={device}"
+    with subprocess.Popen(command.split(), stderr=subprocess.DEVNULL) as camera:
+        try:
+            wait_until(lambda: cv2.VideoCapture(device, cv2.CAP_V4L2).read()[0])
+            source = open_source(f"{device}?width=160&height=120")
+            frames = list(itertools.islice(source, 10))
+            source.close()
+        finally:
+            camera.kill()
+    assert [frame.pixels.shape for frame in frames] == [(120, 160, 3)] * 10
+    assert max(int(frame.pixels.max()) for frame in frames) > 150  # the ball
 
 
 class _Capture:
