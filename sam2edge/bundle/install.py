@@ -155,7 +155,11 @@ def _leave_out_engines(place: Place, unpacked: Path, moves: dict[Path, Path], in
     result = subprocess.run(command, env=place.environment(), cwd=unpacked, capture_output=True, text=True)
     if result.returncode != 0:
         words = result.stderr.strip().splitlines()
-        raise BundleError("the engines could not be checked", got=words[-1] if words else f"status {result.returncode}")
+        raise BundleError(
+            "the engines could not be checked",
+            got=words[-1] if words else f"status {result.returncode}",
+            remedy="make the bundle without --engines",
+        )
     reasons: dict[str, str] = json.loads(result.stdout)
     for path in list(moves):
         if str(path.parent) in reasons:

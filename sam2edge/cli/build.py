@@ -26,9 +26,15 @@ from sam2edge.variants import find_variant
 )
 @click.option("--graphs", metavar="DIR", help="Folder of exported ONNX graphs. Default: the store, then the package.")
 @click.option("--out", metavar="DIR", help="Folder to write engines to. Default: the store.")
-@click.option("--level", type=click.IntRange(0, 5), default=3, show_default=True, help="Build time against speed.")
+@click.option(
+    "--level",
+    type=click.IntRange(0, 5),
+    default=3,
+    show_default=True,
+    help="More takes longer to build and may run faster.",
+)
 @click.option("--frame", metavar="WxH", help="Also build an engine that resizes a camera's frames of this size.")
-@click.option("--skip-built", is_flag=True, help="Keep engines that are still right.")
+@click.option("--skip-built", is_flag=True, help="Keep engines that are still valid.")
 def build(
     model: str,
     size: int | None,

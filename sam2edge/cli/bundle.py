@@ -36,7 +36,7 @@ def bundle() -> None:
     metavar="FILE",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A further wheel. Repeatable.",
+    help="Add a wheel, with what it needs. Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def create(

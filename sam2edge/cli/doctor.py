@@ -186,7 +186,7 @@ def _pick_rows(choice: Selection) -> Iterable[Row]:
     for budget in choice.budgets.values():
         cap = "" if budget.cap_bytes is None else f", cap {_format_gib(budget.cap_bytes)}"
         usable = f"{_format_gib(budget.usable_bytes)} usable of {_format_gib(budget.available_bytes)} available"
-        yield f"{budget.kind} budget", "", f"{usable}, {_format_gib(budget.reserve_bytes)} in reserve{cap}"
+        yield f"{budget.kind} memory", "", f"{usable}, {_format_gib(budget.reserve_bytes)} in reserve{cap}"
     needs = choice.picked.needs
     cache = "" if choice.cache_bytes is None else f", cache up to {_format_gib(choice.cache_bytes)}"
     yield '"auto"', "", f"{choice.picked}: takes {_format_gib(needs.total_bytes)} ({needs.source}){cache}"

@@ -148,7 +148,7 @@ def remove(model: str, yes: bool, as_json: bool) -> None:
 @_as_json
 @click.pass_context
 def verify(context: click.Context, as_json: bool) -> None:
-    """Compare every file in the store with its checksum. The exit status is 1 where one is damaged."""
+    """Compare every file in the store with its checksum. The exit status is 1 if one is damaged."""
     with progress("reading the store"):
         findings = [check_file(file) for file in list_stored_files()]
     damaged = [finding for finding in findings if finding.state == DAMAGED]

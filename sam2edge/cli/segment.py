@@ -83,26 +83,26 @@ class _Output:
     multiple=True,
     help="What to write. Repeatable. Default: mask and overlay.",
 )
-@click.option("--cutout", is_flag=True, help="Write the object on a transparent ground, as --format cutout.")
+@click.option("--cutout", is_flag=True, help="Write the object on a transparent background, as --format cutout.")
 @click.option("--multi/--single", default=None, help="All three masks of an object, or one. Default: the best.")
 @click.option(
     "--refine",
     type=click.Choice(WAYS),
-    help="clean: no specks, no small holes, nothing outside a box. crop: besides a closer look at each box, for small "
-    "objects. Default: as suits the model.",
+    help="clean: remove specks and small holes, and cut at the box. crop: also look at each box enlarged, for small "
+    "objects. Default: depends on the model.",
 )
-@click.option("--everything", is_flag=True, help="In place of points and boxes: every object, by a grid of clicks.")
+@click.option("--everything", is_flag=True, help="Instead of points and boxes: every object, by a grid of clicks.")
 @click.option(
     "--points-per-side",
     type=click.IntRange(1, 256),
     help="Clicks along each side of the grid of --everything. Default: 32; more find smaller objects.",
 )
-@click.option("--label", metavar="NAME", help="What the objects are called in pictures and COCO.")
+@click.option("--label", metavar="NAME", help="Name of the objects in pictures and COCO.")
 @click.option("--out", metavar="DIR", default=".", help="Folder for the files; - is standard output. Default: here.")
-@click.option("--force", is_flag=True, help="Write over files that are there; otherwise new ones get a number.")
+@click.option("--force", is_flag=True, help="Overwrite files that are there; otherwise new ones get a number.")
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors alone.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def segment(
     photos: tuple[str, ...],
     points: tuple[tuple[Point, ...], ...],
@@ -129,9 +129,9 @@ def segment(
     """
     prompts = group_prompts(points, boxes)
     if everything and (prompts or multi is not None or refine):
-        raise click.UsageError("--everything goes with none of --point, --box, --multi, --single and --refine.")
+        raise click.UsageError("--everything cannot be combined with --point, --box, --multi, --single or --refine.")
     if points_per_side is not None and not everything:
-        raise click.UsageError("--points-per-side is of --everything.")
+        raise click.UsageError("--points-per-side needs --everything.")
     if not prompts and not everything:
         raise click.UsageError("Nothing to segment: give --point X,Y, --box X1,Y1,X2,Y2 or --everything.")
     paths = list_photos(photos)
@@ -178,7 +178,9 @@ def segment(
         _tell_about_the_model(model, model_id)
     if failures:
         raise InvalidInputError(
-            f"{len(failures)} of {len(paths)} photos could not be segmented", got=", ".join(failures[:5])
+            f"{len(failures)} of {len(paths)} photos could not be segmented",
+            got=", ".join(failures[:5]),
+            remedy="see the notes above",
         )
 
 

@@ -13,12 +13,18 @@ from sam2edge.errors import BackendUnavailableError
 
 @click.command(no_args_is_help=True)
 @click.argument("source", type=FileName("SOURCE"), metavar="[SOURCE]", required=False)
-@click.option("--config", type=FileName("FILE.toml"), help="Every setting in one file; options come before it.")
+@click.option("--config", type=FileName("FILE.toml"), help="Every setting in one file; options override it.")
 @click.option("--loop", is_flag=True, default=None, help="Play a recording again and again.")
 @click.option("--host", help="Address to listen on; default 127.0.0.1, this machine alone.")
 @click.option("--port", type=int, help="Default 8000; 0 takes a free one.")
-@click.option("--token-file", type=FileName(), help="The token that clients need; $SAM2EDGE_TOKEN does too.")
-@click.option("--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="A name of this machine. Repeatable.")
+@click.option("--token-file", type=FileName(), help="File with the token that clients need; or set $SAM2EDGE_TOKEN.")
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A host name of this machine to accept. Repeatable.",
+)
 @click.option("--tls-cert", type=FileName(), help="Serve HTTPS with this certificate ...")
 @click.option("--tls-key", type=FileName(), help="... and this key.")
 @click.option("--recordings", type=FileName("DIR"), help="Where recordings go; default ./recordings.")
@@ -28,10 +34,10 @@ from sam2edge.errors import BackendUnavailableError
 @model_options
 @click.pass_context
 def serve(ctx: click.Context, config: str | None, model_id: str, **options: Any) -> None:
-    """Follow what you click on: opens a page with the picture of SOURCE, a camera, a stream or a recording.
+    """Follow what you click on, on a page in the browser. SOURCE is a camera, a stream or a recording.
 
-    The page and the same as an HTTP interface are served on http://127.0.0.1:8000/. Other machines are let in with
-    --host 0.0.0.0; they need the token that is printed then. Ctrl-C ends it.
+    The page and an HTTP interface are on http://127.0.0.1:8000/. Other machines can connect with --host 0.0.0.0 and the
+    token that is printed then. Ctrl-C ends it.
     """
     if config is None and options["source"] is None:
         raise click.UsageError("Nothing to follow: give SOURCE or --config FILE.toml.")

@@ -157,6 +157,6 @@ def tell_new_name(wanted: Path, written: Path) -> None:
     """One line on standard error if a result got another name so as not to overwrite a file."""
     if written != wanted:
         click.echo(
-            f"note: {printable(wanted)} is there already: written as {printable(written.name)}; --force writes over it",
+            f"note: {printable(wanted)} is there already: written as {printable(written.name)}; --force overwrites it",
             err=True,
         )

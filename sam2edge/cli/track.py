@@ -49,7 +49,7 @@ _WHOLE = 0.9  # of the frames that a video announces; their number is often an e
 @click.option("--size", "image_size", type=int, metavar="PIXELS", help="Side of the model's input. Default: its own.")
 @click.option("--every", type=click.IntRange(min=1), metavar="N", default=1, help="Run the model on every Nth frame.")
 @click.option("--live", is_flag=True, help="Play a file at its own rate and drop frames where the model is slower.")
-@click.option("--force", is_flag=True, help="Write over a file that is there; otherwise the new one gets a number.")
+@click.option("--force", is_flag=True, help="Overwrite a file that is there; otherwise the new one gets a number.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, with every frame in it.")
 @click.option("--jsonl", "as_lines", is_flag=True, help="Print a JSON line for each frame while it runs.")
 def track(

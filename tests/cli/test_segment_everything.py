@@ -41,10 +41,10 @@ def test_the_other_formats_and_a_short_summary(model: Model, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--everything", "--point", "1,2"], 2, "goes with none of --point"),
-        (["--everything", "--multi"], 2, "goes with none of"),
+        (["--everything", "--point", "1,2"], 2, "cannot be combined with --point"),
+        (["--everything", "--multi"], 2, "cannot be combined with"),
         (["--everything", "--points-per-side", "0"], 2, "0 is not in the range"),
-        (["--points-per-side", "8", "--point", "1,2"], 2, "--points-per-side is of --everything"),
+        (["--points-per-side", "8", "--point", "1,2"], 2, "--points-per-side needs --everything"),
         (["--everything"], 1, "no object was found"),
     ],
 )
