@@ -213,7 +213,8 @@ class Sam2Prediction(ObjectMasks):
 class TrackEvent:
     """Something that happened to an object on a frame.
 
-    kind is "lost" (no longer seen), "left" (no longer seen, and last seen at the frame's edge), "found" (seen again),
+    kind is "lost" (no longer seen, or its mask has a predicted IoU below 0.2), "left" (the same, and last seen at the
+    frame's edge), "found" (seen again),
     "merged" (its mask and that of `other_id` overlap by more than half of the smaller) or "dropped" (hidden for
     `drop_after` frames, no longer followed). time_s is when, in seconds since 1970, or as `track` was told.
     """

@@ -61,18 +61,19 @@ def follow(
     sinks: Sequence[ResultSink],
     describe: bool,
     tell: Callable[[dict[str, Any]], None] | None = None,
+    backwards: bool = False,
 ) -> Run:
     """Tracks until the source ends or an error stops it; a frame counts once it has reached every sink.
 
     `prompts` may be a function, which is called with the first frame's pixels; the time that it takes is not counted.
     The model runs on every `every`-th frame and on prompted frames. `describe` fills `Run.frames`; `tell` is called
-    with the description of each frame.
+    with the description of each frame. `backwards`: frames come from the last to the first, and prompts likewise.
     """
     run = Run([] if callable(prompts) else list(prompts), [] if describe else None)
     started = time.perf_counter()
     try:
         with frame_progress(frames.num_frames) as advance:
-            for step in _steps(tracker, frames, run, every, prompts if callable(prompts) else None):
+            for step in _steps(tracker, frames, run, every, prompts if callable(prompts) else None, backwards):
                 for sink in sinks:
                     sink.write(step.frame, step.result)
                 run.count(step)
@@ -104,22 +105,25 @@ def _steps(
     run: Run,
     every: int,
     ask: Callable[[np.ndarray], list[FramePrompt]] | None,
+    backwards: bool,
 ) -> Iterator[_Step]:
     result: TrackResult | None = None
-    tracked = -every
+    tracked, ahead = 0, -1 if backwards else 1
     for count, frame in enumerate(frames if frames.live else _read_quietly(frames)):
         if count == 0:
             if ask is not None:
                 started = time.perf_counter()
-                run.unused = ask(frame.pixels)
+                run.unused = [replace(prompt, frame=frame.index) for prompt in ask(frame.pixels)]
                 run.asking_seconds = time.perf_counter() - started
             for prompt in run.unused:
                 prompt.check(*frame.size_hw)
-        due = bool(run.unused) and run.unused[0].frame <= frame.index
+        due = [prompt for prompt in run.unused if ahead * prompt.frame <= ahead * frame.index]
+        run.unused = run.unused[len(due) :]
         seconds = 0.0
-        if due or (result is not None and frame.index - tracked >= every):
+        # Objects that were dropped leave nothing to track.
+        if due or (tracker.object_ids and ahead * (frame.index - tracked) >= every):
             started = time.perf_counter()
-            result = _track(tracker, frame, run)
+            result = _track(tracker, frame, due)
             seconds, tracked = time.perf_counter() - started, frame.index
         yield _Step(frame, result, seconds)
 
@@ -135,11 +139,10 @@ def _read_quietly(frames: FrameSource) -> Iterator[Frame]:
         yield frame
 
 
-def _track(tracker: Any, frame: Frame, run: Run) -> TrackResult:
+def _track(tracker: Any, frame: Frame, due: list[FramePrompt]) -> TrackResult:
     result = tracker.track(frame.pixels) if tracker.object_ids else None
     events = result.events if result is not None else ()
-    while run.unused and run.unused[0].frame <= frame.index:
-        prompt = run.unused.pop(0)
+    for prompt in due:
         result = tracker.prompt(frame.pixels, prompt.object_id, **prompt.arguments)
     assert result is not None
     return replace(result, events=events)

@@ -24,6 +24,7 @@ from sam2edge.video.frame import FrameSource
 from sam2edge.video.latest import LatestFrames
 from sam2edge.video.pace import Paced
 from sam2edge.video.result_sink import IndexPngs, ResultSink
+from sam2edge.video.reversed import ReversedFrames
 from sam2edge.video.sinks import rescue_videos
 from sam2edge.video.sources.address import short_name, without_password
 from sam2edge.video.sources.choose import open_source
@@ -48,6 +49,10 @@ _WHOLE = 0.9  # of the frames that a video announces; their number is often an e
 @model_options
 @click.option("--size", "image_size", type=int, metavar="PIXELS", help="Side of the model's input. Default: its own.")
 @click.option("--every", type=click.IntRange(min=1), metavar="N", default=1, help="Run the model on every Nth frame.")
+@click.option("--reverse", is_flag=True, help="From the last frame to the first; the video then plays backwards.")
+@click.option(
+    "--drop-after", type=click.IntRange(min=1), metavar="N", help="End an object that was hidden for N frames."
+)
 @click.option("--live", is_flag=True, help="Play a file at its own rate and drop frames where the model is slower.")
 @click.option("--force", is_flag=True, help="Overwrite a file that is there; otherwise the new one gets a number.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, with every frame in it.")
@@ -65,6 +70,8 @@ def track(
     checkpoint: str | None,
     image_size: int | None,
     every: int,
+    reverse: bool,
+    drop_after: int | None,
     live: bool,
     force: bool,
     as_json: bool,
@@ -72,8 +79,8 @@ def track(
 ) -> None:
     """Follow objects through SOURCE: a video, a folder of pictures, a camera (0 or /dev/video0) or a URL.
 
-    Points and boxes are on the first frame; --pick shows it, and a camera waits meanwhile. Writes the video with the
-    objects outlined. Ctrl-C or SIGTERM ends it early and leaves a video of the frames so far.
+    Points and boxes are on the first frame (the last with --reverse); --pick shows it, and a camera waits meanwhile.
+    Writes the video with the objects outlined. Ctrl-C or SIGTERM ends it early and leaves a video of the frames so far.
     """
     if as_json and as_lines:
         raise click.UsageError("Give --json or --jsonl, not both.")
@@ -83,20 +90,24 @@ def track(
     out_path = Path(f"{short_name(source)}.tracked.mp4") if out is None else Path(out)
     if out_path.exists() and Path(source).exists() and out_path.samefile(source):
         raise InvalidInputError("--out is the source itself", expected="another file", got=out_path)
-    frames = _open(source, live)
+    if reverse and live:
+        raise click.UsageError("Give --reverse or --live, not both.")
+    if reverse and not callable(prompts):
+        prompts = sorted(prompts, key=lambda prompt: -prompt.frame) if prompt_file else _answer_with(prompts)
+    frames = _open(source, live, reverse)
     with closing(frames):
         _tell_rescued(out_path.parent)
         pngs = [] if masks is None else [IndexPngs(Path(masks), Path(source))]
         if out is not None and "://" not in out:
             try_output(out_path, replace=force)
         # A live run drops frames and begins late, so that the sound would not fit.
-        sound_from = Path(source) if Path(source).is_file() and not live else None
+        sound_from = Path(source) if Path(source).is_file() and not (live or reverse) else None
         sink = open_result_sink(str(out_path) if out is None else out, frames.fps, force, sound_from)
         try:
             with progress(f"loading {model_id}"):
-                tracker = _load_tracker(model_id, backend, checkpoint, image_size, frames.num_frames)
+                tracker = _load_tracker(model_id, backend, checkpoint, image_size, frames.num_frames, drop_after)
             tell = _print_line if as_lines else None
-            run = follow(tracker, frames, prompts, every, [sink, *pngs], as_json, tell)
+            run = follow(tracker, frames, prompts, every, [sink, *pngs], as_json, tell, reverse)
             written = _finish(sink, run)
         finally:
             sink.discard()
@@ -118,6 +129,11 @@ def _ask_later() -> Callable[[np.ndarray], list[FramePrompt]]:
     ]
 
 
+def _answer_with(prompts: list[FramePrompt]) -> Callable[[np.ndarray], list[FramePrompt]]:
+    """The prompts of the options, for whichever frame comes first."""
+    return lambda _: prompts
+
+
 def _print_line(description: dict[str, Any]) -> None:
     click.echo(json.dumps(description))
     sys.stdout.flush()
@@ -137,7 +153,7 @@ def _tell_rescued(folder: Path) -> None:
         click.echo(f"note: an earlier run was killed; its video so far is {printable(path)}", err=True)
 
 
-def _open(source: str, live: bool) -> FrameSource:
+def _open(source: str, live: bool, reverse: bool) -> FrameSource:
     if Path(source).suffix.lower() in PICTURE_SUFFIXES and Path(source).is_file():
         raise InvalidInputError(
             "this is a photo, not a video",
@@ -146,6 +162,11 @@ def _open(source: str, live: bool) -> FrameSource:
             remedy=f"sam2edge segment {source} --box X1,Y1,X2,Y2",
         )
     frames = open_source(source)
+    if reverse and not frames.live:
+        return ReversedFrames(frames, lambda: open_source(source))
+    if reverse:
+        frames.close()
+        raise InvalidInputError("--reverse of a live source", expected="a video file or a folder", got=source)
     if not frames.live:
         return LatestFrames(Paced(frames)) if live else frames
     latest = LatestFrames(frames)
@@ -175,7 +196,12 @@ def _read_prompts(
 
 
 def _load_tracker(
-    model_id: str, backend: str, checkpoint: str | None, image_size: int | None, num_frames: int | None
+    model_id: str,
+    backend: str,
+    checkpoint: str | None,
+    image_size: int | None,
+    num_frames: int | None,
+    drop_after: int | None,
 ) -> Any:
     from sam2edge import VideoTracker  # here, so that bad usage and bad videos are told without loading it
     from sam2edge.automodel import AutoModel
@@ -183,7 +209,7 @@ def _load_tracker(
     model = AutoModel.from_pretrained(
         model_id, backend=backend, checkpoint=checkpoint, image_size=image_size, tracking=True
     )
-    return VideoTracker(model, num_frames=num_frames)
+    return VideoTracker(model, num_frames=num_frames, drop_after=drop_after)
 
 
 def _report(

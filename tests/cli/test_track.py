@@ -214,6 +214,32 @@ def test_every_third_frame(
     assert len(read_video("clip.tracked.mp4")) == 6
 
 
+@pytest.mark.parametrize("block_bytes", [1, 60 * 80 * 3 * 4, 10**9])
+def test_from_the_last_frame_to_the_first(
+    block_bytes: int, clip: Path, fake: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sam2edge.video.reversed._BLOCK_BYTES", block_bytes)
+    assert main(["track", "clip", "--box", BOX, "--reverse", "--masks", "masks", "--json"]) == 0
+    frames = _json(capsys)["frames"]
+    assert [frame["frame"] for frame in frames] == [5, 4, 3, 2, 1, 0]
+    lefts = [frame["objects"][0]["box_xyxy"][0] for frame in frames]
+    assert lefts == sorted(lefts, reverse=True) and len(set(lefts)) == 6
+    prompts = [{"frame": 1, "object": 2, "points": [[20, 20]]}, {"frame": 4, "box": [8, 10, 38, 40]}]
+    Path("prompts.json").write_text(json.dumps(prompts))
+    assert main(["track", "clip", "--prompts", "prompts.json", "--reverse", "--json", "--force"]) == 0
+    assert [len(frame["objects"]) for frame in _json(capsys)["frames"]] == [0, 1, 1, 1, 2, 2]
+    assert main(["track", "clip", "--box", BOX, "--reverse", "--live"]) == 2
+
+
+def test_hidden_objects_end(clip: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (2, 3, 4):
+        assert cv2.imwrite(str(clip / f"{number}.png"), np.zeros((60, 80, 3), np.uint8))
+    assert main(["track", "clip", "--box", BOX, "--drop-after", "2", "--json"]) == 0
+    frames = _json(capsys)["frames"]
+    assert [len(frame["objects"]) for frame in frames] == [1, 1, 1, 0, 0, 0]
+    assert [event["kind"] for frame in frames for event in frame.get("events", [])] == ["lost", "dropped"]
+
+
 def test_a_slow_model_on_a_live_source_keeps_up(
     clip: Path, fake: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,11 +303,14 @@ def test_ctrl_c_on_a_camera(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with served(jpegs()) as command[4]:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
-        while len(list(tmp_path.glob("masks/*.png"))) < 3 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        try:
+            deadline = time.monotonic() + 60
+            while len(list(tmp_path.glob("masks/*.png"))) < 3 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     report = json.loads(out)
     assert report["interrupted"] and report["num_frames"] >= 3
