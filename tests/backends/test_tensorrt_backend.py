@@ -222,6 +222,18 @@ def test_memories_are_those_of_the_graphs(
     np.testing.assert_allclose(again.to_host().tensors["image_embed"], found[0]["image_embed"], atol=1e-5)
 
 
+def test_the_same_array_with_other_pixels_is_sent_again(tensorrt: FakeTensorRt) -> None:
+    backend = AutoModel.from_pretrained("sam2/micro", backend="tensorrt").backend
+    buffer = np.zeros((1, 3, 384, 384), np.float32)
+    frame = buffer.view()
+    frame.flags.writeable = False
+    found = []
+    for value in (0.0, 1.0):
+        buffer[:] = value
+        found.append(backend.encode(frame).to_host().tensors["image_embed"])
+    assert not np.allclose(*found)
+
+
 @pytest.fixture
 def libcuda(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeLibCuda:
     """CUDA graphs wanted, and a driver that has them."""

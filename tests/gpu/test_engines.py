@@ -65,7 +65,7 @@ def test_auto_takes_the_engines(engines: Any) -> None:
 
 
 def test_the_build_compared_them_with_torch(engines: Any, engine_store: Path) -> None:
-    paths = sorted((engine_store / "engines").rglob("*.engine"))
+    paths = [path for path in (engine_store / "engines").rglob("*.engine") if not path.name.startswith("frame_")]
     assert len(paths) == 8
     for path in paths:
         parity = read_manifest(path).parity["engine"]
@@ -84,6 +84,19 @@ def test_cuda_graphs_change_nothing(engines: Any, photo_bgr: np.ndarray, monkeyp
     decoder = replaying.backend._engines["mask_decoder"]
     assert decoder._recorded._graphs, "nothing was recorded"
     replaying.close()
+
+
+def test_frames_resized_on_the_gpu(engines: Any, photo_bgr: np.ndarray) -> None:
+    height, width = photo_bgr.shape[:2]
+    precision = engines.backend.precision
+    built = ["build", "sam2/micro", "--precision", precision, "--skip-built", "--frame", f"{width}x{height}"]
+    assert main(built) == 0
+    other: Any = AutoModel.from_pretrained("sam2/micro", backend="tensorrt", precision=precision)
+    assert list(other.backend.frame_sizes) == [(height, width)]  # else it was off, and said so
+    wanted, found = (model.embed_images(photo_bgr)[0].to_host().features.tensors for model in (engines, other))
+    for name, tensor in wanted.items():
+        assert _cosine(tensor, found[name]) >= 0.9999, name
+    other.close()
 
 
 def test_device_memory_does_not_grow(engines: Any, photo_bgr: np.ndarray) -> None:

@@ -103,7 +103,7 @@ class TensorRtBackend(GraphBackend):
             self._share_scratch()
         self._handle_oom: Callable[[], None] | None = None
         self._places: dict[str, DeviceTensor] = {}
-        self._sent: dict[str, NDArray[Any]] = {}
+        self._empty: set[str] = set()  # places that hold the empty mask
         self._fetched: dict[str, list[dict[str, DeviceTensor]]] = {}
         self.frame_sizes = {size_hw: spec for size_hw, spec in frames.items() if self._is_right(spec)}
 
@@ -197,7 +197,7 @@ class TensorRtBackend(GraphBackend):
         """Frees engines, inputs and scratch; embeddings that someone still holds stay readable."""
         with self._device.active():
             self._places.clear()
-            self._sent.clear()
+            self._empty.clear()
             self._fetched.clear()
             self._free()
 
@@ -235,11 +235,12 @@ class TensorRtBackend(GraphBackend):
         return found[-1]
 
     def _send(self, graph: str, spec: TensorSpec, value: NDArray[Any]) -> DeviceTensor:
-        """A copy of an array in its place on the device; a constant that lies there already is not sent again."""
+        """A copy of an array in its place on the device; the empty mask, where it lies there already, stays."""
         place, key = self._find_place(graph, spec), f"{graph}/{spec.name}"
-        if value.flags.writeable or self._sent.get(key) is not value:
-            self._device.upload(value, place)
-            self._sent[key] = value
+        if value is self._no_mask and key in self._empty:
+            return place
+        self._device.upload(value, place)
+        (self._empty.add if value is self._no_mask else self._empty.discard)(key)
         return place
 
     def _find_place(self, graph: str, spec: TensorSpec) -> DeviceTensor:
