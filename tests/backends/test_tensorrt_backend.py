@@ -265,6 +265,22 @@ def test_the_same_launch_again_is_replayed(
     assert libcuda.graphs == {}
 
 
+def test_a_stream_replays_every_launch(
+    libcuda: FakeLibCuda, tensorrt: FakeTensorRt, micro_onnx: ImagePredictor, photo_bgr: np.ndarray
+) -> None:
+    """Embeddings and memories take turns in a fixed ring of buffers, and each turn is recorded once."""
+    model = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
+    model.embeddings_cache = None
+    trackers = [VideoTracker(one) for one in (model, micro_onnx)]
+    for tracker in trackers:
+        tracker.prompt(photo_bgr, box=BOX)
+    for number in range(40):
+        before = len(libcuda.calls)
+        found, wanted = (tracker.track(np.roll(photo_bgr, number % 5, axis=1)) for tracker in trackers)
+    assert libcuda.calls[before:] == ["launch"] * 4
+    assert np.count_nonzero(found.masks != wanted.masks) <= found.masks.size // 1000
+
+
 @pytest.mark.parametrize("call", ["begin", "end", "instantiate"])
 def test_without_cuda_graphs_it_goes_on(
     libcuda: FakeLibCuda, tensorrt: FakeTensorRt, photo_bgr: np.ndarray, call: str, caplog: pytest.LogCaptureFixture
