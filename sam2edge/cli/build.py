@@ -34,6 +34,9 @@ from sam2edge.variants import find_variant
     help="More takes longer to build and may run faster.",
 )
 @click.option("--frame", metavar="WxH", help="Also build an engine that resizes a camera's frames of this size.")
+@click.option(
+    "--memory-slots", type=click.IntRange(1, 7), help="Memories a tracked frame attends to; fewer are quicker."
+)
 @click.option("--skip-built", is_flag=True, help="Keep engines that are still valid.")
 def build(
     model: str,
@@ -45,6 +48,7 @@ def build(
     out: str | None,
     level: int,
     frame: str | None,
+    memory_slots: int | None,
     skip_built: bool,
 ) -> None:
     """Build TensorRT engines of MODEL (see `sam2edge models list`) for this machine.
@@ -64,6 +68,7 @@ def build(
         level,
         skip_built,
         frame=frame,
+        memory_slots=memory_slots,
         **{name: None if path is None else Path(path) for name, path in places.items()},
     )
     with BuildProgress(f"building engines of {variant.model_id}") as progress:

@@ -44,7 +44,8 @@ def find_or_export_graphs(options: BuildOptions, show: Callable[[str], object], 
             got=f"no {', '.join(missing)}",
             remedy=f"pip install 'sam2edge[export]', or copy graphs into {own}",
         )
-    run_script(["to_onnx", *options.arguments, "--for-engines"], show, keep_output)
+    slots = [] if options.memory_slots is None else ["--memory-slots", str(options.memory_slots)]
+    run_script(["to_onnx", *options.arguments, *slots, "--for-engines"], show, keep_output)
     return own
 
 
@@ -92,11 +93,13 @@ def _engine_graph_dir(options: BuildOptions) -> Path:
 
 
 def _are_outdated(folder: Path, options: BuildOptions) -> bool:
-    """Whether the graphs were made of other weights than those at hand, as those of an older package are."""
-    wanted = stated_sha256(paths.find_checkpoint(options.variant))
-    if wanted is None:
-        return False
+    """Whether the graphs were made of other weights than those at hand, as those of an older package are, or for
+    another number of memories than is asked for."""
     try:
-        return read_manifest(folder / f"{contract.IMAGE_ENCODER}.onnx").checkpoint_sha256 != wanted
+        manifest = read_manifest(folder / f"{contract.IMAGE_ENCODER}.onnx")
     except GraphError:
         return False  # told when the graph itself is read
+    if options.memory_slots not in (None, manifest.memory_slots):
+        return True
+    wanted = stated_sha256(paths.find_checkpoint(options.variant))
+    return wanted not in (None, manifest.checkpoint_sha256)

@@ -23,7 +23,8 @@ class BuildOptions:
     module instead of parsing the graph. `level` 0..5 trades build time for speed. `skip_built` keeps engines that are
     still right. `checkpoint` names weights (None: those in the store), `graphs` a folder of exported graphs (None: the
     store or the package), `out` the folder to write engines to (None: the store). `frame`, such as "1920x1080", is the
-    size of a camera's frames, for which one more engine is built.
+    size of a camera's frames, for which one more engine is built. `memory_slots` is how many memories a tracked frame
+    attends to (None: as many as the graphs that are there, else the model's own number).
     """
 
     model: str
@@ -36,6 +37,7 @@ class BuildOptions:
     graphs: Path | None = None
     out: Path | None = None
     frame: str | None = None
+    memory_slots: int | None = None
 
     def __post_init__(self) -> None:
         if self.image_size < 64 or self.image_size % 32:
@@ -45,6 +47,10 @@ class BuildOptions:
 
         if self.frame is not None:
             read_frame_size(self.frame)
+        if self.graphs is not None and self.memory_slots is not None:
+            raise InvalidInputError(
+                "graphs have their number of memory slots already", expected="graphs or memory slots", got="both"
+            )
 
     @property
     def variant(self) -> Variant:

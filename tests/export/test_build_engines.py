@@ -16,6 +16,7 @@ from sam2edge import contract
 from sam2edge.cli.main import main
 from sam2edge.engine_build import build, library, memory
 from sam2edge.engine_build.build import build_engines
+from sam2edge.engine_build.graphs import find_or_export_graphs
 from sam2edge.engine_build.library import Library, find_library
 from sam2edge.engine_build.memory import check_free_memory
 from sam2edge.engine_build.options import BuildOptions
@@ -78,6 +79,21 @@ def test_an_engine_for_a_cameras_frames(builder: pytest.MonkeyPatch, tmp_path: P
     assert set(check_files(tmp_path / "out", ("frame_640x480",), MICRO, 384)) == {"frame_640x480"}
     with pytest.raises(InvalidInputError, match="frame size cannot be used.*1920x1080"):
         BuildOptions(MICRO.name, 384, frame="large")
+
+
+def test_graphs_for_another_number_of_memories_are_made_anew(
+    empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr("sam2edge.engine_build.graphs.run_script", lambda script, *_: started.append(script))
+    folder = paths.graph_dir(MICRO, 384, paths.FP32_FOR_ENGINES)
+    shutil.copytree(ASSETS, folder)
+    for slots in (None, 7, 3):
+        options = BuildOptions(MICRO.name, 384, "fp32", memory_slots=slots)
+        assert find_or_export_graphs(options, print, False) == folder
+    assert [script[-3:] for script in started] == [["--memory-slots", "3", "--for-engines"]]
+    with pytest.raises(InvalidInputError, match="expected graphs or memory slots; got both"):
+        BuildOptions(MICRO.name, 384, graphs=ASSETS, memory_slots=3)
 
 
 @pytest.mark.parametrize(
