@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.worker import Timed
+from bench.worker import Timed, time_on_cpu
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
 
@@ -62,6 +62,18 @@ def make_photo_cases(checkpoint: str, photo: str, point: list[float], device: st
         "encode": lambda: time_on_device(lambda: network.forward_image(image), device),
         "decode": lambda: time_on_device(decode, device),
     }
+
+
+def make_everything_cases(checkpoint: str, photo: str, options: dict[str, Any]) -> dict[str, Any]:
+    """ "everything": `SAM2AutomaticMaskGenerator.generate` with these options, in CPU time."""
+    install_torchvision()
+    from PIL import Image
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+    from sam2.build_sam import build_sam2
+
+    photo_rgb = np.array(Image.open(photo).convert("RGB"))
+    generator = SAM2AutomaticMaskGenerator(build_sam2(TINY, checkpoint, device="cpu"), **options)
+    return {"everything": lambda: time_on_cpu(lambda: len(generator.generate(photo_rgb)))}
 
 
 def make_video_cases(checkpoint: str, clip: str, box: list[float], device: str = "cpu") -> dict[str, Any]:
@@ -157,12 +169,30 @@ class _Normalize(nn.Module):
         return (image - mean) / std
 
 
+def _box_area(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def _batched_nms(boxes: Tensor, scores: Tensor, _: Tensor, iou_threshold: float) -> Tensor:
+    """Of boxes of one category; (N, 4), (N,) -> the indices kept, the highest score first."""
+    kept: list[int] = []
+    areas = _box_area(boxes)
+    for index in torch.argsort(scores, descending=True, stable=True).tolist():
+        low, high = torch.maximum(boxes[kept, :2], boxes[index, :2]), torch.minimum(boxes[kept, 2:], boxes[index, 2:])
+        shared = (high - low).clamp(min=0).prod(1)
+        if not (shared / (areas[kept] + areas[index] - shared) > iou_threshold).any():
+            kept.append(index)
+    return torch.tensor(kept, dtype=torch.long)
+
+
 def install_torchvision() -> None:
-    """Where torchvision does not load, puts the three transforms that `sam2` imports in its place."""
+    """Where torchvision does not load, puts the transforms and operators that `sam2` imports in its place."""
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError):
         package, transforms = ModuleType("torchvision"), ModuleType("torchvision.transforms")
         vars(transforms).update(ToTensor=_ToTensor, Resize=_Resize, Normalize=_Normalize)
-        vars(package).update(transforms=transforms)
-        sys.modules.update({"torchvision": package, "torchvision.transforms": transforms})
+        ops, boxes = ModuleType("torchvision.ops"), ModuleType("torchvision.ops.boxes")
+        vars(boxes).update(batched_nms=_batched_nms, box_area=_box_area)
+        vars(package).update(transforms=transforms, ops=ops)
+        sys.modules.update({module.__name__: module for module in (package, transforms, ops, boxes)})

@@ -1,8 +1,10 @@
-"""Photos on the CPU: python -m bench.photo micro|tiny|cache [--rounds N]
+"""Photos on the CPU: python -m bench.photo micro|tiny|cache|everything [--rounds N]
 
 micro: the embedded model on onnxruntime and the whole command, against OpenCV's GrabCut in a box.
 tiny: SAM 2.1 tiny at 1024 on torch and onnxruntime, against Meta's release (--meta-python).
 cache: a hit of the embeddings cache on a 1280x720 photo against a miss, with proof that a hit preprocesses nothing.
+everything: SAM 2.1 tiny at 1024 segments everything by a grid of clicks, against Meta's generator (--meta-python); in
+CPU time, a tenth of the rounds.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from bench.harness import (
     worker_command,
 )
 from bench.machine import ROOT
+from bench.worker import time_on_cpu
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +45,13 @@ OWN, GRABCUT, META = "sam2edge", "GrabCut", "Meta's release"
 TORCH, ORT = "sam2edge torch", "sam2edge onnxruntime"
 CUP_XY, CUP_XYXY = [300, 300], [75, 20, 480, 385]  # in the photo of examples/
 LARGE_WH, LARGE_XY = [1280, 720], [640, 400]
+GRID = {"points_per_side": 8, "min_score": 0.5, "min_stability": 0.5}
+"""Golden weights give scores around 0.5: with the defaults nothing would be found."""
+META_OPTIONS = {
+    "points_per_side": "points_per_side",
+    "min_score": "pred_iou_thresh",
+    "min_stability": "stability_score_thresh",
+}
 
 IMPORTS = """
 import atexit, sys
@@ -53,11 +63,17 @@ main(sys.argv[1:])
 
 def main() -> None:
     parser = make_parser(__doc__, rounds=20)
-    parser.add_argument("what", choices=("micro", "tiny", "cache"))
+    parser.add_argument("what", choices=("micro", "tiny", "cache", "everything"))
     args = parser.parse_args()
     use_cores(args.cores)
     with tempfile.TemporaryDirectory() as folder:
-        {"micro": measure_micro, "tiny": measure_tiny, "cache": measure_cache}[args.what](args, Path(folder))
+        measures = {
+            "micro": measure_micro,
+            "tiny": measure_tiny,
+            "cache": measure_cache,
+            "everything": measure_everything,
+        }
+        measures[args.what](args, Path(folder))
 
 
 def measure_micro(args: argparse.Namespace, work: Path) -> None:
@@ -121,6 +137,32 @@ def measure_tiny(args: argparse.Namespace, work: Path) -> None:
     )
 
 
+def measure_everything(args: argparse.Namespace, work: Path) -> None:
+    checkpoint = prepare_model(TINY, args.checkpoint, work)
+    photo = prepare_photo(work / "photo.png", LARGE_WH)
+    given: dict[str, Any] = {"checkpoint": checkpoint, "photo": photo}
+    own = {"location": "bench.photo:make_everything_cases", "model": TINY, "home": work, "options": GRID, **given}
+    meta = {META_OPTIONS[name]: value for name, value in GRID.items()}
+    sides = [
+        make_side(META, "bench.meta:make_everything_cases", python=args.meta_python, options=meta, **given),
+        make_side(TORCH, backend="torch", **own),
+        make_side(ORT, backend="onnxruntime", **own),
+    ]
+    outcome = alternate(sides, {"everything": max(1, args.rounds // 10)}, warmup=1)
+    ratios = {side: outcome.ratio("everything", side, META) for side in (TORCH, ORT)}
+    peaks = {side: facts["peak_rss_mib"] for side, facts in outcome.facts.items()}
+    report(
+        "photo_everything",
+        {"photo_everything": outcome},
+        [Target(f"everything, CPU time: {side} / Meta", 0.7, ratio) for side, ratio in ratios.items()],
+        {
+            **{f"everything, CPU time: {side} / {META}": ratio for side, ratio in ratios.items()},
+            **{f"peak memory: {side} / {META}": peaks[side] / peaks[META] for side in (TORCH, ORT)},
+        },
+        {"model": TINY, "image_size": 1024, "photo_wh": LARGE_WH, "weights": name_weights(args.checkpoint), **GRID},
+    )
+
+
 def measure_cache(args: argparse.Namespace, work: Path) -> None:
     photo = prepare_photo(work / "photo.png", LARGE_WH)
     given: dict[str, Any] = {
@@ -180,6 +222,21 @@ def make_cases(
     picture = cv2.imread(photo)
     assert picture is not None, photo
     return make_model_cases(loaded, picture, point)
+
+
+def make_everything_cases(
+    model: str, backend: str, photo: str, checkpoint: str, options: dict[str, Any]
+) -> dict[str, Callable[[], Any]]:
+    """ "everything": `segment_everything` of the photo with these options, past the cache, in CPU time."""
+    import cv2
+
+    from sam2edge import AutoModel
+
+    loaded = AutoModel.from_pretrained(model, backend=backend, checkpoint=checkpoint)
+    loaded.embeddings_cache = None
+    picture = cv2.imread(photo)
+    assert picture is not None, photo
+    return {"everything": lambda: time_on_cpu(lambda: len(loaded.segment_everything(picture, **options)))}
 
 
 def make_model_cases(model: ImagePredictor, photo: np.ndarray, point: list[float]) -> dict[str, Callable[[], Any]]:

@@ -19,6 +19,7 @@ RESULTS_SHOWN = (
     "photo_micro",
     "photo_tiny",
     "photo_cache",
+    "photo_everything",
     "video_tiny",
     "video_edgetam",
     "video_objects",

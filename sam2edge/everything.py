@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +20,7 @@ from sam2edge.datatypes import Sam2ImageEmbedding
 from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.frame import logits_to_masks
 from sam2edge.imaging.object_masks import ObjectMasks
+from sam2edge.imaging.packed_mask import PackedMask, PackedMasks, pack_mask
 from sam2edge.imaging.regions import find_small
 
 Embed = Callable[[NDArray[np.uint8], str], Sam2ImageEmbedding]
@@ -71,34 +71,39 @@ class EverythingOptions:
 
 @dataclass(frozen=True, eq=False)
 class FoundMask:
-    """One mask: its bits, what is known of it, and the click that found it.
+    """One mask, what is known of it, and the click that found it.
 
-    score: predicted IoU, 0..1; stability 0..1; box_xyxy in pixels, right and bottom exclusive; point_xy in pixels;
-    crop_xyxy: the part of the photo that it was found in.
+    score: predicted IoU, 0..1; stability 0..1; point_xy in pixels; crop_xyxy: the part of the photo that it was found
+    in.
     """
 
     score: float
     stability: float
-    box_xyxy: tuple[int, int, int, int]
     point_xy: tuple[float, float]
     crop_xyxy: tuple[int, int, int, int]
-    size_hw: tuple[int, int]
-    _bits: NDArray[np.uint8]
+    packed: PackedMask
 
     @property
     def mask(self) -> NDArray[np.bool_]:
         """(H, W) bool at the photo's size, unpacked anew at each call: hundreds of masks stay small."""
-        height, width = self.size_hw
-        return np.unpackbits(self._bits, count=height * width).reshape(height, width).astype(bool)
+        return self.packed.unpack()
 
     @property
     def area(self) -> int:
         """Pixels inside."""
-        return int(np.unpackbits(self._bits).sum())
+        return self.packed.area
+
+    @property
+    def box_xyxy(self) -> tuple[int, int, int, int]:
+        """In pixels, right and bottom exclusive."""
+        return self.packed.box_xyxy
 
 
 class FoundMasks(ObjectMasks, Sequence[FoundMask]):
-    """What `segment_everything` found, the largest first; `draw`, `to_coco` and the rest work on all of it."""
+    """What `segment_everything` found, the largest first; `draw`, `to_coco` and the rest work on all of it.
+
+    They unpack one mask at a time, but for `to_supervision`, whose result holds all of them.
+    """
 
     def __init__(self, found: Sequence[FoundMask], size_hw: tuple[int, int]) -> None:
         self._found = tuple(sorted(found, key=lambda one: -one.area))
@@ -119,8 +124,16 @@ class FoundMasks(ObjectMasks, Sequence[FoundMask]):
     def __repr__(self) -> str:
         return f"FoundMasks({len(self)} masks, {self._size_hw[1]}x{self._size_hw[0]})"
 
-    def _object_masks(self) -> NDArray[np.bool_]:
-        return np.stack([one.mask for one in self]) if self._found else np.zeros((0, *self._size_hw), bool)
+    @property
+    def areas(self) -> NDArray[np.int64]:
+        return np.array([one.area for one in self], np.int64)
+
+    @property
+    def boxes_xyxy(self) -> NDArray[np.float32]:
+        return np.array([one.box_xyxy for one in self], np.float32).reshape(-1, 4)
+
+    def _object_masks(self) -> PackedMasks:
+        return PackedMasks([one.packed for one in self], self._size_hw)
 
     def _object_scores(self) -> NDArray[np.float32]:
         return np.array([one.score for one in self], np.float32)
@@ -181,44 +194,35 @@ def _search_crop(
         # The first of four masks is the single one; a click of the grid may mean a part or the whole.
         for k, plane in np.argwhere(out.iou_scores[:, 1:] > options.min_score):
             logits, score = out.low_res_masks[k, 1 + plane], float(out.iou_scores[k, 1 + plane])
-            kept = _judge_mask(logits, embedding.image_size_hw, options)
-            if kept is None or _is_cut_off(kept[2], crop_xyxy, pixels.shape):
+            judged = _judge_mask(logits, embedding.image_size_hw, options)
+            if judged is None:
                 continue
-            mask, stability, (left, top, right, bottom) = kept
-            whole = np.zeros(pixels.shape[:2], bool)
-            whole[y1:y2, x1:x2] = mask
-            yield FoundMask(
-                score,
-                stability,
-                (x1 + left, y1 + top, x1 + right, y1 + bottom),
-                (float(x1 + batch[k, 0] * size_wh[0]), float(y1 + batch[k, 1] * size_wh[1])),
-                crop_xyxy,
-                (pixels.shape[0], pixels.shape[1]),
-                np.packbits(whole),
-            )
+            mask, stability = judged
+            packed = pack_mask(mask, (x1, y1), (pixels.shape[0], pixels.shape[1]))
+            if packed is None or _is_cut_off(packed.box_xyxy, crop_xyxy, pixels.shape):
+                continue
+            point_xy = (float(x1 + batch[k, 0] * size_wh[0]), float(y1 + batch[k, 1] * size_wh[1]))
+            yield FoundMask(score, stability, point_xy, crop_xyxy, packed)
 
 
 def _judge_mask(
     logits: NDArray[np.float32], size_hw: tuple[int, int], options: EverythingOptions
-) -> tuple[NDArray[np.bool_], float, tuple[int, int, int, int]] | None:
-    """The mask at the crop's size, its stability and its box in the crop; None where it is unstable or empty."""
+) -> tuple[NDArray[np.bool_], float] | None:
+    """The mask at the crop's size, and its stability; None where it is unstable."""
     large = logits_to_masks(logits, size_hw, 0.0, return_logits=True)
     outer = np.count_nonzero(large > -options.stability_offset)
     stability = float(np.count_nonzero(large > options.stability_offset) / outer) if outer else 0.0
     if stability < options.min_stability:
         return None
     mask = large > 0
-    if options.min_area:
-        mask = _remove_small_parts(mask, options.min_area)
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    return (mask, stability, (x, y, x + width, y + height)) if width else None
+    return (_remove_small_parts(mask, options.min_area) if options.min_area else mask), stability
 
 
 def _is_cut_off(
     box_xyxy: tuple[int, int, int, int], crop_xyxy: tuple[int, int, int, int], shape: tuple[int, ...]
 ) -> bool:
-    """Whether a box, in pixels of the crop, ends at an edge of the crop that is not the photo's."""
-    box = np.add(box_xyxy, (crop_xyxy[0], crop_xyxy[1]) * 2)
+    """Whether a box ends, by its last pixels, at an edge of the crop that is not the photo's."""
+    box = np.subtract(box_xyxy, (0, 0, 1, 1))
     near_crop = np.abs(np.subtract(box, crop_xyxy)) <= _EDGE_PIXELS
     near_photo = np.abs(np.subtract(box, (0, 0, shape[1], shape[0]))) <= _EDGE_PIXELS
     return bool((near_crop & ~near_photo).any())

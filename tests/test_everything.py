@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 from sam2edge.backends.base import DecodedPrompts
 from sam2edge.datatypes import BackendReport
 from sam2edge.errors import InvalidInputError
-from sam2edge.everything import EverythingOptions, plan_crops
+from sam2edge.everything import EverythingOptions, FoundMask, FoundMasks, plan_crops
+from sam2edge.imaging.packed_mask import pack_mask
 from sam2edge.predictor import ImagePredictor
 from tests.data import grid_masks
 from tests.fake_backend import FakeBackend
@@ -56,6 +59,53 @@ def test_the_masks_are_those_that_metas_generator_keeps(model: ImagePredictor) -
         one = by_point_and_score[key]
         assert (one.mask & mask).sum() / (one.mask | mask).sum() >= 0.99
         assert one.stability == pytest.approx(stability, abs=1e-3)
+
+
+def test_a_whole_model_finds_what_metas_finds(golden_checkpoint: Callable[[str], Path]) -> None:
+    pytest.importorskip("torch")
+    from sam2edge import AutoModel
+
+    model = AutoModel.from_pretrained("tiny", backend="torch", image_size=512, checkpoint=golden_checkpoint("tiny"))
+    photo = grid_masks.whole_photo_rgb()
+    found = model.segment_everything(photo, input_color_format="rgb", **grid_masks.WHOLE)
+    count = len(REFERENCE["whole_scores"])
+    masks = np.unpackbits(REFERENCE["whole_masks"], count=count * photo[..., 0].size).reshape(count, *photo.shape[:2])
+    assert len(found) == count > 10
+    for mask, score, stability, point in zip(
+        masks.astype(bool),
+        REFERENCE["whole_scores"],
+        REFERENCE["whole_stability"],
+        REFERENCE["whole_points_xy"].tolist(),
+        strict=True,
+    ):
+        here = [one for one in found if one.point_xy == tuple(point)]
+        one = min(here, key=lambda one: abs(one.score - score))
+        assert one.score == pytest.approx(score, abs=1e-3)
+        assert one.stability == pytest.approx(stability, abs=2e-3)
+        assert (one.mask & mask).sum() / (one.mask | mask).sum() >= 0.99
+
+
+def test_hundreds_of_masks_of_a_large_photo_stay_small() -> None:
+    """As many whole would take 1.2 GB; nothing but `to_supervision` unpacks more than one at a time."""
+    size_hw, count = (2000, 3000), 200
+    rows, columns = np.ogrid[: size_hw[0], : size_hw[1]]
+    disc = (rows - 1000) ** 2 + (columns - 1500) ** 2 < 700**2
+    packed = pack_mask(disc)
+    assert packed is not None
+    found = FoundMasks([FoundMask(0.9, 0.97, (1500.0, 1000.0), (0, 0, 3000, 2000), packed)] * count, size_hw)
+    assert sum(len(one.packed.bits) for one in found) < 4_000_000
+    assert (found[7].mask == disc).all()
+    photo = np.zeros((*size_hw, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        assert found.areas[3] == disc.sum() == found[3].area
+        assert found[:2].to_rle()[0]["size"] == list(size_hw)
+        assert (found.cutout(photo)[..., 3] > 0).sum() == disc.sum()
+        found[:3].draw(photo)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 15 * disc.nbytes
 
 
 def test_crops_are_those_of_metas_generator() -> None:

@@ -21,6 +21,7 @@ from sam2edge.imaging.mask_formats import (
     yolo_line,
 )
 from sam2edge.imaging.overlay import distinct_color, draw_masks
+from sam2edge.imaging.packed_mask import PackedMask
 
 FORMATS = ("mask", "overlay", "cutout", "polygons", "rle", "yolo", "coco")
 DEFAULT_FORMATS = ("mask", "overlay")
@@ -28,13 +29,18 @@ DEFAULT_FORMATS = ("mask", "overlay")
 
 @dataclass(frozen=True)
 class FoundMask:
-    """A mask (H, W) bool of an object, numbered from 1; `rank` is 0 for its best mask, 1 and 2 for alternatives."""
+    """A mask of an object, numbered from 1; `rank` is 0 for its best mask, 1 and 2 for alternatives."""
 
     number: int
     rank: int
-    mask: np.ndarray
+    held: np.ndarray | PackedMask
     score: float
     prompt: ObjectPrompt
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool; one that is packed is unpacked anew at each call."""
+        return self.held if isinstance(self.held, np.ndarray) else self.held.unpack()
 
 
 @dataclass(frozen=True)
@@ -73,14 +79,15 @@ def make_files(result: PhotoResult, stem: str, formats: Sequence[str]) -> dict[s
         elif form in ("polygons", "rle"):
             files[f"{stem}.{form}.json"] = _to_json(_list_shapes(result, form))
         elif form == "yolo":
-            lines = [yolo_line(found.mask) for found in result.best if found.mask.any()]
+            lines = [yolo_line(mask) for mask in (found.mask for found in result.best) if mask.any()]
             files[f"{stem}.txt"] = "".join(f"{line}\n" for line in lines).encode()
     return files
 
 
 def make_coco_entry(result: PhotoResult) -> tuple[str, tuple[int, int], list[dict[str, Any]]]:
     """The photo's part of a COCO data set, as `coco_dataset` takes it."""
-    annotations = [coco_annotation(found.mask, found.score) for found in result.best if found.mask.any()]
+    masks = ((found.mask, found.score) for found in result.best)
+    annotations = [coco_annotation(mask, score) for mask, score in masks if mask.any()]
     return Path(result.path).name, (result.image_bgr.shape[0], result.image_bgr.shape[1]), annotations
 
 
@@ -91,13 +98,26 @@ def draw_overlay(result: PhotoResult, shown: Sequence[FoundMask]) -> np.ndarray:
     boxes = [prompt.box for prompt in prompts if prompt.box is not None]
     return draw_masks(
         result.image_bgr,
-        np.stack([found.mask for found in shown]),
+        _Masks(shown),
         points=np.array([(point.x, point.y) for point in points]).reshape(-1, 2),
         point_labels=np.array([point.label for point in points]),
         boxes=np.array(boxes).reshape(-1, 4),
         labels=[_format_label(result, found) for found in shown],
         colors=[distinct_color(found.number - 1) for found in shown],
     )
+
+
+class _Masks(Sequence[np.ndarray]):
+    """The masks of what was found, one at a time."""
+
+    def __init__(self, shown: Sequence[FoundMask]) -> None:
+        self._shown = shown
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._shown[index].mask
 
 
 def _format_label(result: PhotoResult, found: FoundMask) -> str:
@@ -109,11 +129,12 @@ def _format_label(result: PhotoResult, found: FoundMask) -> str:
 
 def describe_mask(found: FoundMask) -> dict[str, Any]:
     """A mask for JSON, with its own box, right and bottom exclusive, None if the mask is empty."""
-    box = mask_box(found.mask)
+    mask = found.mask
+    box = mask_box(mask)
     return {
         "object": found.number,
         "score": round(found.score, 4),
-        "area_pixels": int(np.count_nonzero(found.mask)),
+        "area_pixels": int(np.count_nonzero(mask)),
         "box_xyxy": None if box is None else list(box),
     }
 

@@ -241,7 +241,7 @@ def _find_everything(model: Any, image_bgr: np.ndarray, points_per_side: int) ->
             got=f"{points_per_side}x{points_per_side} clicks",
             remedy="give more --points-per-side, a larger --model, or a --point",
         )
-    return [FoundMask(number, 0, one.mask, one.score, ObjectPrompt()) for number, one in enumerate(found, 1)]
+    return [FoundMask(number, 0, one.packed, one.score, ObjectPrompt()) for number, one in enumerate(found, 1)]
 
 
 def _encode_coco(entries: list[Any], label: str | None) -> bytes:

@@ -19,13 +19,14 @@ from sam2edge.imaging.mask_formats import (
     mask_rle,
 )
 from sam2edge.imaging.overlay import draw_masks
+from sam2edge.imaging.packed_mask import PackedMasks
 
 
 class ObjectMasks:
     """Methods on the masks of N objects, in their order. Of several masks of one object the best is meant."""
 
-    def _object_masks(self) -> NDArray[np.bool_]:
-        """(N, H, W) bool."""
+    def _object_masks(self) -> NDArray[np.bool_] | PackedMasks:
+        """(N, H, W) bool, or masks that are unpacked one at a time."""
         raise NotImplementedError
 
     def _object_scores(self) -> NDArray[np.float32]:
@@ -78,7 +79,8 @@ class ObjectMasks:
             import supervision
         except ImportError as error:
             raise BackendUnavailableError("supervision is not installed", remedy="pip install supervision") from error
-        masks, scores, numbers = self._object_masks(), self._object_scores(), np.array(self._object_numbers(), int)
+        masks = np.asarray(self._object_masks(), bool).reshape(self._object_masks().shape)
+        scores, numbers = self._object_scores(), np.array(self._object_numbers(), int)
         there = masks.any(axis=(1, 2))
         return supervision.Detections(
             xyxy=self.boxes_xyxy[there],
@@ -93,8 +95,11 @@ class ObjectMasks:
 
         `image` is the photo that the masks were made from, in any form that a model takes.
         """
-        masks = self._object_masks()
-        return cut_out(self._pixels(image)[0], np.asarray(masks.any(axis=0)))
+        pixels = self._pixels(image)[0]
+        inside = np.zeros(pixels.shape[:2], bool)
+        for mask in self._object_masks():
+            inside |= mask
+        return cut_out(pixels, inside)
 
     def draw(self, image: Any, *, labels: Sequence[str] | None = None, alpha: float = 0.5) -> NDArray[np.uint8]:
         """A picture (H, W, 3) uint8, in the image's colour order, of the masks in colours of their own.

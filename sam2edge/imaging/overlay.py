@@ -22,7 +22,7 @@ _FIRST_HUE = 0.58  # blue: rare in what people photograph, and apart from the gr
 
 def draw_masks(
     image_bgr: np.ndarray,
-    masks: np.ndarray,
+    masks: np.ndarray | Sequence[np.ndarray],
     *,
     points: np.ndarray | None = None,
     point_labels: np.ndarray | None = None,
@@ -36,7 +36,8 @@ def draw_masks(
 
     Args:
         image_bgr: (H, W, 3) uint8, BGR; left as it is.
-        masks: (N, H, W) or (H, W) bool, or any numbers, where not 0 is inside; N may be 0.
+        masks: (N, H, W) or (H, W) bool, or any numbers, where not 0 is inside; N may be 0. Of a sequence one mask at a
+            time is taken.
         points: (P, 2) x, y in pixels, drawn as dots.
         point_labels: (P,), 1 foreground (green), 0 background (red); all foreground when left out.
         boxes: (4,) or (B, 4) x1, y1, x2, y2 in pixels.
@@ -53,7 +54,10 @@ def draw_masks(
         InvalidInputError: an image, masks, points or boxes of another shape or dtype, labels of another number than
             masks, alpha outside 0..1.
     """
-    masks = _check(image_bgr, masks, alpha)
+    _check(image_bgr, alpha)
+    if not isinstance(masks, Sequence) or isinstance(masks, (list, tuple)):
+        masks = np.asarray(masks)
+        masks = _to_planes(masks[None] if masks.ndim == 2 else masks, image_bgr)
     points, positive = _read_points(points, point_labels)
     corners = np.empty((0, 4)) if boxes is None else _read_rows(boxes, 4, "boxes", "(4,) or (B, 4)")
     picture = np.array(image_bgr, order="C")
@@ -62,7 +66,8 @@ def draw_masks(
     thickness = _stroke_pixels(picture)
     colors = colors or [distinct_color(index) for index in range(len(masks))]
     for index, mask in enumerate(masks):
-        _draw_mask(picture, mask, colors[index % len(colors)], alpha, thickness if outline else 0)
+        plane = mask if isinstance(masks, np.ndarray) else _to_planes(mask[None], image_bgr)[0]
+        _draw_mask(picture, plane, colors[index % len(colors)], alpha, thickness if outline else 0)
     for x1, y1, x2, y2 in corners:
         for color, width in ((_WHITE, thickness + 2 * _halo_pixels(thickness)), (_GREEN, thickness)):
             cv2.rectangle(picture, _pixel(x1, y1), _pixel(x2, y2), color, width, cv2.LINE_AA)
@@ -71,7 +76,8 @@ def draw_masks(
         cv2.circle(picture, _pixel(x, y), radius + 2 * _halo_pixels(thickness), _WHITE, cv2.FILLED, cv2.LINE_AA)
         cv2.circle(picture, _pixel(x, y), radius, color, cv2.FILLED, cv2.LINE_AA)
     for index, (mask, label) in enumerate(zip(masks, labels or (), strict=bool(labels))):
-        _draw_label(picture, mask, label, colors[index % len(colors)], thickness)
+        plane = mask if isinstance(masks, np.ndarray) else _to_planes(mask[None], image_bgr)[0]
+        _draw_label(picture, plane, label, colors[index % len(colors)], thickness)
     return picture
 
 
@@ -127,8 +133,7 @@ def _pixel(x: float, y: float) -> tuple[int, int]:
     return round(float(np.clip(x, -limit, limit))), round(float(np.clip(y, -limit, limit)))
 
 
-def _check(image_bgr: np.ndarray, masks: np.ndarray, alpha: float) -> np.ndarray:
-    """The masks as (N, H, W) uint8, 0 or 1, after a check of them and the image."""
+def _check(image_bgr: np.ndarray, alpha: float) -> None:
     if getattr(image_bgr, "dtype", None) != np.uint8 or image_bgr.ndim != 3 or image_bgr.shape[2] != 3:
         raise InvalidInputError(
             "image to draw on not usable",
@@ -136,9 +141,13 @@ def _check(image_bgr: np.ndarray, masks: np.ndarray, alpha: float) -> np.ndarray
             got=_describe(image_bgr),
             remedy="convert it with cv2.cvtColor",
         )
-    found = np.asarray(masks)
-    found = found[None] if found.ndim == 2 else found
-    if found.ndim != 3 or found.shape[1:] != image_bgr.shape[:2]:
+    if not 0 <= alpha <= 1:
+        raise InvalidInputError("alpha out of range", expected="0 to 1", got=alpha, remedy="0.5 shows both")
+
+
+def _to_planes(masks: np.ndarray, image_bgr: np.ndarray) -> np.ndarray:
+    """The masks as (N, H, W) uint8, 0 or 1, after a check of their shape."""
+    if masks.ndim != 3 or masks.shape[1:] != image_bgr.shape[:2]:
         height, width = image_bgr.shape[:2]
         raise InvalidInputError(
             "masks do not fit the image",
@@ -146,9 +155,7 @@ def _check(image_bgr: np.ndarray, masks: np.ndarray, alpha: float) -> np.ndarray
             got=_describe(masks),
             remedy="draw masks on the image they were made from",
         )
-    if not 0 <= alpha <= 1:
-        raise InvalidInputError("alpha out of range", expected="0 to 1", got=alpha, remedy="0.5 shows both")
-    return np.not_equal(found, 0).view(np.uint8)
+    return np.not_equal(masks, 0).view(np.uint8)
 
 
 def _read_points(points: np.ndarray | None, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

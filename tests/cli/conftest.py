@@ -12,6 +12,7 @@ import pytest
 
 import sam2edge
 from sam2edge.everything import FoundMask, FoundMasks
+from sam2edge.imaging.packed_mask import pack_mask
 from sam2edge.variants import EMBEDDED, Variant, find_variant
 
 PHOTO = np.full((60, 80, 3), 90, np.uint8)
@@ -69,8 +70,9 @@ def found_mask(left: int, score: float) -> FoundMask:
     height, width = PHOTO.shape[:2]
     mask = np.zeros((height, width), bool)
     mask[10:50, left:] = True
-    box, whole = (left, 10, width, 50), (0, 0, width, height)
-    return FoundMask(score, 0.97, box, (left + 1.0, 20.0), whole, (height, width), np.packbits(mask))
+    packed = pack_mask(mask)
+    assert packed is not None
+    return FoundMask(score, 0.97, (left + 1.0, 20.0), (0, 0, width, height), packed)
 
 
 @pytest.fixture

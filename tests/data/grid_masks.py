@@ -9,10 +9,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.data.meta_inputs import photo_rgb
+
 IMAGE_SIZE = 256  # pixels of the model's input
 SIDE = IMAGE_SIZE // 4
 PHOTO_HW = (180, 240)
 POINTS_PER_SIDE = 12
+WHOLE = {"points_per_side": 4, "min_score": 0.0, "min_stability": 0.5, "max_overlap": 1.0}
+"""Options of the golden that a whole model finds, on `whole_photo_rgb`."""
+
+
+def whole_photo_rgb() -> NDArray[np.uint8]:
+    """(200, 300, 3)."""
+    return np.ascontiguousarray(photo_rgb()[:200, :300])
 
 
 def decode_click(x: float, y: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

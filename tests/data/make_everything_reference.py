@@ -1,13 +1,14 @@
-"""Records which masks Meta's automatic generator keeps of those of `grid_masks`: everything_reference.npz.
+"""Records what Meta's automatic generator finds: everything_reference.npz.
+
+Of the masks of `grid_masks` those that it keeps; and all of it, with SAM 2.1 tiny under golden weights ("whole_...").
 
 Run by hand in the environment that make_meta_reference.py describes: python -m tests.data.make_everything_reference
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,30 +16,13 @@ import torch
 
 from bench import meta
 from tests.data import grid_masks as given
+from tests.data import meta_inputs
+from tests.data.make_meta_reference import CONFIGS, build
 
 TARGET = Path(__file__).with_name("everything_reference.npz")
 
 
-def box_area(boxes: torch.Tensor) -> torch.Tensor:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, _: Any, iou_threshold: float) -> torch.Tensor:
-    """What torchvision's operator gives for one category."""
-    kept: list[int] = []
-    areas = box_area(boxes)
-    for index in torch.argsort(scores, descending=True, stable=True).tolist():
-        low, high = torch.maximum(boxes[kept, :2], boxes[index, :2]), torch.minimum(boxes[kept, 2:], boxes[index, 2:])
-        shared = (high - low).clamp(min=0).prod(1)
-        if not (shared / (areas[kept] + areas[index] - shared) > iou_threshold).any():
-            kept.append(index)
-    return torch.tensor(kept, dtype=torch.long)
-
-
 meta.install_torchvision()
-boxes_module = ModuleType("torchvision.ops.boxes")
-vars(boxes_module).update(batched_nms=batched_nms, box_area=box_area)
-sys.modules.update({"torchvision.ops": ModuleType("torchvision.ops"), "torchvision.ops.boxes": boxes_module})
 
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator  # noqa: E402  # after the stand-in
 from sam2.utils.amg import generate_crop_boxes  # noqa: E402
@@ -68,12 +52,33 @@ class GridPredictor:
         return self._transforms.postprocess_masks(low_res, self.size_hw), scores, low_res
 
 
+def run_whole() -> dict[str, np.ndarray]:
+    """Golden weights give masks of the whole photo, whose boxes overlap: so none is dropped for that."""
+    generator = SAM2AutomaticMaskGenerator(
+        build(CONFIGS["sam2.1_hiera_tiny"]),
+        points_per_side=given.WHOLE["points_per_side"],
+        pred_iou_thresh=given.WHOLE["min_score"],
+        stability_score_thresh=given.WHOLE["min_stability"],
+        box_nms_thresh=given.WHOLE["max_overlap"],
+    )
+    grid = meta_inputs.GRID  # the release fixes those of 1024
+    generator.predictor._bb_feat_sizes = [(grid * n, grid * n) for n in (4, 2, 1)]
+    found = generator.generate(given.whole_photo_rgb())
+    return {
+        "whole_masks": np.packbits(np.stack([one["segmentation"] for one in found])),
+        "whole_scores": np.array([one["predicted_iou"] for one in found], np.float32),
+        "whole_stability": np.array([one["stability_score"] for one in found], np.float32),
+        "whole_points_xy": np.array([one["point_coords"][0] for one in found], np.float32),
+    }
+
+
 def main() -> None:
     generator = SAM2AutomaticMaskGenerator.__new__(SAM2AutomaticMaskGenerator)
     model = SimpleNamespace(image_size=given.IMAGE_SIZE, mask_threshold=0.0, device="cpu")
     generator.__init__(model, points_per_side=given.POINTS_PER_SIDE)  # type: ignore[misc]
     generator.predictor = GridPredictor()
     found = generator.generate(np.zeros((*given.PHOTO_HW, 3), np.uint8))
+    whole = run_whole()
     crops, layers = generate_crop_boxes((480, 641), 2, 512 / 1500)
     np.savez_compressed(
         TARGET,
@@ -83,8 +88,9 @@ def main() -> None:
         points_xy=np.array([one["point_coords"][0] for one in found], np.float32),
         crops_xyxy=np.array(crops),
         crop_layers=np.array(layers),
+        **whole,
     )
-    print(f"{TARGET}: {len(found)} masks")
+    print(f"{TARGET}: {len(found)} masks, {len(whole['whole_scores'])} by the whole model")
 
 
 if __name__ == "__main__":
