@@ -1,7 +1,7 @@
 """Segment everything: a grid of clicks on one photo, and of the masks found the good ones, each once.
 
 The method and its defaults are those of SAM's automatic mask generator (Kirillov et al. 2023, "Segment Anything",
-appendix B; the values are SAM 2's release).
+appendix B; the values are SAM 2's release, but those of the embedded model, whose scores are lower).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ from sam2edge.errors import InvalidInputError
 from sam2edge.imaging.frame import logits_to_masks
 from sam2edge.imaging.object_masks import ObjectMasks
 from sam2edge.imaging.packed_mask import PackedMask, PackedMasks, pack_mask
+from sam2edge.imaging.refine import CLEAN, NONE, refine_logits
 from sam2edge.imaging.regions import find_small
+from sam2edge.variants import Variant
 
 Embed = Callable[[NDArray[np.uint8], str], Sam2ImageEmbedding]
 """Encodes an image (H, W, 3) uint8 of the colour order "bgr" or "rgb"."""
@@ -35,13 +37,15 @@ class EverythingOptions:
 
     points_per_side: clicks along each side of the grid, at least 1.
     points_per_batch: clicks decoded at a time; fewer take less memory.
-    min_score: least predicted IoU, 0..1.
-    min_stability: least IoU of a mask thresholded at +stability_offset with itself at -stability_offset, 0..1.
+    min_score: least predicted IoU, 0..1; for the embedded model 0.5 by default.
+    min_stability: least IoU of a mask thresholded at +stability_offset with itself at -stability_offset, 0..1; for the
+        embedded model 0.75 by default.
     max_overlap: of two masks whose boxes have a larger IoU than this the better one is kept.
     crop_layers: layers of crops to search besides the photo, 4 in the first, 16 in the second: finds smaller objects.
     crop_overlap: how much neighbouring crops of the first layer overlap, as a share of the photo's shorter side.
     crop_points_divisor: each layer of crops has this many times fewer points a side.
     min_area: pixels; smaller islands and holes of a mask are removed. 0: none are.
+    refine: "clean" removes specks and small holes, as for the embedded model by default, "none" does not.
     """
 
     points_per_side: int = 32
@@ -54,6 +58,7 @@ class EverythingOptions:
     crop_overlap: float = 512 / 1500
     crop_points_divisor: int = 1
     min_area: int = 0
+    refine: str = NONE
 
     def __post_init__(self) -> None:
         whole = {"points_per_side": 1, "points_per_batch": 1, "crop_layers": 0, "crop_points_divisor": 1, "min_area": 0}
@@ -67,6 +72,14 @@ class EverythingOptions:
                 raise InvalidInputError(f"{name} cannot be used", expected="0 to 1", got=repr(value))
         if not 0 <= self.stability_offset < math.inf:
             raise InvalidInputError("stability_offset cannot be used", expected="0 or more", got=self.stability_offset)
+        if self.refine not in (NONE, CLEAN):
+            raise InvalidInputError("refine cannot be used", expected=f"{NONE!r} or {CLEAN!r}", got=repr(self.refine))
+
+    @classmethod
+    def for_model(cls, variant: Variant, **options: Any) -> EverythingOptions:
+        """These options, the others as they are best for the model."""
+        score, stability = variant.everything
+        return cls(**{"min_score": score, "min_stability": stability, "refine": variant.refine, **options})
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +207,9 @@ def _search_crop(
         # The first of four masks is the single one; a click of the grid may mean a part or the whole.
         for k, plane in np.argwhere(out.iou_scores[:, 1:] > options.min_score):
             logits, score = out.low_res_masks[k, 1 + plane], float(out.iou_scores[k, 1 + plane])
+            if options.refine == CLEAN:
+                click_xy = coords[k : k + 1] * logits.shape[0] / backend.image_size
+                logits = refine_logits(logits[None, None], click_xy, labels[k : k + 1], 0.0)[0, 0]
             judged = _judge_mask(logits, embedding.image_size_hw, options)
             if judged is None:
                 continue

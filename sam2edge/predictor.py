@@ -330,7 +330,9 @@ class ImagePredictor:
         def embed(part: NDArray[np.uint8], color_order: str) -> Sam2ImageEmbedding:
             return self.embed_images(part, input_color_format=color_order)[0]
 
-        return segment_everything(embed, self.backend, pixels, order, EverythingOptions(**options))
+        return segment_everything(
+            embed, self.backend, pixels, order, EverythingOptions.for_model(self.variant, **options)
+        )
 
     def stats(self) -> ModelStats:
         """What this model has done since it was loaded, and how the machine fares; takes a few milliseconds.

@@ -53,6 +53,7 @@ class Variant:
     the tokens that a perceiver makes of it. `pooling`: "scores" or "keys" where memories are averaged over 2x2 cells
     before a frame attends to them, named after what is then raised by the four cells' weight (`PooledAttention`).
     `refine`: how masks are refined unless the caller says otherwise, as `ImagePredictor.segment_images` takes it.
+    `everything`: least score and stability of a mask that `segment_everything` keeps unless the caller says otherwise.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Variant:
     memory_latents: int = 0
     pooling: str = "none"
     refine: str = "none"
+    everything: tuple[float, float] = (0.8, 0.95)
     checkpoint: Checkpoint | None = None
 
     @property
@@ -147,6 +149,7 @@ _MICRO = Variant(
     trunk="lite",
     trunk_dims=(24, 40, 112, 320),
     refine="clean",
+    everything=(0.5, 0.75),  # its scores are lower; by pictures of photos, of what shows objects and not pieces
     d_model=128,
     decoder_heads=4,
     decoder_mlp_dim=512,
