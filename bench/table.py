@@ -20,6 +20,7 @@ RESULTS_SHOWN = (
     "photo_tiny",
     "photo_cache",
     "photo_everything",
+    "cpu_time",
     "video_tiny",
     "video_edgetam",
     "video_objects",
