@@ -20,7 +20,7 @@ from sam2edge.predictor import ImagePredictor
 from tests.data import grid_masks
 from tests.fake_backend import FakeBackend
 
-OFFICIAL = {"min_score": 0.8, "min_stability": 0.95, "refine": "none"}
+OFFICIAL: dict[str, Any] = {"min_score": 0.8, "min_stability": 0.95, "refine": "none"}
 """What others than the embedded model have."""
 REFERENCE = np.load(Path(__file__).parent / "data" / "everything_reference.npz")
 

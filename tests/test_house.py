@@ -31,6 +31,7 @@ ROOMS = (
     "imaging/frame.py",
     "imaging/overlay.py",
     "imaging/mask_formats.py",
+    "imaging/packed_mask.py",
     "imaging/object_masks.py",
     "datatypes.py",
     "cache.py",

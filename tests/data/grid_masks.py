@@ -6,6 +6,8 @@ is compared.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,7 @@ IMAGE_SIZE = 256  # pixels of the model's input
 SIDE = IMAGE_SIZE // 4
 PHOTO_HW = (180, 240)
 POINTS_PER_SIDE = 12
-WHOLE = {"points_per_side": 4, "min_score": 0.0, "min_stability": 0.5, "max_overlap": 1.0}
+WHOLE: dict[str, Any] = {"points_per_side": 4, "min_score": 0.0, "min_stability": 0.5, "max_overlap": 1.0}
 """Options of the golden that a whole model finds, on `whole_photo_rgb`."""
 
 
