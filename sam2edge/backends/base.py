@@ -237,6 +237,10 @@ class Backend(ABC):
             raise _wrong_mask(mask, f"({size}, {size})")
         return self.mask_prompt_impl(features, mask)
 
+    def load(self, features: Any) -> Any:
+        """Features of any backend as this backend's own, for those that are used again and again."""
+        return features
+
     @abstractmethod
     def encode_impl(self, image: FloatArray) -> Any:
         """`encode` on a checked image."""

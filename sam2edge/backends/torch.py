@@ -173,6 +173,10 @@ class TorchBackend(Backend):
         prompt: FloatArray = self._model.mask_prompt(self._to_device(mask)[None, None])[0, 0].float().cpu().numpy()
         return prompt
 
+    @_computes
+    def load(self, features: Any) -> TorchFeatures:
+        return TorchFeatures(self._load(features))
+
     def _load(self, features: Any) -> dict[str, torch.Tensor]:
         """The tensors of features on this device; those of another backend come by way of the host."""
         tensors = features.tensors if isinstance(features, TorchFeatures) else features.to_host().tensors

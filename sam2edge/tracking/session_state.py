@@ -108,7 +108,8 @@ def _load_object(
         obj_ptr = _float_array(arrays, f"{number}/{frame}/pointer", (d,))
         memory = None
         if has_memory:
-            memory = HostFeatures({"memory": _float_array(arrays, f"{number}/{frame}/memory", memory_shape)})
+            stored_memory = {"memory": _float_array(arrays, f"{number}/{frame}/memory", memory_shape)}
+            memory = backend.load(HostFeatures(stored_memory))
         tracked.bank.restore(frame, bool(is_cond_frame), MemoryEntry(memory, obj_ptr, *map(bool, flags)))
     tracked.current = _load_found(backend, stored, f"{number}", arrays)
     if stored["was_tracked"]:

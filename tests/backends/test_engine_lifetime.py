@@ -189,6 +189,25 @@ def test_what_a_tracked_frame_takes(
         assert count == {"upload": 1, "download": objects, "synchronize": 1}
 
 
+def test_memories_of_a_saved_session_are_sent_once(
+    tensorrt: FakeTensorRt, driver: FakeDriver, photo_bgr: np.ndarray, tmp_path: Path
+) -> None:
+    model = AutoModel.from_pretrained("sam2/micro", backend="tensorrt")
+    model.embeddings_cache = None
+    tracker = VideoTracker(model)
+    tracker.prompt(photo_bgr, box=BOX)
+    for _ in range(3):
+        wanted = tracker.track(photo_bgr)
+    session = tracker.save(tmp_path / "session")
+    tracker = VideoTracker(model)
+    tracker.load(session)
+    tracker.track(photo_bgr)
+    before = len(driver.calls)
+    found = tracker.track(photo_bgr)
+    assert Counter(driver.calls[before:])["upload"] == 1
+    assert np.count_nonzero(found.masks != wanted.masks) <= found.masks.size // 100
+
+
 def test_an_engine_for_frames_that_is_wrong_is_not_used(
     tensorrt: FakeTensorRt, written_engines: Path, photo_bgr: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
