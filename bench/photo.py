@@ -250,7 +250,7 @@ def make_model_cases(model: ImagePredictor, photo: np.ndarray, point: list[float
     points = np.array([point])
     embeddings = model.embed_images(photo)  # kept by the cache, for "hit"
     preprocess, encode = _Counter(image_to_input), _Counter(model.backend.encode)
-    mock.patch("sam2edge.predictor.image_to_input", preprocess).start()
+    mock.patch("sam2edge.loaded_model.image_to_input", preprocess).start()
     mock.patch.object(model.backend, "encode", encode).start()
     during_hits = {"preprocessed": 0, "encoded": 0}
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import threading
+import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2edge.backends.base import Backend
-from sam2edge.backends.registry import BackendSearch
-from sam2edge.cache import Sam2ImageEmbeddingsInMemoryCache, Sam2LowResolutionMasksInMemoryCache
 from sam2edge.datatypes import (
-    BackendReport,
     Features,
     FloatArray,
     ImagePrompt,
@@ -27,85 +22,36 @@ from sam2edge.datatypes import (
     Sam2Prediction,
     ScoredLogits,
 )
-from sam2edge.errors import InvalidInputError, OutOfMemoryError, Sam2EdgeError
+from sam2edge.errors import InvalidInputError
 from sam2edge.everything import EverythingOptions, FoundMasks, segment_everything
-from sam2edge.imaging.frame import LOGIT_LIMIT, frame_to_uint8, image_to_input, is_torch_tensor
-from sam2edge.imaging.prompts import read_prompts
-from sam2edge.imaging.refine import CROP
-from sam2edge.observe.stats import CallTimes, ModelStats, read_machine_metrics
-from sam2edge.photo_masks import MaskOptions, PhotoMasks, find_masks, look_again, read_mask_options
-from sam2edge.selection.budget import MemoryWatch
-from sam2edge.variants import Variant
+from sam2edge.imaging.frame import (
+    LOGIT_LIMIT,
+    frame_to_uint8,
+    is_torch_tensor,
+    logits_to_masks,
+    select_masks,
+)
+from sam2edge.imaging.prompts import prompts_to_model, read_prompts
+from sam2edge.imaging.refine import CROP, NONE, WAYS, PhotoMasks, cut_at_boxes, look_again, refine_logits
+from sam2edge.imaging.regions import clean_logits
+from sam2edge.loaded_model import LoadedModel
 
-_log = logging.getLogger("sam2edge")
-
-T = TypeVar("T")
 _PLAIN = (np.ndarray, type(None))
 
 
-class ImagePredictor:
-    """One loaded model with its caches. Safe to call from several threads."""
+class MaskOptions(NamedTuple):
+    """How low-resolution logits become masks: three or one, as logits or bool, cleaned, refined in one of `WAYS`."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        report: BackendReport,
-        embeddings_cache: Sam2ImageEmbeddingsInMemoryCache | None = None,
-        masks_cache: Sam2LowResolutionMasksInMemoryCache | None = None,
-        memory_watch: MemoryWatch | None = None,
-        search: BackendSearch | None = None,
-    ) -> None:
-        """A model on an open backend.
+    several: bool
+    return_logits: bool
+    threshold: float
+    max_hole_area: float
+    max_sprinkle_area: float
+    refine: str
 
-        Args:
-            backend: runs the model.
-            report: how it was found.
-            embeddings_cache, masks_cache: where results are kept; None: nowhere.
-            memory_watch: tells how much memory the machine lacks, so that the cache shrinks in time.
-            search: where the next backend comes from when this one runs out of memory; None: there is none.
-        """
-        self.backend = backend
-        self.report = report
-        """Which backend is in use, and why every better one is not."""
-        self.embeddings_cache = embeddings_cache
-        self.masks_cache = masks_cache
-        self._memory_watch = memory_watch
-        self._search = search
-        self._fallback_lock = threading.Lock()
-        self._num_skipped_at_load = len(report.skipped)
-        self._calls: dict[str, CallTimes] = defaultdict(CallTimes)
-        self._calls_lock = threading.Lock()
-        backend.set_oom_handler(self.clear_cache)
-        self._tag = f"{backend.variant.name}/{backend.image_size}/{backend.precision}/{backend.name}"
 
-    def __repr__(self) -> str:
-        return f"ImagePredictor({self.variant.model_id} at {self.image_size} on {self.backend_name})"
-
-    def __enter__(self) -> ImagePredictor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def variant(self) -> Variant:
-        """The model that was loaded."""
-        return self.backend.variant
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square model input in pixels."""
-        return self.backend.image_size
-
-    @property
-    def backend_name(self) -> str:
-        """Name of the backend in use."""
-        return self.backend.name
-
-    @property
-    def low_res_hw(self) -> tuple[int, int]:
-        """Height and width of the logits that predictions return and `mask_input` takes."""
-        return (self.image_size // 4, self.image_size // 4)
+class ImagePredictor(LoadedModel):
+    """Photos on a loaded model. Safe to call from several threads."""
 
     def embed_images(
         self,
@@ -261,53 +207,6 @@ class ImagePredictor:
             found.append(embedding)
         return found
 
-    def encode(
-        self, pixels: NDArray[np.uint8], color_order: str, resize: str = "bilinear", wait: bool = True
-    ) -> Features:
-        """The features of one frame, not cached.
-
-        `pixels` (H, W, 3) uint8 with their order, "bgr" or "rgb", as `frame_to_uint8` gives them: nothing is checked
-        again. `resize` as for `image_to_input`, `wait` as for `Backend.encode`; without it only the start is counted
-        as the time of an embed.
-        """
-        started = time.perf_counter()
-        if self._memory_watch is not None:
-            self._shrink_cache_under_pressure(self._memory_watch)
-        backend = self.backend
-        features: Features
-        if resize == "bilinear" and pixels.shape[:2] in backend.frame_sizes:
-            features = backend.encode_frame(pixels, color_order, wait)
-        else:
-            features = backend.encode(image_to_input(pixels, color_order, backend.image_size, resize), wait)
-        self.count_call("embed", started)
-        return features
-
-    def retry_on_next_backend(self, call: Callable[..., T], *arguments: Any) -> T:
-        """What `call` returns; where the device runs out of memory in it, another try on the next backend.
-
-        Only a model that chose its backend itself ("auto") has a next one: the candidates after the present one, each
-        tried before it is taken. A warning and `report` say so, and the model stays there until it is loaded again.
-        Embeddings and memories made before stay usable. `call` must change nothing when it fails.
-        """
-        while True:
-            backend = self.backend
-            try:
-                return call(*arguments)
-            except OutOfMemoryError as error:
-                self._change_backend(backend, error)
-            except Exception:
-                if self.backend is backend:
-                    raise  # else another thread has taken the next one meanwhile, and closed this one
-
-    def count_call(self, kind: str, started: float) -> None:
-        """Counts a call of a kind that began at `started`, a time of `time.perf_counter`, for `stats`."""
-        seconds = time.perf_counter() - started
-        with self._calls_lock:
-            times = self._calls[kind]
-            times.count += 1
-            times.total_seconds += seconds
-            times.latest.append(seconds)
-
     def segment_everything(self, image: Any, *, input_color_format: str | None = None, **options: Any) -> FoundMasks:
         """Masks of everything on one image, found by a grid of clicks; takes a decode a click.
 
@@ -333,39 +232,6 @@ class ImagePredictor:
         return segment_everything(
             embed, self.backend, pixels, order, EverythingOptions.for_model(self.variant, **options)
         )
-
-    def stats(self) -> ModelStats:
-        """What this model has done since it was loaded, and how the machine fares; takes a few milliseconds.
-
-        `stats().to_prometheus()` is the same in Prometheus' text format.
-        """
-        caches = {"embeddings": self.embeddings_cache, "masks": self.masks_cache}
-        watch = self._memory_watch
-        with self._calls_lock:
-            calls = {kind: times.copy() for kind, times in self._calls.items()}
-        return ModelStats(
-            model=self.variant.model_id,
-            backend=self.backend_name,
-            image_size=self.image_size,
-            precision=self.backend.precision,
-            calls={kind: times.summarise() for kind, times in calls.items()},
-            caches={name: cache.statistics for name, cache in caches.items() if cache is not None},
-            fallbacks=self.report.skipped[self._num_skipped_at_load :],
-            **read_machine_metrics(watch.gpu if watch is not None else None),
-        )
-
-    def close(self) -> None:
-        """Gives the model's memory and its caches back; the model is not used afterwards."""
-        if self.embeddings_cache is not None:
-            self.embeddings_cache.clear()
-        if self.masks_cache is not None:
-            self.masks_cache.clear()
-        self.backend.close()
-
-    def clear_cache(self) -> None:
-        """Empties the embeddings cache, for a device that has run out of memory."""
-        if self.embeddings_cache is not None:
-            self.embeddings_cache.clear()
 
     def _embed(
         self, image: Any, image_hash: str | None, color_format: str | None, use_cache: bool
@@ -418,29 +284,6 @@ class ImagePredictor:
         cached = self.masks_cache.latest_for(embedding.key, prompt.items())
         return cached if cached is not None and len(cached) == prompt.num_objects else None
 
-    def _change_backend(self, failed: Backend, failure: OutOfMemoryError) -> None:
-        """Takes the next backend in place of the failed one, once for all threads; raises `failure` without one."""
-        with self._fallback_lock:
-            if self.backend is not failed:  # another thread was here first
-                return
-            if self._search is None:
-                raise failure
-            try:
-                backend = self._search.open_next(failure)
-            except Sam2EdgeError:
-                raise failure from None
-            self.report = self._search.report
-            _log.warning("%s has no memory left (%s); using %s from here on", failed.name, failure, self.report.chosen)
-            backend.set_oom_handler(self.clear_cache)
-            self.backend = backend
-        failed.close()
-
-    def _shrink_cache_under_pressure(self, watch: MemoryWatch) -> None:
-        """Lets the cache make up for what the machine has come to lack, before more memory is taken."""
-        missing = watch.shortfall_bytes() if self.embeddings_cache else 0
-        if missing and self.embeddings_cache is not None:
-            self.embeddings_cache.release(missing)
-
     def _check_embeddings(
         self, embeddings: Sam2ImageEmbedding | Sequence[Sam2ImageEmbedding]
     ) -> list[Sam2ImageEmbedding]:
@@ -482,3 +325,53 @@ def _first_tensor(*inputs: Any) -> Any:
     """The first torch tensor among what was passed, also in lists; None where there is none."""
     flat = (part for value in inputs for part in (value if isinstance(value, (list, tuple)) else (value,)))
     return next((part for part in flat if not isinstance(part, _PLAIN) and is_torch_tensor(part)), None)
+
+
+def read_mask_options(
+    several: bool,
+    return_logits: bool,
+    threshold: Any,
+    max_hole_area: float,
+    max_sprinkle_area: float,
+    refine: str,
+    has_images: bool,
+) -> MaskOptions:
+    """Options as a caller gave them. Raises InvalidInputError for a threshold that is no number, and a `refine` that is
+    unknown or, without images, cannot be done."""
+    try:
+        level = 0.0 if threshold is None else float(threshold)
+    except (TypeError, ValueError, OverflowError):
+        level = math.nan
+    if not math.isfinite(level):
+        got = repr(threshold)[:80]
+        raise InvalidInputError("mask_threshold cannot be used", expected="a finite number, or None", got=got)
+    if refine not in WAYS:
+        raise InvalidInputError("unknown way to refine", expected=f"one of {', '.join(WAYS)}", got=repr(refine))
+    if refine == CROP and not has_images:
+        raise InvalidInputError(
+            'refine="crop" looks at the image again',
+            expected="images",
+            got="embeddings",
+            remedy='pass the image itself, or refine="clean"',
+        )
+    return MaskOptions(several, return_logits, level, float(max_hole_area), float(max_sprinkle_area), refine)
+
+
+def find_masks(
+    backend: Backend, features: Features, size_hw: tuple[int, int], prompt: ImagePrompt, options: MaskOptions
+) -> PhotoMasks:
+    """The masks of one prompt on the encoded photo of `size_hw` pixels."""
+    coords, labels = prompts_to_model(prompt, size_hw, backend.image_size)
+    out = backend.decode(features, coords, labels, prompt.mask_input)
+    logits, scores = select_masks(out.low_res_masks, out.iou_scores, options.several)
+    cleaned = logits
+    if options.max_hole_area > 0 or options.max_sprinkle_area > 0:
+        cleaned = clean_logits(logits, options.threshold, options.max_hole_area, options.max_sprinkle_area)
+    is_refined = not (options.return_logits or options.refine == NONE)
+    if is_refined:
+        cells = coords * (logits.shape[-1] / backend.image_size)
+        cleaned = refine_logits(cleaned, cells, labels, options.threshold)
+    masks = logits_to_masks(cleaned, size_hw, options.threshold, options.return_logits)
+    if is_refined and prompt.boxes_xyxy is not None:
+        cut_at_boxes(masks, prompt.boxes_xyxy)
+    return PhotoMasks(masks, scores, logits)

@@ -48,7 +48,7 @@ ROOMS = (
     "selection/",
     "tracking/",
     "everything.py",
-    "photo_masks.py",
+    "loaded_model.py",
     "predictor.py",
     "automodel.py",
     "compat.py",

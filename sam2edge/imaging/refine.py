@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -138,3 +139,27 @@ def paste_logits(logits: FloatArray, window: Window, size_hw: tuple[int, int]) -
         for plane in logits
     ]
     return np.stack(pasted)
+
+
+class PhotoMasks(NamedTuple):
+    """masks (K, C, H, W) bool or float32, scores (K, C), logits (K, C, h, w) of K objects."""
+
+    masks: NDArray[Any]
+    scores: FloatArray
+    logits: FloatArray
+
+
+def look_again(
+    found: PhotoMasks,
+    pixels: NDArray[np.uint8],
+    prompt: ImagePrompt,
+    find_in_crop: Callable[[NDArray[np.uint8], ImagePrompt], PhotoMasks],
+) -> None:
+    """Replaces, in place, what was found by what a crop around each box shows, where the box is small enough."""
+    size_hw = (pixels.shape[0], pixels.shape[1])
+    for k, (window, inner_prompt) in crops_of(prompt, size_hw).items():
+        x1, y1, x2, y2 = window
+        inner = find_in_crop(np.ascontiguousarray(pixels[y1:y2, x1:x2]), inner_prompt)
+        found.masks[k] = False if found.masks.dtype == np.bool_ else -LOGIT_LIMIT
+        found.masks[k, :, y1:y2, x1:x2] = inner.masks[0]
+        found.scores[k], found.logits[k] = inner.scores[0], paste_logits(inner.logits[0], window, size_hw)

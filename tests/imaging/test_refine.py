@@ -16,8 +16,7 @@ from sam2edge.imaging.refine import (
     paste_logits,
     refine_logits,
 )
-from sam2edge.photo_masks import read_mask_options
-from sam2edge.predictor import ImagePredictor
+from sam2edge.predictor import ImagePredictor, read_mask_options
 
 
 def _logits(*filled: tuple[int, int, int, int]) -> np.ndarray:
