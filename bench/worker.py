@@ -83,4 +83,6 @@ def _answer(content: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    from bench import worker  # so that `Timed` is the class that cases import
+
+    worker.main(sys.argv[1:])

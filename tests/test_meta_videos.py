@@ -11,7 +11,7 @@ import pytest
 from sam2edge import AutoModel, ImagePredictor, VideoTracker
 from tests.data import meta_inputs as given
 
-RECORDED = Path(__file__).parent / "data" / "meta_videos.npz"
+DATA = Path(__file__).parent / "data"
 LOGITS_WITHIN, AREA_WITHIN = 5e-3, 2e-3
 
 
@@ -27,7 +27,7 @@ def model(golden_checkpoint: Callable[[str], Path]) -> ImagePredictor:
 
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, np.ndarray]:
-    return dict(np.load(RECORDED))
+    return dict(np.load(DATA / "meta_videos.npz"))
 
 
 def _compare(recorded: dict[str, np.ndarray], step: str, logits: np.ndarray, masks: np.ndarray) -> None:
@@ -75,3 +75,27 @@ def test_a_clip_backwards(model: ImagePredictor, recorded: dict[str, np.ndarray]
     for index in range(len(frames) - 2, -1, -1):
         result = tracker.track(frames[index])
         _compare(recorded, f"reverse/{index}", result.logits, result.masks)
+
+
+@pytest.mark.parametrize("backend", ["torch"])
+def test_large_photos_and_frames_at_1024(
+    backend: str,
+    golden_checkpoint: Callable[[str], Path],
+    golden_store: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("torch")
+    recorded = dict(np.load(DATA / "meta_videos_1024.npz"))
+    if backend == "onnxruntime":
+        monkeypatch.setenv("SAM2EDGE_HOME", str(golden_store("sam2/hiera_tiny")))
+    checkpoint = golden_checkpoint("sam2/hiera_tiny")
+    model = AutoModel.from_pretrained("sam2/hiera_tiny", backend=backend, checkpoint=checkpoint)
+    assert model.image_size == 1024
+    photo, box = given.large_photo_rgb(), np.array(given.LARGE_BOX_XYXY)
+    found = model.segment_images(photo, boxes=box, input_color_format="rgb")[0]
+    _compare(recorded, "large_photo/0", found.logits, found.masks)
+    frames = given.large_frames_rgb()[: given.FRAMES_AT_1024]
+    tracker = VideoTracker(model, input_color_format="rgb", num_frames=len(frames))
+    results = [tracker.prompt(frames[0], 1, box=given.LARGE_BOX_XYXY), *map(tracker.track, frames[1:])]
+    for index, result in enumerate(results):
+        _compare(recorded, f"large_bilinear/{index}", result.logits, result.masks)

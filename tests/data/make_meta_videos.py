@@ -1,15 +1,17 @@
-"""Records what Meta's release does with large photos and frames, and with its tracking options: meta_videos.npz.
+"""Records what Meta's release does with large photos and frames, and with its tracking options.
 
 Run by hand, in the environment that `make_meta_reference.py` describes, from the root of the repository:
 
-    python -m tests.data.make_meta_videos
+    python -m tests.data.make_meta_videos 512   # all of it: meta_videos.npz
+    python -m tests.data.make_meta_videos 1024  # the photo and three frames: meta_videos_1024.npz
 
-SAM 2.1 tiny under golden weights, with a model input of 512x512. Keys are "<case>/<step>/logits" (low-resolution logits
-of all objects, sampled) and "<case>/<step>/area" (pixels of each mask at frame size).
+SAM 2.1 tiny under golden weights, with a model input of that size. Keys are "<case>/<step>/logits" (low-resolution
+logits of all objects, sampled) and "<case>/<step>/area" (pixels of each mask at frame size).
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,9 +32,10 @@ from sam2.build_sam import build_sam2, build_sam2_video_predictor  # noqa: E402 
 from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
 from sam2.utils.transforms import SAM2Transforms  # noqa: E402
 
-TARGET = Path(__file__).with_name("meta_videos.npz")
+FOLDER = Path(__file__).parent
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
-SIZE = f"++model.image_size={given.IMAGE_SIZE}"
+SIZE = int(sys.argv[1]) if len(sys.argv) > 1 else given.IMAGE_SIZE
+OVERRIDES = [f"++model.image_size={SIZE}"]
 
 Recorded = dict[str, NDArray[Any]]
 
@@ -41,24 +44,32 @@ def main() -> None:
     recorded: Recorded = {}
     with torch.inference_mode():
         record_photo(recorded)
-        for name, resize in (("large_bilinear", "bilinear"), ("large_bicubic", "pillow-bicubic")):
-            predictor = load_video_predictor()
-            state = open_clip(predictor, given.large_frames_rgb(), resize)
-            answer = predictor.add_new_points_or_box(state, 0, 1, box=np.array(given.LARGE_BOX_XYXY))
-            keep(recorded, f"{name}/0", predictor, state, 0, answer[2])
-            for index, _, masks in predictor.propagate_in_video(state, start_frame_idx=1):
-                keep(recorded, f"{name}/{index}", predictor, state, index, masks)
-        for name, options in given.OPTIONS.items():
-            record_options(recorded, name, options)
-        record_reverse(recorded)
-    np.savez_compressed(TARGET, **recorded)  # type: ignore[arg-type]  # numpy's stub takes the keys for its own options
-    print(f"{TARGET} ({TARGET.stat().st_size / 1e3:.0f} kB)")
+        if SIZE == given.IMAGE_SIZE:
+            record_clip(recorded, "large_bilinear", "bilinear", given.large_frames_rgb())
+            record_clip(recorded, "large_bicubic", "pillow-bicubic", given.large_frames_rgb())
+            for name, options in given.OPTIONS.items():
+                record_options(recorded, name, options)
+            record_reverse(recorded)
+        else:
+            record_clip(recorded, "large_bilinear", "bilinear", given.large_frames_rgb()[: given.FRAMES_AT_1024])
+    target = FOLDER / ("meta_videos.npz" if SIZE == given.IMAGE_SIZE else f"meta_videos_{SIZE}.npz")
+    np.savez_compressed(target, **recorded)  # type: ignore[arg-type]  # numpy's stub takes the keys for its own options
+    print(f"{target} ({target.stat().st_size / 1e3:.0f} kB)")
+
+
+def record_clip(recorded: Recorded, name: str, resize: str, frames: list[NDArray[np.uint8]]) -> None:
+    predictor = load_video_predictor()
+    state = open_clip(predictor, frames, resize)
+    answer = predictor.add_new_points_or_box(state, 0, 1, box=np.array(given.LARGE_BOX_XYXY))
+    keep(recorded, f"{name}/0", predictor, state, 0, answer[2])
+    for index, _, masks in predictor.propagate_in_video(state, start_frame_idx=1):
+        keep(recorded, f"{name}/{index}", predictor, state, index, masks)
 
 
 def record_photo(recorded: Recorded) -> None:
-    model = load_weights(build_sam2(CONFIG, device="cpu", hydra_overrides_extra=[SIZE]))
+    model = load_weights(build_sam2(CONFIG, device="cpu", hydra_overrides_extra=OVERRIDES))
     predictor = SAM2ImagePredictor(model)
-    predictor._bb_feat_sizes = [(given.GRID * n, given.GRID * n) for n in (4, 2, 1)]  # the release fixes those of 1024
+    predictor._bb_feat_sizes = [(SIZE // 16 * n, SIZE // 16 * n) for n in (4, 2, 1)]  # the release fixes those of 1024
     predictor.set_image(given.large_photo_rgb())
     masks, _, logits = predictor.predict(box=np.array(given.LARGE_BOX_XYXY), multimask_output=True)
     recorded["large_photo/0/logits"] = given.sample("large_photo/0", logits)
@@ -91,8 +102,8 @@ def record_reverse(recorded: Recorded) -> None:
 
 
 def load_video_predictor(options: dict[str, bool] | None = None) -> Any:
-    """Meta's predictor of videos at 512 with golden weights; holes are not filled: that needs its CUDA extension."""
-    extra = [SIZE, *(f"++model.{name}={str(value).lower()}" for name, value in (options or {}).items())]
+    """Meta's predictor of videos with golden weights; holes are not filled: that needs its CUDA extension."""
+    extra = [*OVERRIDES, *(f"++model.{name}={str(value).lower()}" for name, value in (options or {}).items())]
     predictor = load_weights(build_sam2_video_predictor(CONFIG, device="cpu", hydra_overrides_extra=extra))
     predictor.fill_hole_area = 0
 
@@ -119,7 +130,7 @@ def open_clip(predictor: Any, frames: list[NDArray[np.uint8]], resize: str) -> A
             Image.fromarray(frame).save(Path(folder) / f"{index:05d}.jpg", format="PNG")
         state = predictor.init_state(folder)
     if resize == "bilinear":
-        transforms = SAM2Transforms(given.IMAGE_SIZE, 0.0)
+        transforms = SAM2Transforms(SIZE, 0.0)
         state["images"] = torch.stack([transforms(frame) for frame in frames])
         state["cached_features"].clear()
     return state

@@ -38,6 +38,9 @@ OPTIONS = {
 }
 """Meta's options, by the case that records them."""
 
+FRAMES_AT_1024 = 3
+"""Of the large clip, as many as are compared at an input of 1024."""
+
 MOST_POSITIONS = 600
 
 
