@@ -168,7 +168,8 @@ def write_row(kind: str, tallies: Counter[tuple[str, str]]) -> dict[str, Any]:
 
 
 def compare_selections(args: argparse.Namespace, model: ImagePredictor) -> None:
-    encode, last = model.encode, [None, None]
+    encode = model.encode
+    last: list[Any] = [None, None]
 
     def encode_once(pixels: NDArray[np.uint8], *how: Any, **options: Any) -> Any:
         if last[0] is None or not np.array_equal(last[0], pixels):
