@@ -77,16 +77,22 @@ def processor_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def begin(address: str) -> None:
-    """Has the object followed."""
+async def begin(address: str) -> dict[str, Any]:
+    """Has the object followed; what the server says of itself."""
+    status: dict[str, Any] = {}
     async with connect(address, max_size=2**24) as connection:
         for message in ({"type": "hello"}, {"type": "prompt", "request": 1, "points": [_POINT]}):
             await connection.send(json.dumps(message))
+        followed = False
         while True:
-            answer = await connection.recv()
-            if isinstance(answer, str) and json.loads(answer)["type"] == "reply":
-                assert json.loads(answer)["ok"], answer
-                return
+            received = await connection.recv()
+            answer = json.loads(received) if isinstance(received, str) else {"type": "frame"}
+            if answer["type"] == "reply":
+                assert answer["ok"], answer
+            status = answer if answer["type"] == "status" else status
+            followed = followed or answer["type"] == "reply"
+            if followed and status:
+                return status
 
 
 def run(options: argparse.Namespace) -> None:
@@ -99,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
         found = re.search(r"open http(\S+)", server.stderr.readline())
         assert found is not None
         address = f"ws{found[1]}api/ws"
-        asyncio.run(begin(address))
+        status = asyncio.run(begin(address))
         measure(address, 1, _WARMUP, server.pid)
         for turn in range(options.turns):
             for clients in CLIENTS if turn % 2 else reversed(CLIENTS):
@@ -124,7 +130,7 @@ def run(options: argparse.Namespace) -> None:
         ),
     ]
     ratios = {f"latency to tracker, {clients} clients": side["ratio_median"] for clients, side in sides.items()}
-    settings = {"clip": _CLIP.name, "model": "sam2/micro at 512, onnxruntime"}
+    settings = {"clip": _CLIP.name, **{name: status[name] for name in ("model", "backend", "image_size")}}
     settings |= {"frames": options.rounds, "turns": options.turns}
     report("latency", {}, targets, ratios, settings, {f"{clients} clients": side for clients, side in sides.items()})
 

@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/examples.md by running the examples: python docs/make_pictures.py"""
+"""Makes the pictures of README.md and docs/examples.md by running what stands there: python docs/make_pictures.py"""
 
 from __future__ import annotations
 
@@ -23,10 +23,29 @@ BUNNY = (84, 12, 262, 232)
 COINS_OF_A_ROW = [(22, 31, 69, 79), (78, 32, 122, 77), (129, 26, 181, 79), (189, 26, 243, 78), (256, 30, 302, 76)]
 
 
+def run_command(folder: Path, command: str) -> None:
+    """`sam2edge COMMAND` in `folder`."""
+    subprocess.run([sys.executable, "-m", "sam2edge", *command.split()], cwd=folder, check=True)
+
+
 def run_example(folder: Path, script: str, *arguments: object) -> str:
     """What it prints, run in `folder`."""
     command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
     return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def draw_readme(folder: Path) -> None:
+    """The pictures of README.md: a click, a cut-out, six frames of a followed object."""
+    run_command(folder, f"segment {COINS} --point 46,264")
+    (DOCS / "coins.overlay.png").write_bytes((folder / "coins.overlay.png").read_bytes())
+    run_command(folder, f"segment {EXAMPLES / 'coffee.png'} --box 78,20,478,394 --cutout")
+    cutout = cv2.imread(str(folder / "coffee.cutout.png"), cv2.IMREAD_UNCHANGED)
+    _write("coffee.cutout.jpg", [cv2.resize(_on_squares(cutout), (420, 280), interpolation=cv2.INTER_AREA)])
+    run_command(folder, f"track {EXAMPLES / 'bunny.mp4'} --box 100,60,222,228 --out bunny.mp4")
+    frames = [frame.pixels for frame in open_source(folder / "bunny.mp4")]
+    chosen = [frames[round(i * (len(frames) - 1) / 5)] for i in range(6)]
+    small = [cv2.resize(frame, (360, 202), interpolation=cv2.INTER_AREA) for frame in chosen]
+    _write("bunny.jpg", [np.vstack(column) for column in zip(small[:3], small[3:], strict=True)], gap=0)
 
 
 def draw_photo(folder: Path) -> None:
@@ -38,11 +57,7 @@ def draw_photo(folder: Path) -> None:
         for name in ("photo.drawn", "photo.cutout", "pick.drawn")
     )
     around = np.s_[60:180, 190:350]
-    rows, columns = np.indices(cutout.shape[:2]) // 8
-    ground = np.where((rows + columns) % 2, 215, 240).astype(np.uint8)[..., None]
-    alpha = cutout[..., 3:] / 255
-    cut = (cutout[..., :3] * alpha + ground * (1 - alpha)).astype(np.uint8)
-    _write("examples.png", [drawn[around], cut[around], picked[around]], gap=0)
+    _write("examples.png", [drawn[around], _on_squares(cutout)[around], picked[around]], gap=0)
 
 
 def draw_folder(folder: Path) -> None:
@@ -77,6 +92,14 @@ def draw_batch(folder: Path) -> None:
     _write("examples.batch.jpg", [_draw(read_photo(COINS), found["rle"], COINS_OF_A_ROW)[:160]])
 
 
+def _on_squares(cutout: np.ndarray) -> np.ndarray:
+    """A picture with alpha on a chequered ground."""
+    rows, columns = np.indices(cutout.shape[:2]) // 8
+    ground = np.where((rows + columns) % 2, 215, 240).astype(np.uint8)[..., None]
+    alpha = cutout[..., 3:] / 255
+    return (cutout[..., :3] * alpha + ground * (1 - alpha)).astype(np.uint8)
+
+
 def _write_frames(folder: Path, wanted: range) -> None:
     folder.mkdir()
     for frame in open_source(EXAMPLES / "bunny.mp4"):
@@ -102,6 +125,6 @@ def _write(name: str, pictures: list[np.ndarray], gap: int = 8) -> None:
 
 
 if __name__ == "__main__":
-    for draw in (draw_photo, draw_folder, draw_camera, draw_batch):
+    for draw in (draw_readme, draw_photo, draw_folder, draw_camera, draw_batch):
         with tempfile.TemporaryDirectory() as place:
             draw(Path(place))

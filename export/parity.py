@@ -91,7 +91,12 @@ def find_checkpoint_to_export(variant: Variant, given: Path | None) -> Path:
     """The weights that a command line names, or those in the store. Raises CheckpointError where there are none."""
     checkpoint = given or paths.find_checkpoint(variant)
     if checkpoint is None:
-        raise CheckpointError(f"no weights of {variant.model_id}", expected="--checkpoint FILE", got="none")
+        raise CheckpointError(
+            f"no weights of {variant.model_id}",
+            expected="--checkpoint FILE, or weights in the store",
+            got="none",
+            remedy=f"sam2edge models pull {variant.model_id}",
+        )
     return checkpoint
 
 

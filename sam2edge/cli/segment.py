@@ -49,6 +49,7 @@ class _Output:
     folder: Path | None
     formats: tuple[str, ...]
     force: bool
+    quiet: bool
     taken: set[Path]
 
     def write(self, files: dict[str, bytes]) -> list[Path]:
@@ -67,7 +68,7 @@ class _Output:
         targets = {self.folder / name: content for name, content in files.items()}
         written = write_files(targets, replace=self.force and not self.taken & set(targets))
         self.taken |= set(written)
-        if written:
+        if written and not self.quiet:
             tell_new_name(next(iter(targets)), written[0])
         return written
 
@@ -136,7 +137,7 @@ def segment(
         raise click.UsageError("Nothing to segment: give --point X,Y, --box X1,Y1,X2,Y2 or --everything.")
     paths = list_photos(photos)
     chosen = (*formats, *(["cutout"] if cutout else [])) or (EVERYTHING_FORMATS if everything and out != "-" else ())
-    output = _open_output(out, chosen, force, paths)
+    output = _open_output(out, chosen, force, quiet, paths)
     # A lone photo is read before the model is loaded, so that a bad one is told at once.
     first = _read(paths[0]) if len(paths) == 1 else None
     with progress(f"loading {model_id}"):
@@ -184,19 +185,19 @@ def segment(
         )
 
 
-def _open_output(out: str, formats: tuple[str, ...], force: bool, paths: Sequence[str]) -> _Output:
+def _open_output(out: str, formats: tuple[str, ...], force: bool, quiet: bool, paths: Sequence[str]) -> _Output:
     """Raises an error for an output that cannot be used, before any work."""
     if out == "-":
         chosen = tuple(dict.fromkeys(formats)) or ("mask",)
         if len(chosen) > 1 or len(paths) > 1:
             raise click.UsageError("--out - takes one file: one photo, one object and one --format.")
-        return _Output(None, chosen, force, set())
+        return _Output(None, chosen, force, quiet, set())
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise InvalidInputError("--out is not a folder", expected="a folder", got=f"file {out}", remedy="name another")
     chosen = tuple(dict.fromkeys(formats)) or DEFAULT_FORMATS
     try_output(folder / f"{Path(paths[0]).stem}.{chosen[-1]}.png")
-    return _Output(folder, chosen, force, set())
+    return _Output(folder, chosen, force, quiet, set())
 
 
 def _read(path: str) -> np.ndarray:

@@ -211,3 +211,12 @@ def test_what_libjpeg_says_of_a_picture_in_a_folder_does_not_show(
     assert main(["track", "jp", "--box", BOX]) == 0
     out, err = capfd.readouterr()
     assert out.startswith("3 frames") and err == ""
+
+
+@pytest.mark.parametrize("size", ["0", "-32", "7", "99999999"])
+def test_sizes_that_no_model_takes(clip: Path, size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["track", "clip", "--box", BOX, "--size", size]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert "image size cannot be used" in err and f"got {size}" in err
+    assert [path.name for path in clip.parent.iterdir()] == ["clip"]
