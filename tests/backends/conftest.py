@@ -22,6 +22,7 @@ ASSETS = paths.ASSETS
 MODULES = (
     "sam2edge.backends.tensorrt.memory",
     "sam2edge.backends.tensorrt.backend",
+    "sam2edge.backends.tensorrt.inputs",
     "sam2edge.backends.tensorrt.engine",
     "sam2edge.backends.tensorrt.runtime",
     "sam2edge.backends.tensorrt.runtime_cache",

@@ -23,7 +23,8 @@ from sam2edge import contract
 from sam2edge.backends.base import BackendRequest, FloatArray, HostFeatures, MemoryInputs
 from sam2edge.backends.graph_backend import GraphBackend
 from sam2edge.backends.tensorrt.engine import Engine
-from sam2edge.backends.tensorrt.memory import CudaDevice, DeviceTensor, MappedTensor, num_bytes_of
+from sam2edge.backends.tensorrt.inputs import AT_ONCE, InputPlaces
+from sam2edge.backends.tensorrt.memory import CudaDevice, DeviceTensor
 from sam2edge.backends.tensorrt.runtime import open_runtime
 from sam2edge.contract import GraphSpec, TensorSpec
 from sam2edge.errors import BackendUnavailableError, GraphError, Sam2EdgeError
@@ -34,17 +35,10 @@ from sam2edge.store.engine_checks import check_files, check_machine
 from sam2edge.store.manifest import Manifest
 from sam2edge.store.paths import ENGINE_SUFFIX
 
-MAPPED_BYTES = 1 << 19
-"""Inputs up to this size stay on the host, where the device reads them once; the logits of a mask take 256 KiB at 1024
-pixels. Larger ones are copied."""
-
 RESIZE_TOLERANCE = 0.02
 """By how much the normalised input of a frame, some -2 to 3, may differ: float16 rounds it by up to 0.002 twice."""
 
 _logger = logging.getLogger("sam2edge")
-
-AT_ONCE = 8
-"""Runs of one graph that may be under way at a time: each has its own small inputs, and its own results."""
 
 
 class DeviceFeatures:
@@ -67,14 +61,6 @@ class DeviceFeatures:
         return DeviceFeatures(self._device, {**self.tensors, "image_embed": image_embed})
 
 
-class _SmallInputs:
-    """Those of one run of a graph, by name; `read_at` is `CudaDevice.waits` when work that reads them was started."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, MappedTensor] = {}
-        self.read_at = -1
-
-
 class TensorRtBackend(GraphBackend):
     """One model's engines."""
 
@@ -91,9 +77,9 @@ class TensorRtBackend(GraphBackend):
         self.device = f"cuda:{gpu.index}"
         self._device = CudaDevice(gpu.index, gpu.integrated)
         self._engines: dict[str, Engine] = {}
-        self._small: dict[str, list[_SmallInputs]] = {}
+        self._inputs = InputPlaces(self._device, self._no_mask)
         # A model that is dropped gives back what `close` does, in whatever thread that happens.
-        self._free = weakref.finalize(self, _free_engines, self._device, self._engines, self._small)
+        self._free = weakref.finalize(self, _free_engines, self._device, self._engines, self._inputs)
         self._free.atexit = False  # the driver frees what a process leaves
         with self._device.active():
             runtime, log = open_runtime(library)
@@ -102,8 +88,6 @@ class TensorRtBackend(GraphBackend):
             frames = self._load_frame_engines(library, runtime, request.engine_dir, gpu, log)
             self._share_scratch()
         self._handle_oom: Callable[[], None] | None = None
-        self._places: dict[str, DeviceTensor] = {}
-        self._empty: set[str] = set()  # places that hold the empty mask
         self._fetched: dict[str, list[dict[str, DeviceTensor]]] = {}
         self.frame_sizes = {size_hw: spec for size_hw, spec in frames.items() if self._is_right(spec)}
 
@@ -157,7 +141,7 @@ class TensorRtBackend(GraphBackend):
         # New memory for every call, so that nothing that was given out changes with a later one.
         specs = self.specs[graph].outputs
         wanted = self._device.tensors([spec for spec in specs if outputs is None or spec.name in outputs])
-        others = {spec.name: self._find_place(graph, spec) for spec in specs if spec.name not in wanted}
+        others = {spec.name: self._inputs.find_place(graph, spec) for spec in specs if spec.name not in wanted}
         self._execute(graph, feed, {**wanted, **others})
         return DeviceFeatures(self._device, wanted)
 
@@ -196,64 +180,22 @@ class TensorRtBackend(GraphBackend):
     def close(self) -> None:
         """Frees engines, inputs and scratch; embeddings that someone still holds stay readable."""
         with self._device.active():
-            self._places.clear()
-            self._empty.clear()
             self._fetched.clear()
             self._free()
 
     def _execute(self, graph: str, feed: Mapping[str, Any], outputs: Mapping[str, DeviceTensor]) -> None:
         """Starts one graph on arrays and device tensors by name; what it gives lies in `outputs` once it is done."""
         with self._device.active():
-            engine, small = self._engines[graph], self._take_small(graph)
-            for spec in engine.spec.inputs:
-                value = feed[spec.name]
-                if isinstance(value, DeviceTensor):
-                    address = value.address
-                elif num_bytes_of(spec) > MAPPED_BYTES:
-                    address = self._send(graph, spec, value).address
-                else:
-                    if spec.name not in small.places:
-                        small.places[spec.name] = self._device.map_host(spec)
-                    array, address = small.places[spec.name]
-                    array[...] = value
-                engine.bind(spec.name, address)
-            for name, tensor in outputs.items():
-                engine.bind(name, tensor.address)
+            engine = self._engines[graph]
+            addresses = self._inputs.put(graph, engine.spec.inputs, feed)
+            for name, address in (*addresses.items(), *((name, tensor.address) for name, tensor in outputs.items())):
+                engine.bind(name, address)
             engine.execute(self._device.stream_handle)
-            small.read_at = self._device.waits
-
-    def _take_small(self, graph: str) -> _SmallInputs:
-        """Places for the small inputs of a run, which no work under way reads."""
-        found = self._small.setdefault(graph, [])
-        free = next((one for one in found if one.read_at < self._device.waits), None)
-        if free is not None:
-            return free
-        if len(found) >= AT_ONCE:
-            self._device.synchronize()
-            return found[0]
-        found.append(_SmallInputs())
-        return found[-1]
-
-    def _send(self, graph: str, spec: TensorSpec, value: NDArray[Any]) -> DeviceTensor:
-        """A copy of an array in its place on the device; the empty mask, where it lies there already, stays."""
-        place, key = self._find_place(graph, spec), f"{graph}/{spec.name}"
-        if value is self._no_mask and key in self._empty:
-            return place
-        self._device.upload(value, place)
-        (self._empty.add if value is self._no_mask else self._empty.discard)(key)
-        return place
-
-    def _find_place(self, graph: str, spec: TensorSpec) -> DeviceTensor:
-        """Where a tensor of a graph lies on the device, the same in every call."""
-        key = f"{graph}/{spec.name}"
-        if key not in self._places:
-            self._places[key] = self._device.tensors([spec])[spec.name]
-        return self._places[key]
 
     def _resize(self, spec: GraphSpec, frame: NDArray[np.uint8], color_order: str) -> DeviceTensor:
         """The model's input of a frame, by the engine that was built for its size."""
         channels = np.array([2, 1, 0] if color_order == "bgr" else [0, 1, 2], np.int32)
-        image = self._find_place(spec.name, spec.outputs[0])
+        image = self._inputs.find_place(spec.name, spec.outputs[0])
         self._execute(spec.name, {"frame": frame, "channels": channels}, {"image": image})
         return image
 
@@ -289,11 +231,11 @@ class TensorRtBackend(GraphBackend):
             engine.use_scratch(scratch)
 
 
-def _free_engines(device: CudaDevice, engines: dict[str, Engine], small: dict[str, list[_SmallInputs]]) -> None:
+def _free_engines(device: CudaDevice, engines: dict[str, Engine], inputs: InputPlaces) -> None:
     """TensorRT and pycuda free memory where their objects are dropped, for which the context must be current."""
     with device.active():
         device.synchronize()
-        small.clear()
+        inputs.clear()
         device.release()
         while engines:
             engines.popitem()[1].close()
