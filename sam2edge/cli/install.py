@@ -11,7 +11,7 @@ from sam2edge.cli.hints import note
 from sam2edge.cli.model_options import ModelId
 from sam2edge.cli.terminal import byte_progress
 from sam2edge.store import paths
-from sam2edge.variants import Variant, find_variant
+from sam2edge.variants import find_variant
 
 
 @click.command()
@@ -36,13 +36,9 @@ def install(model: str, size: int | None, again: bool, dry_run: bool, as_json: b
             install_model(plan, report)
     if as_json:
         facts: dict[str, Any] = {"model": variant.model_id, "image_size": plan.image_size, "steps": plan.steps()}
-        click.echo(json.dumps({**facts, "done": not dry_run, "graphs": _graphs(variant, plan.image_size)}))
+        graphs = paths.find_graphs(variant, plan.image_size, "fp32")
+        click.echo(json.dumps({**facts, "done": not dry_run, "graphs": None if graphs is None else str(graphs)}))
     elif dry_run:
         click.echo(f"{variant.model_id}: {len(plan.steps())} steps to do")
     else:
         click.echo(f"{variant.model_id} is installed. Next: sam2edge segment PHOTO --point X,Y --model {model}")
-
-
-def _graphs(variant: Variant, image_size: int) -> str | None:
-    found = paths.find_graphs(variant, image_size, "fp32")
-    return None if found is None else str(found)

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from sam2edge.cli.group import SuggestingGroup
+from sam2edge.cli.hints import note
 from sam2edge.cli.install import install
 from sam2edge.cli.model_options import ModelId
 from sam2edge.cli.terminal import byte_progress, progress
@@ -86,9 +87,9 @@ def pull(model: str, as_json: bool) -> None:
     there = source is not None and (paths.checkpoint_dir() / source.file_name).is_file()
     if source is not None and not there:
         size = "size not known" if source.size_bytes is None else _format_megabytes(source.size_bytes)
-        _note(f"downloading {source.file_name}, {size}")
+        note(f"downloading {source.file_name}, {size}")
     with byte_progress(source.file_name if source else model) as report:
-        path = pull_checkpoint(variant, report, on_wait=lambda: _note(f"waiting: {model} is being fetched already"))
+        path = pull_checkpoint(variant, report, on_wait=lambda: note(f"waiting: {model} is being fetched already"))
     if as_json:
         click.echo(json.dumps({"model": variant.model_id, "path": str(path), "size_bytes": path.stat().st_size}))
         return
@@ -204,13 +205,9 @@ def _list_installed(row: dict[str, Any]) -> str:
 def _tell_next_command(variant: Variant) -> None:
     """Weights alone run with torch only."""
     if importlib.util.find_spec("torch") is None and paths.find_graphs(variant, variant.image_size) is None:
-        _note(f"these weights do not run yet: torch is not installed; next: sam2edge models install {variant.model_id}")
+        note(f"these weights do not run yet: torch is not installed; next: sam2edge models install {variant.model_id}")
     else:
-        _note(f"next: sam2edge segment PHOTO --point X,Y --model {variant.model_id}")
-
-
-def _note(text: str) -> None:
-    click.echo(f"note: {text}", err=True)
+        note(f"next: sam2edge segment PHOTO --point X,Y --model {variant.model_id}")
 
 
 def _format_megabytes(num_bytes: int) -> str:

@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from sam2edge.cli.following import Run, follow
+from sam2edge.cli.hints import note
 from sam2edge.cli.model_options import FileName, model_options
 from sam2edge.cli.prompt_file import FramePrompt, read_prompt_file, read_prompt_options
 from sam2edge.cli.prompt_options import Box, Point, box_option, point_option
@@ -150,7 +151,7 @@ def _finish(sink: ResultSink, run: Run) -> Path | None:
 
 def _tell_rescued(folder: Path) -> None:
     for path in rescue_videos(folder) if folder.is_dir() else ():
-        click.echo(f"note: an earlier run was killed; its video so far is {printable(path)}", err=True)
+        note(f"an earlier run was killed; its video so far is {printable(path)}")
 
 
 def _open(source: str, live: bool, reverse: bool) -> FrameSource:

@@ -23,7 +23,7 @@ from sam2edge.machine.software import (
     library_version,
 )
 from sam2edge.selection.budget import VARIABLE
-from sam2edge.selection.select import Candidate, Constraints, list_candidates
+from sam2edge.selection.select import Constraints, list_candidates
 from sam2edge.variants import EMBEDDED, VARIANTS
 
 TIMEOUT_S = 120.0
@@ -36,9 +36,11 @@ Trial = tuple[str, int, str, str]
 def run_trial(trial: Trial, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
     """The answer of `sam2edge.diagnosis.trial`, or how its process ended."""
     command = [sys.executable, "-m", "sam2edge.diagnosis.trial", *map(str, trial)]
+    # Without the cap on memory, which is not a fault of a backend.
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=timeout_s, env=_environment()
+            command, capture_output=True, text=True, errors="replace", timeout=timeout_s, env=environment
         )
     except subprocess.TimeoutExpired:
         remedy = "close other programs, and try again"
@@ -53,11 +55,6 @@ def run_trial(trial: Trial, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         return {"ok": False, "problem": f"the process ended with {name_status(done.returncode)}: {last[:200]}"}
 
 
-def _environment() -> dict[str, str]:
-    """Without the cap on memory, which is not a fault of a backend."""
-    return {name: value for name, value in os.environ.items() if name != VARIABLE}
-
-
 def try_backends(
     libraries: Libraries,
     has_gpu: bool,
@@ -68,7 +65,7 @@ def try_backends(
     """A finding for each way of running a model, the fastest first. `on_jetson` changes the remedies."""
     trials: dict[str, Trial] = {}
     micro = VARIANTS[EMBEDDED]
-    engines = _engines(libraries, has_gpu)
+    engines = list_candidates(Constraints(backend="tensorrt"), libraries, has_gpu)
     if engines:
         best = max(engines, key=lambda c: c.rank)
         trials["tensorrt"] = (best.variant.model_id, best.image_size, "tensorrt", "cuda")
@@ -103,13 +100,6 @@ def drop_broken(libraries: Libraries, findings: Iterable[Finding]) -> Libraries:
     return Libraries(libraries.names - gone, torch_cuda)
 
 
-def _engines(libraries: Libraries, has_gpu: bool) -> list[Candidate]:
-    return list_candidates(Constraints(backend="tensorrt"), libraries, has_gpu)
-
-
-_BUILD = f"sam2edge build {VARIANTS[EMBEDDED].model_id}"
-
-
 def _judge_tensorrt(
     libraries: Libraries,
     has_gpu: bool,
@@ -138,7 +128,9 @@ def _judge_tensorrt(
     if unfit is not None:
         detail, _, remedy = unfit.partition("; ")
         return Finding("tensorrt", MISSING, f"{versions}; {detail}", remedy)
-    return Finding("tensorrt", MISSING, f"{versions}; no usable engine was built", _BUILD)
+    return Finding(
+        "tensorrt", MISSING, f"{versions}; no usable engine was built", f"sam2edge build {VARIANTS[EMBEDDED].model_id}"
+    )
 
 
 def _judge_torch_cuda(libraries: Libraries, has_gpu: bool, answers: dict[str, dict[str, Any]]) -> Finding:

@@ -11,7 +11,6 @@ import pytest
 
 from sam2edge.cli import terminal
 from sam2edge.cli.main import main
-from sam2edge.errors import InvalidInputError
 from tests.cli.conftest import PHOTO, Model
 
 
@@ -169,14 +168,6 @@ def test_a_photo_that_is_none(
     _assert_one_line(capfd, problem)
     assert _pictures() == before
     assert not model.asked  # told before the model is loaded
-
-
-@pytest.mark.parametrize("problem", ["point outside the photo", "box turned round"])
-def test_what_the_model_refuses(model: Model, problem: str, capfd: pytest.CaptureFixture[str]) -> None:
-    model.error = InvalidInputError(problem, expected="x < 80", got="99", remedy="click inside")
-    assert main(["segment", "cup.png", "--point", "99,2"]) == 1
-    _assert_one_line(capfd, problem)
-    assert _pictures() == []
 
 
 @pytest.mark.parametrize("out", ["cup.png", "cup.png/below"])
