@@ -109,7 +109,12 @@ def _steps(
 ) -> Iterator[_Step]:
     result: TrackResult | None = None
     tracked, ahead = 0, -1 if backwards else 1
+    passed_over = 0  # by a camera while prompts were asked for
     for count, frame in enumerate(frames if frames.live else _read_quietly(frames)):
+        if count == 1 and ask is not None:
+            passed_over = frame.index - 1
+        if passed_over:
+            frame = replace(frame, index=frame.index - passed_over)
         if count == 0:
             if ask is not None:
                 started = time.perf_counter()

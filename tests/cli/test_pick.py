@@ -17,7 +17,8 @@ import pytest
 
 from sam2edge.cli.main import main
 from sam2edge.errors import BackendUnavailableError, InvalidInputError
-from tests.conftest import write_clip
+from tests.conftest import read_video, write_clip
+from tests.mjpeg_server import jpegs, served
 from tests.rtsp_server import wait_until
 
 SIZE_HW = (60, 80)
@@ -179,6 +180,20 @@ def test_track_follows_what_was_picked(
     assert main(["track", "clip", "--pick"]) == 1
     assert "nothing was picked" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "clip.tracked.mp4"]
+
+
+def test_a_camera_waits_while_one_picks(
+    drive: Drive, fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drive(lambda hand: hand.drag(2, 5, 60, 45) or hand.type("Return"))  # type: ignore[func-returns-value]
+    with served(jpegs(600)) as address:
+        assert main(["track", address, "--pick", "--json"]) == 1  # at the end of the stream
+    report = json.loads(capsys.readouterr().out)
+    assert "stopped giving frames" in report["error"] and report["num_frames"] >= 3
+    assert all(len(frame["objects"]) == 1 for frame in report["frames"])
+    assert [frame["frame"] for frame in report["frames"][:2]] == [0, 1]  # what passed meanwhile is not counted
+    assert len(read_video("live.tracked.mp4")) == report["frames"][-1]["frame"] + 1
 
 
 def test_where_there_is_no_display(

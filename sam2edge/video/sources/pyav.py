@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
-from sam2edge.video.frame import Frame, check_frame_size, usable_fps
+from sam2edge.video.frame import MAX_FRAME_PIXELS, Frame, check_frame_size, usable_fps
 from sam2edge.video.sources.address import without_password
 from sam2edge.video.sources.capture import source_ended
 from sam2edge.video.sources.files import unreadable_video, video_without_frames
@@ -91,6 +91,7 @@ def _rate_and_length(container: Any, stream: Any, highest: float) -> tuple[float
 def _decode(container: Any, stream: Any, shown: str) -> Iterator[tuple[Any, np.ndarray]]:
     """Frames of the first one's size: those of another are scaled, as OpenCV does."""
     check_frame_size(stream.codec_context.width or 0, stream.codec_context.height or 0, shown)
+    stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # of later frames
     size: tuple[int, int] | None = None
     packets = container.demux(stream)
     while True:
@@ -98,10 +99,8 @@ def _decode(container: Any, stream: Any, shown: str) -> Iterator[tuple[Any, np.n
             frames = next(packets).decode()
         except StopIteration:
             return
-        except av.error.InvalidDataError:
+        except av.error.FFmpegError:  # a damaged packet; after an error of the source itself there is no next one
             continue
-        except av.error.FFmpegError:
-            return
         for frame in frames:
             size = size or (frame.width, frame.height)
             pixels = frame.to_ndarray(format="bgr24", width=size[0], height=size[1])

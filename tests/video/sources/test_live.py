@@ -77,6 +77,18 @@ def test_small_pictures_that_announce_a_huge_size_are_not_decoded(decoder: str) 
         source.close()
 
 
+def test_a_huge_picture_in_mid_stream_is_left_out() -> None:
+    pytest.importorskip("av")
+    huge = announce_size(next(jpegs()), 16_000)
+    with served(itertools.chain(jpegs(20), [huge], jpegs(20))) as address:
+        source = pyav.AvStream(address)
+        seen: list[Frame] = []
+        with pytest.raises(Sam2EdgeError, match="stopped giving frames"):
+            seen.extend(source)
+        source.close()
+    assert len(seen) > 30 and {frame.pixels.shape for frame in seen} == {(60, 80, 3)}
+
+
 def test_rtsp(decoder: str) -> None:
     with rtsp_camera() as address:
         source = open_source(address)
