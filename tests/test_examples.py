@@ -38,8 +38,8 @@ def test_photo(tmp_path: Path) -> None:
 
 def test_folder(tmp_path: Path) -> None:
     coco = json.loads(_run(tmp_path, "folder.py", str(EXAMPLES), "100", "60", "222", "228"))
-    assert [image["file_name"] for image in coco["images"]] == ["coffee.png", "coins.png"]
-    assert [annotation["id"] for annotation in coco["annotations"]] == [1, 2]
+    assert [image["file_name"] for image in coco["images"]] == ["astronaut.jpg", "coffee.png", "coins.png"]
+    assert [annotation["id"] for annotation in coco["annotations"]] == [1, 2, 3]
 
 
 def test_camera(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ class Trainer:
 
     def __init__(self, model: nn.Module, options: Options) -> None:
         self.model, self.options, self.step, self.seconds = model.to(options.device), options, 0, 0.0
+        # A score learns the IoU alone; with the stability in it, it would learn to make up for that.
+        self.model.sam_mask_decoder.weigh_by_stability = False  # type: ignore[union-attr, assignment]
         self.material = Material()
         if options.photos:
             self.material = list_material(Path(options.photos), Path(options.made), options.real, options.pasted)

@@ -13,6 +13,7 @@ from sam2edge.torch_sam2.layers import MLP, LayerNorm2d, attention, run_side_by_
 from sam2edge.variants import Variant
 
 NUM_MASK_TOKENS = 4
+_STABILITY_OFFSET = 1.0
 
 
 class DecodedMasks(NamedTuple):
@@ -104,7 +105,7 @@ class MaskDecoder(nn.Module):
 
     def __init__(self, variant: Variant, grid: int) -> None:
         super().__init__()
-        self.grid = grid
+        self.grid, self.weigh_by_stability = grid, variant.weigh_by_stability
         d = variant.d_model
         self.transformer = TwoWayTransformer(d, variant.decoder_heads, variant.decoder_mlp_dim)
         self.iou_token = nn.Embedding(1, d)
@@ -162,4 +163,16 @@ class MaskDecoder(nn.Module):
         kernels = run_side_by_side([cast(MLP, m) for m in self.output_hypernetworks_mlps], mask_tokens)
         masks = torch.matmul(kernels, detail.flatten(2)).unflatten(-1, (4 * self.grid, 4 * self.grid))
         scores = run_side_by_side([self.pred_obj_score_head, self.iou_prediction_head], tokens[:, :2])
-        return DecodedMasks(masks, scores[:, 1].sigmoid(), scores[:, 0, :1], mask_tokens)
+        iou_scores = scores[:, 1].sigmoid()
+        if self.weigh_by_stability:
+            iou_scores = iou_scores * stability(masks)
+        return DecodedMasks(masks, iou_scores, scores[:, 0, :1], mask_tokens)
+
+
+def stability(logits: Tensor) -> Tensor:
+    """(K, M) IoU of masks (K, M, h, w) thresholded at 1 with themselves at -1: low where a mask's edge is vague.
+
+    Rows are summed before columns, so that float16 counts them right.
+    """
+    inner, outer = ((logits > at).to(logits.dtype).sum(3).sum(2) for at in (_STABILITY_OFFSET, -_STABILITY_OFFSET))
+    return inner / outer.clamp(min=1.0)

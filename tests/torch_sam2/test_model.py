@@ -109,3 +109,27 @@ def test_memory_slots_that_are_masked_out_change_nothing() -> None:
         full = (vision, memory, torch.tensor([[0, 1, 2]]), pointers, torch.tensor([[0.1, 0.5]]))
         padded = model.attend_memory(*full, mask)
     torch.testing.assert_close(short, padded, atol=1e-5, rtol=1e-5)
+
+
+def test_scores_of_the_embedded_model_count_its_masks_stability() -> None:
+    from sam2edge.imaging.frame import stability
+    from sam2edge.torch_sam2.mask_decoder import stability as stability_of_tensors
+
+    torch.manual_seed(2)
+    model = Sam2(MICRO, 64).eval()
+    for head in model.sam_mask_decoder.output_hypernetworks_mlps:
+        head.layers[-1].weight.data *= 50.0  # logits to both sides of the offset
+    prompt = torch.tensor([[[30.0, 20.0]], [[5.0, 50.0]]]), torch.ones(2, 1, dtype=torch.int64)
+    with torch.inference_mode():
+        features = model.encode_image(torch.randn(1, 3, 64, 64))[:3]
+        weighed = model.decode(*features, *prompt)
+        model.sam_mask_decoder.weigh_by_stability = False
+        plain = model.decode(*features, *prompt)
+    by_hand = torch.from_numpy(stability(plain.low_res_masks.numpy(), 1.0)).float()
+    assert 0 < float(by_hand.min()) < float(by_hand.max()) <= 1
+    torch.testing.assert_close(weighed.iou_scores, plain.iou_scores * by_hand)
+    empty = torch.full((1, 1, 16, 16), -9.0)
+    assert float(stability_of_tensors(empty)) == 0.0
+    half = stability_of_tensors(torch.randn(2, 4, 256, 256).half() * 3)
+    assert half.dtype == torch.float16 and half.isfinite().all()
+    assert not any(v.weigh_by_stability for v in VARIANTS.values() if v != MICRO)
