@@ -37,7 +37,7 @@ class EverythingOptions:
 
     points_per_side: clicks along each side of the grid, at least 1.
     points_per_batch: clicks decoded at a time; fewer take less memory.
-    min_score: least predicted IoU, 0..1; for the embedded model 0.5 by default.
+    min_score: least predicted IoU, 0..1; for the embedded model 0.4 by default.
     min_stability: least IoU of a mask thresholded at +stability_offset with itself at -stability_offset, 0..1; for the
         embedded model 0.75 by default.
     max_overlap: of two masks whose boxes have a larger IoU than this the better one is kept.
