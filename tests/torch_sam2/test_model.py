@@ -118,7 +118,7 @@ def test_scores_of_the_embedded_model_count_its_masks_stability() -> None:
     torch.manual_seed(2)
     model = Sam2(MICRO, 64).eval()
     for head in model.sam_mask_decoder.output_hypernetworks_mlps:
-        head.layers[-1].weight.data *= 50.0  # logits to both sides of the offset
+        head.layers[-1].weight.data *= 50.0  # type: ignore[index, union-attr]  # logits to both sides of the offset
     prompt = torch.tensor([[[30.0, 20.0]], [[5.0, 50.0]]]), torch.ones(2, 1, dtype=torch.int64)
     with torch.inference_mode():
         features = model.encode_image(torch.randn(1, 3, 64, 64))[:3]
