@@ -111,7 +111,7 @@ def _steps(
     tracked, ahead = 0, -1 if backwards else 1
     passed_over = 0  # by a camera while prompts were asked for
     for count, frame in enumerate(frames if frames.live else _read_quietly(frames)):
-        if count == 1 and ask is not None:
+        if count == 1 and ask is not None and frames.live:
             passed_over = frame.index - 1
         if passed_over:
             frame = replace(frame, index=frame.index - passed_over)
