@@ -2,17 +2,20 @@
 
 A photo: its embedding and three masks for a click. A frame: the embedding conditioned on seven memories, a mask and a
 new memory. Each model at its own image size, in a process of its own, one call that counts after one that does not.
-CPU time in place of the wall clock's: it says the same on a machine that others share.
+CPU time in place of the wall clock's: it says the same on a machine that others share. Models that are not named keep
+what was measured before.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
-from bench.harness import report, run_alone, use_cores
+from bench.harness import RESULTS, report, run_alone, use_cores
 
 MODELS = (
     "sam2/micro",
@@ -29,6 +32,7 @@ MODELS = (
     "sam2/hiera_large",
 )
 PEER = "sam2/hiera_tiny"
+TARGET = RESULTS / "cpu_time.json"
 
 
 def main() -> None:
@@ -37,10 +41,13 @@ def main() -> None:
     args = parser.parse_args()
     use_cores(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    rows = []
+    measured: dict[str, Any] = {}
     for model in args.models:
-        rows.append({"model": model, **run_alone("bench.cpu_time:measure", model=model)["result"]})
-        print(rows[-1], flush=True)
+        measured[model] = {"model": model, **run_alone("bench.cpu_time:measure", model=model)["result"]}
+        print(measured[model], flush=True)
+    earlier = json.loads(TARGET.read_text())["measured"]["models"] if TARGET.exists() else []
+    measured = {row["model"]: row for row in earlier} | measured
+    rows = [measured[model] for model in MODELS if model in measured]
     peer = next((row for row in rows if row["model"] == PEER), None)
     ratios = {} if peer is None else {f"frame: {r['model']} / {PEER}": r["frame_ms"] / peer["frame_ms"] for r in rows}
     report("cpu_time", {}, [], ratios, {"backend": "torch", "weights": "random", "cores": 1}, {"models": rows})

@@ -17,6 +17,8 @@ from sam2edge.cli.install import install
 from sam2edge.cli.model_options import ModelId
 from sam2edge.cli.terminal import byte_progress, progress
 from sam2edge.errors import InvalidInputError
+from sam2edge.selection.cpu_time import find_cpu_ms
+from sam2edge.selection.memory_estimate import PARAMETERS
 from sam2edge.store import paths
 from sam2edge.store.importer import add_checkpoint, add_graphs
 from sam2edge.store.inventory import (
@@ -50,18 +52,23 @@ def models(context: click.Context) -> None:
 @models.command("list")
 @_as_json
 def list_models(as_json: bool = False) -> None:
-    """List the models: id, release, side of the input in pixels, what is installed, its size, where weights are."""
+    """List the models: id, release, side of the input in pixels, parameters, CPU time of a photo and of a tracked
+    frame (torch, one core, measured by the project), what is installed, its size, and where the weights are.
+    """
     rows = [_describe(variant) for variant in VARIANTS.values()]
     if as_json:
         free_bytes = shutil.disk_usage(paths.existing_parent(paths.root() / "any")).free
         click.echo(json.dumps({"models": rows, "store": str(paths.root()), "free_bytes": free_bytes}))
         return
-    header = ("MODEL", "RELEASE", "INPUT", "INSTALLED", "SIZE", "CHECKPOINT")
+    header = ("MODEL", "RELEASE", "INPUT", "PARAMETERS", "PHOTO", "FRAME", "INSTALLED", "SIZE", "CHECKPOINT")
     table = [header] + [
         (
             row["id"],
             row["release"],
             str(row["image_size"]),
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['photo_cpu_ms'] / 1e3:.2f} s",
+            f"{row['frame_cpu_ms'] / 1e3:.2f} s",
             _list_installed(row),
             _format_megabytes(row["stored_bytes"]) if row["stored_bytes"] else "-",
             row["checkpoint_url"] or "embedded",
@@ -170,6 +177,7 @@ def verify(context: click.Context, as_json: bool) -> None:
 def _describe(variant: Variant) -> dict[str, Any]:
     checkpoint = variant.checkpoint
     files = list_stored_files(variant)
+    photo_ms, frame_ms = find_cpu_ms(variant)
     return {
         "id": variant.model_id,
         "aliases": sorted(
@@ -178,6 +186,9 @@ def _describe(variant: Variant) -> dict[str, Any]:
         "release": variant.release,
         "size": variant.size,
         "image_size": variant.image_size,
+        "parameters": PARAMETERS[variant.size],
+        "photo_cpu_ms": photo_ms,
+        "frame_cpu_ms": frame_ms,
         "installed": paths.is_installed(variant),
         "weights": paths.find_checkpoint(variant) is not None,
         "graphs": list_builds(files, GRAPH),

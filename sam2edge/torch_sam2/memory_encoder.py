@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2edge.torch_sam2.layers import LayerNorm2d
+from sam2edge.torch_sam2.linear import apply_linear
 from sam2edge.variants import Variant
 
 
@@ -39,7 +40,7 @@ class FuserBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
-        y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
+        y = self.gamma * apply_linear(self.pwconv2, apply_linear(self.pwconv1, y, F.gelu))
         return x + y.permute(0, 3, 1, 2)
 
 

@@ -31,6 +31,7 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(capsys.readouterr().out)["models"]
     assert len(rows) == len(VARIANTS)
     for row in rows:
+        assert 0 < row["photo_cpu_ms"] <= row["frame_cpu_ms"]
         assert row["licence"] == "Apache-2.0"
         for name in (row["id"], *row["aliases"]):
             assert find_variant(name).model_id == row["id"]
