@@ -92,7 +92,7 @@ def pull(model: str, as_json: bool) -> None:
     variant = find_variant(model)
     source = variant.checkpoint
     there = source is not None and (paths.checkpoint_dir() / source.file_name).is_file()
-    if source is not None and not there:
+    if source is not None and source.digest is not None and not there:
         size = "size not known" if source.size_bytes is None else _format_megabytes(source.size_bytes)
         note(f"downloading {source.file_name}, {size}")
     with byte_progress(source.file_name if source else model) as report:

@@ -6,16 +6,16 @@ from sam2edge.variants import Variant
 
 CPU_MS: dict[str, tuple[int, int]] = {
     "sam2/micro": (81, 114),
-    "sam2/edgetam": (655, 1440),
-    "sam2/efficienttam_ti_512x512": (178, 524),
-    "sam2/efficienttam_ti": (1039, 4148),
-    "sam2/efficienttam_ti_1": (1110, 3071),
-    "sam2/efficienttam_s_512x512": (476, 839),
-    "sam2/efficienttam_s": (2571, 6120),
-    "sam2/efficienttam_s_1": (2512, 4408),
-    "sam2/hiera_tiny": (2340, 5786),
-    "sam2/hiera_small": (2714, 6216),
-    "sam2/hiera_b_plus": (4549, 8138),
+    "sam2/edgetam": (829, 1365),
+    "sam2/efficienttam_ti_512x512": (210, 553),
+    "sam2/efficienttam_ti": (1126, 4334),
+    "sam2/efficienttam_ti_1": (1094, 2697),
+    "sam2/efficienttam_s_512x512": (498, 849),
+    "sam2/efficienttam_s": (2633, 5952),
+    "sam2/efficienttam_s_1": (2590, 4339),
+    "sam2/hiera_tiny": (2383, 5967),
+    "sam2/hiera_small": (2736, 5728),
+    "sam2/hiera_b_plus": (4448, 7611),
     "sam2/hiera_large": (11254, 15936),
 }
 """Milliseconds of a photo (its embedding and a click) and of a tracked frame (one object, seven memories), by model."""
