@@ -62,9 +62,9 @@ def test_what_somebody_sees_who_comes_while_paused(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "no JSON"),
-        ("[" * 30_000, "no JSON"),
-        ("[]", "no JSON object"),
+        ("{", "not JSON"),
+        ("[" * 30_000, "not JSON"),
+        ("[]", "not a JSON object"),
         ("{}", "unknown type"),
         ('{"type": "prompt"}', "marks nothing"),
         ('{"type": "prompt", "points": [[1]]}', "points"),
