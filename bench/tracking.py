@@ -212,7 +212,7 @@ def score_object(clip: Clip, number: int, masks: NDArray[np.bool_]) -> dict[str,
 
 def average(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """Means of J, sums of the counts."""
-    means = {name: round(statistics.mean(row[name] for row in rows), 4) for name in ("j", "j_last")}
+    means = {name: round(float(statistics.mean(row[name] for row in rows)), 4) for name in ("j", "j_last")}
     return means | {name: int(sum(row[name] for row in rows)) for name in ("switches", "frames_on_another")}
 
 

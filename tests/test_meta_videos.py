@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sam2edge import AutoModel, ImagePredictor, VideoTracker
+from tests.conftest import BACKENDS
 from tests.data import meta_inputs as given
 
 DATA = Path(__file__).parent / "data"
@@ -77,7 +78,7 @@ def test_a_clip_backwards(model: ImagePredictor, recorded: dict[str, np.ndarray]
         _compare(recorded, f"reverse/{index}", result.logits, result.masks)
 
 
-@pytest.mark.parametrize("backend", ["torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_large_photos_and_frames_at_1024(
     backend: str,
     golden_checkpoint: Callable[[str], Path],
