@@ -103,7 +103,7 @@ class TrackedObject:
             return found
         if found.object_score <= 0:
             return previous
-        logits = merge_clicks(previous.logits, found.logits, clicks, found.score < previous.score)
+        logits = merge_clicks(previous.logits, found.logits, clicks)
         return replace(found, logits=logits, score=max(found.score, previous.score))
 
     def segment_mask(self, backend: Backend, features: Features, mask: NDArray[np.bool_]) -> ObjectOnFrame:

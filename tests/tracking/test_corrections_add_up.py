@@ -17,7 +17,7 @@ from training.prompts import box_of, deepest_point
 from training.scenes import draw_scene
 
 SEEDS = range(900_000, 900_016)
-CLICKS = 3
+CLICKS = 4
 
 
 def _correct(tracker: VideoTracker, wanted: np.ndarray, first: dict[str, Any]) -> list[float]:
