@@ -20,7 +20,7 @@ from sam2edge.imaging.refine import NONE, refine_logits
 from sam2edge.imaging.regions import fill_holes
 from sam2edge.observe.stats import ModelStats
 from sam2edge.predictor import ImagePredictor
-from sam2edge.tracking.events import LOST_SCORE, EventWatch
+from sam2edge.tracking.events import EventWatch
 from sam2edge.tracking.object_prompts import Prompt, read_masks, split_prompt
 from sam2edge.tracking.options import TrackerOptions, split_options
 from sam2edge.tracking.session_file import read_session, write_session
@@ -296,11 +296,7 @@ class VideoTracker:
     def _find_events(self, time_s: float) -> tuple[TrackEvent, ...]:
         """What the frame that was just tracked changed; objects that were hidden for too long go."""
         current = {number: tracked.current for number, tracked in self._objects.items()}
-        seen = {
-            number: found.object_score > 0 and found.score >= LOST_SCORE
-            for number, found in current.items()
-            if found is not None
-        }
+        seen = {number: found.object_score > 0 for number, found in current.items() if found is not None}
         watch = self._watch
         if len(seen) == 1 and all(seen.values()) and not watch.hidden_frames and not watch.merged:
             for number, found in current.items():

@@ -201,7 +201,7 @@ def test_an_interrupted_build_leaves_nothing_that_counts(
 def test_memory_is_looked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory_bytes", lambda: 1000 << 20)
     check_free_memory(ASSETS / "mask_decoder.onnx", TENSORRT, None)
-    with pytest.raises(OutOfMemoryError, match=r"expected 1\d{3} MiB available; got 1000 MiB; remedy: stop other"):
+    with pytest.raises(OutOfMemoryError, match=r"expected 1\d{3} MiB available; got 1000 MiB; remedy: close other"):
         check_free_memory(ASSETS / "mask_decoder.onnx", TENSORRT, ORIN)
 
 

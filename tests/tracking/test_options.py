@@ -40,17 +40,6 @@ def test_lost_found_and_left() -> None:
     assert [(event.kind, event.frame_index) for event in heard] == [("lost", 2), ("found", 4), ("left", 6)]
 
 
-def test_a_mask_that_the_model_doubts_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    tracker = VideoTracker(fake_model())
-    tracker.prompt(bright_square(8), 3, box=BOX)
-    assert not tracker.track(bright_square(9)).events  # its predicted IoU is 0.8
-    monkeypatch.setattr("sam2edge.tracker.LOST_SCORE", 0.85)
-    assert [event.kind for event in tracker.track(bright_square(10)).events] == ["lost"]
-    assert not tracker.track(bright_square(11)).events
-    monkeypatch.setattr("sam2edge.tracker.LOST_SCORE", 0.75)
-    assert [event.kind for event in tracker.track(bright_square(12)).events] == ["found"]
-
-
 def test_merged_is_told_once_until_they_part() -> None:
     tracker = VideoTracker(fake_model())
     tracker.prompt(bright_square(8), [1, 2], box=[BOX, BOX])
