@@ -257,10 +257,10 @@ def _fill_store(models: list[str], home: Path) -> None:
     for number, model in enumerate(models):
         variant = find_variant(f"sam2.1_hiera_{model}")
         assert variant.checkpoint is not None
-        checkpoint = home / "checkpoints" / variant.checkpoint.file_name
-        checkpoint.parent.mkdir(exist_ok=True)
-        run_alone("bench.prepare:write_checkpoint", model=variant.name, target=checkpoint)
+        name = variant.checkpoint.file_name
+        run_alone("bench.prepare:store_checkpoint", home, model=variant.name, file_name=name)
         if number == 0:
+            checkpoint = home / "checkpoints" / name
             given = {"model": variant.name, "checkpoint": checkpoint, "size": variant.image_size}
             run_alone("bench.prepare:export_graphs", home, **given)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 
@@ -18,6 +19,15 @@ def write_checkpoint(model: str, target: str) -> None:
     from tests.golden.golden_weights import write_golden_checkpoint
 
     write_golden_checkpoint(model, Path(target))
+
+
+def store_checkpoint(model: str, file_name: str) -> None:
+    """The same in the store, which knows its checksum from then on: it is not that of the official file."""
+    from sam2edge.store.importer import add_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(model, str(Path(folder) / file_name))
+        add_checkpoint(Path(folder) / file_name)
 
 
 def export_graphs(model: str, checkpoint: str, size: int, precision: str = "fp32") -> None:
