@@ -1,4 +1,4 @@
-"""Makes the pictures of README.md and docs/examples.md by running what stands there: python docs/make_pictures.py"""
+"""Makes the pictures of README.md and docs/examples.md by running what stands there: python -m docs.make_pictures"""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import numpy as np
 from pycocotools import mask as mask_tools
 
 from sam2edge import draw_masks, open_source, read_photo
+from tests.serve.browser import chromium, open_page, screen_point, serve_command
 
 DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "examples"
 COINS = EXAMPLES / "coins.png"
 COIN = (245, 96, 297, 144)
 BUNNY = (84, 12, 262, 232)
+OBJECTS_OF_THE_PAGE = {"rabbit": (84, 12, 262, 232), "stones": (278, 102, 424, 160)}
+STEPS_OF_THE_PAGE = 8
 COINS_OF_A_ROW = [(22, 31, 69, 79), (78, 32, 122, 77), (129, 26, 181, 79), (189, 26, 243, 78), (256, 30, 302, 76)]
 
 
@@ -46,6 +49,30 @@ def draw_readme(folder: Path) -> None:
     chosen = [frames[round(i * (len(frames) - 1) / 5)] for i in range(6)]
     small = [cv2.resize(frame, (360, 202), interpolation=cv2.INTER_AREA) for frame in chosen]
     _write("bunny.jpg", [np.vstack(column) for column in zip(small[:3], small[3:], strict=True)], gap=0)
+
+
+def draw_page(folder: Path) -> None:
+    """The page of `sam2edge serve`: two boxes, both objects named, some frames later. Needs Chromium."""
+    with (
+        serve_command("examples/bunny.mp4", "--loop") as address,
+        chromium() as browser,
+        open_page(browser, address) as page,
+    ):
+        page.click("#pause")
+        for number, (name, (x0, y0, x1, y1)) in enumerate(OBJECTS_OF_THE_PAGE.items(), 1):
+            page.mouse.move(*screen_point(page, x0, y0))
+            page.mouse.down()
+            page.mouse.move(*screen_point(page, x1, y1), steps=4)
+            page.mouse.up()
+            page.fill(f"[data-object='{number}'] input", name)
+            page.keyboard.press("Enter")
+            page.keyboard.press("Escape")  # the next box is a new object
+        for _ in range(STEPS_OF_THE_PAGE):
+            shown = page.get_attribute("body", "data-shown")
+            page.click("#step")
+            page.wait_for_selector(f"body:not([data-shown='{shown}'])")
+        page.screenshot(path=str(folder / "page.png"))
+    _write("serve.jpg", [cv2.imread(str(folder / "page.png"))])
 
 
 def draw_photo(folder: Path) -> None:
@@ -125,6 +152,6 @@ def _write(name: str, pictures: list[np.ndarray], gap: int = 8) -> None:
 
 
 if __name__ == "__main__":
-    for draw in (draw_readme, draw_photo, draw_folder, draw_camera, draw_batch):
+    for draw in (draw_readme, draw_page, draw_photo, draw_folder, draw_camera, draw_batch):
         with tempfile.TemporaryDirectory() as place:
             draw(Path(place))

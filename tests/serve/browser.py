@@ -1,13 +1,20 @@
-"""Chromium, the system's own, without a window and without a network beyond this machine."""
+"""Chromium, the system's own, without a window and without a network beyond this machine; a server to look at."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.conftest import ROOT
 
 _FLAGS = (
     "--no-sandbox",
@@ -66,3 +73,22 @@ def screen_point(page: Any, x: float, y: float) -> tuple[float, float]:
     left = place["x"] + (place["width"] - width * scale) / 2
     top = place["y"] + (place["height"] - height * scale) / 2
     return left + x * scale, top + y * scale
+
+
+@contextlib.contextmanager
+def serve_command(*arguments: str) -> Iterator[str]:
+    """The address of `sam2edge serve` in a process of its own, with the embedded model."""
+    command = [sys.executable, "-m", "sam2edge", "serve", *arguments, "--port", "0", "--model", "sam2/micro"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        found = re.search(r"open (http\S+)", line)
+        assert found is not None, line + process.stderr.read()
+        yield found[1]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()

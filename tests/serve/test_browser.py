@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.rtsp_server import PIPELINE, rtsp_camera, wait_until
-from tests.serve.browser import chromium, click_frame, open_page, screen_point
+from tests.serve.browser import chromium, click_frame, open_page, screen_point, serve_command
 from tests.serve.conftest import SQUARE_POINT, Serve
 
 CELL = 5  # pixels of the picture in one cell of the fake model's masks
@@ -195,25 +190,6 @@ def test_the_page_says_when_the_server_is_gone_and_comes_back(serve: Serve, brow
             wait_until(lambda: int(page.get_attribute("body", "data-shown")) > shown + 2)
 
 
-@contextlib.contextmanager
-def _command(*arguments: str) -> Iterator[str]:
-    """The address of `sam2edge serve` in a process of its own, with the embedded model."""
-    command = [sys.executable, "-m", "sam2edge", "serve", *arguments, "--port", "0", "--model", "sam2/micro"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        found = re.search(r"open (http\S+)", line)
-        assert found is not None, line + process.stderr.read()
-        yield found[1]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, process.stderr.read()
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def _follow(page: Any, x: float, y: float, frames: int) -> None:
     """Clicks, and looks at the object while that many frames of the source pass."""
     click_frame(page, x, y)
@@ -229,14 +205,14 @@ def _follow(page: Any, x: float, y: float, frames: int) -> None:
 
 
 def test_the_embedded_model_on_a_video_in_a_loop(browser: Any) -> None:
-    with _command("examples/bunny.mp4", "--loop") as address, open_page(browser, address) as page:
+    with serve_command("examples/bunny.mp4", "--loop") as address, open_page(browser, address) as page:
         _follow(page, 175, 150, 100)
 
 
 def test_the_embedded_model_through_rtsp(browser: Any) -> None:
     # Five frames a second, so that the ball does not cross the picture while a busy machine takes a frame.
     slow = PIPELINE.replace("pattern=ball", "pattern=ball animation-mode=frames").replace("=25/1", "=5/1")
-    with rtsp_camera(source=slow) as camera, _command(camera) as address, open_page(browser, address) as page:
+    with rtsp_camera(source=slow) as camera, serve_command(camera) as address, open_page(browser, address) as page:
         wait_until(lambda: "rtsp" in page.inner_text("#about"))
         ball = """() => { const v = document.querySelector('#view');
           const {data, width} = v.getContext('2d').getImageData(0, 0, v.width, v.height);
