@@ -21,7 +21,7 @@ EXAMPLES = DOCS.parent / "examples"
 COINS = EXAMPLES / "coins.png"
 COIN = (245, 96, 297, 144)
 BUNNY = (84, 12, 262, 232)
-OBJECTS_OF_THE_PAGE = {"rabbit": (84, 12, 262, 232), "stones": (278, 102, 424, 160)}
+OBJECTS_OF_THE_PAGE = {"rabbit": BUNNY, "stones": (278, 102, 424, 160)}
 STEPS_OF_THE_PAGE = 8
 COINS_OF_A_ROW = [(22, 31, 69, 79), (78, 32, 122, 77), (129, 26, 181, 79), (189, 26, 243, 78), (256, 30, 302, 76)]
 
@@ -44,7 +44,7 @@ def draw_readme(folder: Path) -> None:
     run_command(folder, f"segment {EXAMPLES / 'coffee.png'} --box 78,20,478,394 --cutout")
     cutout = cv2.imread(str(folder / "coffee.cutout.png"), cv2.IMREAD_UNCHANGED)
     _write("coffee.cutout.jpg", [cv2.resize(_on_squares(cutout), (420, 280), interpolation=cv2.INTER_AREA)])
-    run_command(folder, f"track {EXAMPLES / 'bunny.mp4'} --box 100,60,222,228 --out bunny.mp4")
+    run_command(folder, f"track {EXAMPLES / 'bunny.mp4'} --box {','.join(map(str, BUNNY))} --out bunny.mp4")
     frames = [frame.pixels for frame in open_source(folder / "bunny.mp4")]
     chosen = [frames[round(i * (len(frames) - 1) / 5)] for i in range(6)]
     small = [cv2.resize(frame, (360, 202), interpolation=cv2.INTER_AREA) for frame in chosen]
