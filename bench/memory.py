@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.harness import RESULTS, Target, format_json, report, run_alone
 from bench.machine import describe_machine
+from sam2edge.machine.sysfs import read_fields_kb
 from sam2edge.selection.memory_estimate import PARAMETERS, TRACKED_OBJECTS
 from sam2edge.store.paths import ASSETS
 from sam2edge.variants import find_variant
@@ -226,9 +226,7 @@ def _prompt_objects(tracker: VideoTracker, frame: Any) -> None:
 
 def read_status(name: str) -> int:
     """A figure of this process: VmRSS now, VmHWM at its largest (unlike ru_maxrss without what a parent once had)."""
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
+    return read_fields_kb(Path("/proc/self/status"))[name]
 
 
 def measure_promises(args: argparse.Namespace) -> None:
